@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Upstream,
     /// The operation did not finish within its deadline.
     Timeout,
+    /// The part that was asked has no means to do that.
+    Unsupported,
 }
 
 impl ErrorKind {
@@ -50,6 +52,7 @@ impl ErrorKind {
             Self::Index => "index",
             Self::Upstream => "upstream",
             Self::Timeout => "timeout",
+            Self::Unsupported => "unsupported",
         }
     }
 }

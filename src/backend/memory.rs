@@ -21,9 +21,14 @@ use bytesize::ByteSize;
 use moka::notification;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::{BackendUsage, CacheBackend, Capability, RemovalCause};
+use super::{
+    BackendUsage, CacheBackend, Capability, Condition, Cursor, Glob, KeyPage, RemovalCause,
+    StoredValue, count_after,
+};
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -109,8 +114,8 @@ impl MemoryBackendBuilder {
         self
     }
 
-    /// Called, without any lock held, with the key of each value that expired or was evicted. Not
-    /// called for values that were deleted, replaced or cleared.
+    /// Called with the key of each value that expired or was evicted, perhaps in the middle of a write:
+    /// it must not write to this backend. Not called for values that were deleted, replaced or cleared.
     #[must_use]
     pub fn on_removal(mut self, f: impl Fn(&[u8], RemovalCause) + Send + Sync + 'static) -> Self {
         self.on_removal = Some(Arc::new(f));
@@ -149,6 +154,7 @@ impl MemoryBackendBuilder {
             max_bytes: self.config.max_bytes.as_u64(),
             extra_bytes: extra,
             slots: builder.build(),
+            stripes: Box::new([const { Mutex::new(()) }; STRIPES]),
         })
     }
 }
@@ -160,6 +166,25 @@ pub struct MemoryBackend {
     max_bytes: u64,
     extra_bytes: usize,
     slots: Cache<Box<[u8]>, Slot>,
+    /// Writes of one key take turns: moka's own compute does not keep plain inserts out.
+    stripes: Box<[Mutex<()>; STRIPES]>,
+}
+
+/// Locks that all keys share.
+const STRIPES: usize = 64;
+
+/// A key that nobody else writes to.
+struct Locked<'a> {
+    /// What it holds, if that is alive.
+    held: Option<Slot>,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Locked<'_> {
+    fn stored(self) -> Option<StoredValue> {
+        let Slot { value, expires, .. } = self.held?;
+        Some(StoredValue::new(value, expires))
+    }
 }
 
 #[derive(Clone)]
@@ -211,6 +236,60 @@ impl MemoryBackend {
         }
     }
 
+    /// Refuses what can never fit.
+    fn check_size(&self, key: &[u8], value: &Bytes) -> Result<()> {
+        let weight = u64::from(weigh(key, value, self.extra_bytes));
+        if weight > self.max_bytes || weight == u64::from(u32::MAX) {
+            return Err(
+                Error::new(ErrorKind::TooLarge, "the value does not fit into the tier")
+                    .with("tier", &self.name)
+                    .with("bytes", weight)
+                    .with("allowed", self.max_bytes),
+            );
+        }
+        Ok(())
+    }
+
+    fn is_past(&self, expires: Option<Timestamp>) -> bool {
+        expires.is_some_and(|expires| expires <= self.clock.now())
+    }
+
+    /// What to keep; `None` when it is dead already.
+    fn slot(&self, value: Bytes, expires: Option<Timestamp>) -> Option<Slot> {
+        if self.is_past(expires) {
+            return None;
+        }
+        let now = self.clock.now();
+        let life = expires
+            .filter(|_| self.clock.is_real_time())
+            .map(|expires| expires.since(now));
+        Some(Slot {
+            value,
+            expires,
+            life,
+        })
+    }
+
+    /// The live slot of `key`, and the right to replace it: no other write of the key comes between.
+    fn lock(&self, key: &[u8]) -> Locked<'_> {
+        let stripe = xxh3_64(key) as usize % STRIPES;
+        let guard = self.stripes[stripe].lock();
+        let now = self.clock.now();
+        let held = self.slots.get(key).filter(|slot| slot.is_live(now));
+        Locked {
+            held,
+            _guard: guard,
+        }
+    }
+
+    /// Writes a slot, or what stands for one that is dead already. The key must be locked.
+    fn write(&self, key: &[u8], slot: Option<Slot>) {
+        match slot {
+            Some(slot) => self.slots.insert(key.into(), slot),
+            None => self.slots.invalidate(key),
+        }
+    }
+
     /// Runs pending housekeeping now, so that [`CacheBackend::usage`] is exact and removals have been
     /// reported. moka otherwise does this in small portions during reads and writes.
     pub fn settle(&self) {
@@ -239,51 +318,101 @@ impl CacheBackend for MemoryBackend {
             evicts: true,
             counts_exactly: true,
             max_value_bytes: usize::try_from(self.max_bytes).ok(),
+            conditional_writes: true,
+            lists_keys: true,
         }
     }
 
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        let slot = self
-            .slots
-            .get(key)
-            .filter(|slot| slot.is_live(self.clock.now()));
-        Ok(slot.map(|slot| slot.value))
+    async fn get(&self, key: &[u8]) -> Result<Option<StoredValue>> {
+        let slot = self.slots.get(key);
+        let live = slot.filter(|slot| slot.is_live(self.clock.now()));
+        Ok(live.map(|slot| StoredValue::new(slot.value, slot.expires)))
     }
 
     async fn set(&self, key: &[u8], value: Bytes, expires: Option<Timestamp>) -> Result<()> {
-        let weight = u64::from(weigh(key, &value, self.extra_bytes));
-        if weight > self.max_bytes || weight == u64::from(u32::MAX) {
-            return Err(
-                Error::new(ErrorKind::TooLarge, "the value does not fit into the tier")
-                    .with("tier", &self.name)
-                    .with("bytes", weight)
-                    .with("allowed", self.max_bytes),
-            );
+        self.check_size(key, &value)?;
+        let _locked = self.lock(key);
+        self.write(key, self.slot(value, expires));
+        Ok(())
+    }
+
+    async fn set_if(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        expires: Option<Timestamp>,
+        condition: Condition<'_>,
+    ) -> Result<bool> {
+        self.check_size(key, &value)?;
+        let locked = self.lock(key);
+        let holds = match (condition, &locked.held) {
+            (Condition::Absent, held) => held.is_none(),
+            (Condition::Present, held) => held.is_some(),
+            (Condition::Equals(expected), Some(held)) => held.value == expected,
+            (Condition::Equals(_), None) => false,
+        };
+        if holds {
+            self.write(key, self.slot(value, expires));
         }
+        Ok(holds)
+    }
+
+    async fn delete_if(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
+        let locked = self.lock(key);
+        let holds = locked
+            .held
+            .as_ref()
+            .is_some_and(|held| held.value == expected);
+        if holds {
+            self.write(key, None);
+        }
+        Ok(holds)
+    }
+
+    async fn take(&self, key: &[u8]) -> Result<Option<StoredValue>> {
+        let locked = self.lock(key);
+        self.write(key, None);
+        Ok(locked.stored())
+    }
+
+    async fn touch(&self, key: &[u8], expires: Option<Timestamp>) -> Result<bool> {
+        let locked = self.lock(key);
+        if let Some(held) = &locked.held {
+            self.write(key, self.slot(held.value.clone(), expires));
+        }
+        Ok(locked.held.is_some())
+    }
+
+    async fn increment(&self, key: &[u8], by: i64, expires: Option<Timestamp>) -> Result<i64> {
+        let locked = self.lock(key);
+        let held = locked.held.as_ref();
+        let count = count_after(held.map(|held| &held.value), by)
+            .map_err(|error| error.with("tier", &self.name))?;
+        let expires = held.map_or(expires, |held| held.expires);
+        self.write(key, self.slot(Bytes::from(count.to_string()), expires));
+        Ok(count)
+    }
+
+    /// All matching keys at once: the keys are in no order that a cursor could go on from.
+    async fn scan(&self, pattern: &Glob, _: Cursor, _: usize) -> Result<KeyPage> {
         let now = self.clock.now();
-        if expires.is_some_and(|expires| expires <= now) {
-            self.slots.invalidate(key);
-            return Ok(());
-        }
-        let life = expires
-            .filter(|_| self.clock.is_real_time())
-            .map(|expires| expires.since(now));
-        self.slots.insert(
-            key.into(),
-            Slot {
-                value,
-                expires,
-                life,
-            },
-        );
+        let keys = self
+            .slots
+            .iter()
+            .filter(|(key, slot)| slot.is_live(now) && pattern.matches(key))
+            .map(|(key, _)| Bytes::copy_from_slice(&key))
+            .collect();
+        Ok(KeyPage { keys, next: None })
+    }
+
+    async fn ping(&self) -> Result<()> {
         Ok(())
     }
 
     async fn delete(&self, key: &[u8]) -> Result<bool> {
-        Ok(self
-            .slots
-            .remove(key)
-            .is_some_and(|slot| slot.is_live(self.clock.now())))
+        let locked = self.lock(key);
+        self.write(key, None);
+        Ok(locked.held.is_some())
     }
 
     async fn clear(&self) -> Result<()> {
@@ -291,7 +420,8 @@ impl CacheBackend for MemoryBackend {
         // a write in the same tick must survive, so keys are removed one by one.
         let keys: Vec<_> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.slots.invalidate(&*key);
+            let _locked = self.lock(&key);
+            self.write(&key, None);
         }
         Ok(())
     }
@@ -307,8 +437,6 @@ impl CacheBackend for MemoryBackend {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
 
     fn config(max_bytes: u64) -> MemoryConfig {
@@ -332,7 +460,7 @@ mod tests {
         let seen = Arc::clone(&evicted);
         let backend = MemoryBackend::builder(config(1 << 20))
             .extra_bytes_per_value(1_000)
-            .on_removal(move |key, cause| seen.lock().unwrap().push((key.to_vec(), cause)))
+            .on_removal(move |key, cause| seen.lock().push((key.to_vec(), cause)))
             .build()
             .unwrap();
         for i in 0..2_000_u32 {
@@ -343,7 +471,7 @@ mod tests {
         }
         let usage = CacheBackend::usage(&backend).await.unwrap();
         assert!(usage.bytes <= 1 << 20, "{usage:?}");
-        let evicted = evicted.lock().unwrap();
+        let evicted = evicted.lock();
         assert_eq!(evicted.len() as u64, 2_000 - usage.entries);
         assert!(
             evicted

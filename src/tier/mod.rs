@@ -72,7 +72,7 @@ impl TierStack {
         let mut fault = None;
         for (position, tier) in self.tiers.iter().enumerate() {
             let bytes = match tier.get(key.as_bytes()).await {
-                Ok(Some(bytes)) => bytes,
+                Ok(Some(held)) => held.bytes,
                 Ok(None) => continue,
                 Err(error) => {
                     fault = Some(TierFault::Unavailable);

@@ -285,9 +285,10 @@ impl Cache {
 
     /// The live envelope under `key`. A backend that returns the dead is not believed.
     async fn sealed(&self, key: Digest) -> Result<Option<Sealed>> {
-        let Some(bytes) = self.inner.backend.get(key.as_bytes()).await? else {
+        let Some(held) = self.inner.backend.get(key.as_bytes()).await? else {
             return Ok(None);
         };
+        let bytes = held.bytes;
         let envelope = Envelope::decode(key.as_bytes(), &bytes).map_err(|error| {
             self.unusable("the stored bytes cannot be read")
                 .caused_by(error)

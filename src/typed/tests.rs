@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::backend::{BackendUsage, CacheBackend, Capability, MemoryBackend, MemoryConfig};
+use crate::backend::{
+    BackendUsage, CacheBackend, Capability, MemoryBackend, MemoryConfig, StoredValue,
+};
 use crate::clock::{Clock, ManualClock};
 
 /// A memory backend that counts, and fails on command.
@@ -36,7 +38,7 @@ impl CacheBackend for Store {
         CacheBackend::capability(&self.memory)
     }
 
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+    async fn get(&self, key: &[u8]) -> Result<Option<StoredValue>> {
         self.check()?;
         CacheBackend::get(&self.memory, key).await
     }

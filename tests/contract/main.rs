@@ -101,26 +101,31 @@ backends! {
     redis_backend: redis;
 }
 
+/// The bytes under `key`.
+async fn value(backend: &BackendHandle, key: &[u8]) -> Option<Bytes> {
+    backend.get(key).await.unwrap().map(|held| held.bytes)
+}
+
 async fn what_is_set_is_read_back(_: &Arc<ManualClock>, backend: BackendHandle) {
     backend
         .set(b"k", Bytes::from_static(b"v"), None)
         .await
         .unwrap();
-    assert_eq!(backend.get(b"k").await.unwrap().as_deref(), Some(&b"v"[..]));
+    assert_eq!(value(&backend, b"k").await.as_deref(), Some(&b"v"[..]));
     backend
         .set(b"k", Bytes::from_static(b"w"), None)
         .await
         .unwrap();
-    assert_eq!(backend.get(b"k").await.unwrap().as_deref(), Some(&b"w"[..]));
+    assert_eq!(value(&backend, b"k").await.as_deref(), Some(&b"w"[..]));
 }
 
 async fn an_absent_key_is_none(_: &Arc<ManualClock>, backend: BackendHandle) {
-    assert_eq!(backend.get(b"k").await.unwrap(), None);
+    assert_eq!(value(&backend, b"k").await, None);
 }
 
 async fn the_empty_value_is_a_value(_: &Arc<ManualClock>, backend: BackendHandle) {
     backend.set(b"k", Bytes::new(), None).await.unwrap();
-    assert_eq!(backend.get(b"k").await.unwrap(), Some(Bytes::new()));
+    assert_eq!(value(&backend, b"k").await, Some(Bytes::new()));
 }
 
 async fn any_bytes_are_a_key(_: &Arc<ManualClock>, backend: BackendHandle) {
@@ -132,10 +137,7 @@ async fn any_bytes_are_a_key(_: &Arc<ManualClock>, backend: BackendHandle) {
             .unwrap();
     }
     for (i, key) in keys.iter().enumerate() {
-        assert_eq!(
-            backend.get(key).await.unwrap().as_deref(),
-            Some(&[i as u8][..])
-        );
+        assert_eq!(value(&backend, key).await.as_deref(), Some(&[i as u8][..]));
     }
 }
 
@@ -151,7 +153,7 @@ async fn a_value_is_gone_at_its_expiry_and_not_before(
     clock.advance(Duration::from_millis(49));
     assert!(backend.get(b"k").await.unwrap().is_some());
     clock.advance(Duration::from_millis(1));
-    assert_eq!(backend.get(b"k").await.unwrap(), None);
+    assert_eq!(value(&backend, b"k").await, None);
 }
 
 async fn a_value_without_expiry_stays(clock: &Arc<ManualClock>, backend: BackendHandle) {
@@ -174,7 +176,7 @@ async fn replacing_a_value_replaces_its_expiry(clock: &Arc<ManualClock>, backend
         .await
         .unwrap();
     clock.advance(Duration::from_secs(2));
-    assert_eq!(backend.get(b"k").await.unwrap().as_deref(), Some(&b"w"[..]));
+    assert_eq!(value(&backend, b"k").await.as_deref(), Some(&b"w"[..]));
 }
 
 async fn an_expiry_in_the_past_leaves_the_key_absent(
@@ -189,7 +191,7 @@ async fn an_expiry_in_the_past_leaves_the_key_absent(
         .set(b"k", Bytes::from_static(b"v"), Some(clock.now()))
         .await
         .unwrap();
-    assert_eq!(backend.get(b"k").await.unwrap(), None);
+    assert_eq!(value(&backend, b"k").await, None);
 }
 
 async fn delete_says_whether_there_was_a_value(_: &Arc<ManualClock>, backend: BackendHandle) {
@@ -199,7 +201,7 @@ async fn delete_says_whether_there_was_a_value(_: &Arc<ManualClock>, backend: Ba
         .unwrap();
     assert!(backend.delete(b"k").await.unwrap());
     assert!(!backend.delete(b"k").await.unwrap());
-    assert_eq!(backend.get(b"k").await.unwrap(), None);
+    assert_eq!(value(&backend, b"k").await, None);
 }
 
 async fn deleting_an_expired_value_says_false(clock: &Arc<ManualClock>, backend: BackendHandle) {
@@ -218,7 +220,7 @@ async fn clear_removes_everything(_: &Arc<ManualClock>, backend: BackendHandle) 
     }
     backend.clear().await.unwrap();
     for i in 0..100_u8 {
-        assert_eq!(backend.get(&[i]).await.unwrap(), None);
+        assert_eq!(value(&backend, &[i]).await, None);
     }
     backend
         .set(b"k", Bytes::from_static(b"v"), None)
@@ -243,7 +245,7 @@ async fn a_value_that_can_never_fit_is_refused_and_changes_nothing(
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
-    assert_eq!(backend.get(b"k").await.unwrap().as_deref(), Some(&b"v"[..]));
+    assert_eq!(value(&backend, b"k").await.as_deref(), Some(&b"v"[..]));
 }
 
 async fn usage_counts_live_values(_: &Arc<ManualClock>, backend: BackendHandle) {
@@ -276,7 +278,7 @@ async fn many_tasks_may_use_it_at_once(_: &Arc<ManualClock>, backend: BackendHan
                     .await
                     .unwrap()
                     .expect("nobody else writes this key");
-                assert!(value.iter().all(|&byte| byte == task));
+                assert!(value.bytes.iter().all(|&byte| byte == task));
             }
         })
     });
@@ -340,7 +342,7 @@ fn matches_a_map(make: Make) {
                         model.retain(|_, (_, expires)| expires.is_none_or(|expires| now < expires));
                     }
                     Step::Get { key } => {
-                        let got = backend.get(&[key]).await.unwrap();
+                        let got = value(&backend, &[key]).await;
                         let want = model.get(&key).map(|(value, _)| value.clone());
                         prop_assert_eq!(got.map(|bytes| bytes.to_vec()), want);
                     }

@@ -33,7 +33,8 @@ async fn set(backend: &MemcachedBackend, key: &[u8], value: &'static [u8]) -> Re
 }
 
 async fn get(backend: &MemcachedBackend, key: &[u8]) -> Option<Bytes> {
-    CacheBackend::get(backend, key).await.unwrap()
+    let held = CacheBackend::get(backend, key).await.unwrap();
+    held.map(|held| held.bytes)
 }
 
 /// Asserts that `error` is one of a server that may come back.

@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use askonce::backend::{BackendUsage, CacheBackend, Capability, MemoryBackend, MemoryConfig};
+use askonce::backend::{
+    BackendUsage, CacheBackend, Capability, MemoryBackend, MemoryConfig, StoredValue,
+};
 use askonce::clock::{ManualClock, Timestamp};
 use askonce::policy::Threshold;
 use askonce::{
@@ -190,6 +192,11 @@ impl FaultyBackend {
     }
 }
 
+/// A value that claims to live forever.
+fn alive(bytes: Bytes) -> StoredValue {
+    StoredValue::new(bytes, None)
+}
+
 impl CacheBackend for FaultyBackend {
     fn name(&self) -> &str {
         self.name
@@ -199,12 +206,12 @@ impl CacheBackend for FaultyBackend {
         CacheBackend::capability(&self.good)
     }
 
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+    async fn get(&self, key: &[u8]) -> Result<Option<StoredValue>> {
         self.check()?;
         match self.fault() {
-            Fault::Garbage => Ok(Some(Bytes::from_static(b"garbage in a tier"))),
-            Fault::WrongKey => Ok(self.values.lock().values().next().cloned()),
-            Fault::Undead => Ok(self.values.lock().get(key).cloned()),
+            Fault::Garbage => Ok(Some(Bytes::from_static(b"garbage in a tier")).map(alive)),
+            Fault::WrongKey => Ok(self.values.lock().values().next().cloned().map(alive)),
+            Fault::Undead => Ok(self.values.lock().get(key).cloned().map(alive)),
             _ => CacheBackend::get(&self.good, key).await,
         }
     }

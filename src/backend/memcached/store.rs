@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::config::MemcachedConfig;
 use super::server::{Delete, Get, Reply, Server, Set};
-use crate::backend::{BackendUsage, CacheBackend, Capability};
+use crate::backend::{BackendUsage, CacheBackend, Capability, StoredValue};
 use crate::clock::{Clock, ClockHandle, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -159,14 +159,15 @@ impl MemcachedBackend {
     }
 
     /// The value in `stored`, when it is of this generation and alive.
-    fn live(&self, generation: Reply, stored: Reply) -> Option<Bytes> {
+    fn live(&self, generation: Reply, stored: Reply) -> Option<StoredValue> {
         let generation = as_generation(&generation.into_value()?)?;
         let stored = Bytes::from(stored.into_value()?);
         let (header, _) = stored.split_first_chunk::<HEADER>()?;
         let (of, expires) = header.split_first_chunk::<GENERATION>()?;
         let expires = u64::from_be_bytes(expires.try_into().ok()?);
-        let alive = expires == NEVER || self.clock.now() < Timestamp::from_millis(expires);
-        (*of == generation && alive).then(|| stored.slice(HEADER..))
+        let expires = (expires != NEVER).then(|| Timestamp::from_millis(expires));
+        let alive = expires.is_none_or(|expires| self.clock.now() < expires);
+        (*of == generation && alive).then(|| StoredValue::new(stored.slice(HEADER..), expires))
     }
 
     /// Runs `operation` on every server at once; the first failure, when all have ended.
@@ -207,10 +208,12 @@ impl CacheBackend for MemcachedBackend {
             evicts: true,
             counts_exactly: false,
             max_value_bytes: Some(self.max_value_bytes),
+            conditional_writes: false,
+            lists_keys: false,
         }
     }
 
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+    async fn get(&self, key: &[u8]) -> Result<Option<StoredValue>> {
         let server = self.place(key);
         let commands = [
             Get::new(&self.generation_key).into(),

@@ -12,7 +12,8 @@ use redis::io::tcp::TcpSettings;
 use redis::{Client, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisError, RedisResult};
 
 use super::RedisConfig;
-use crate::backend::{BackendUsage, CacheBackend, Capability};
+use crate::backend::keyspace::Keyspace;
+use crate::backend::{BackendUsage, CacheBackend, Capability, StoredValue};
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -123,44 +124,14 @@ impl fmt::Debug for RedisBackend {
     }
 }
 
-/// The one place that knows what a key looks like on the wire.
-struct Keyspace {
-    start: String,
-}
-
-impl Keyspace {
-    fn new(prefix: &str) -> Self {
-        Self {
-            start: format!("{prefix}:"),
-        }
-    }
-
-    fn key(&self, key: &[u8]) -> Vec<u8> {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut wire = Vec::with_capacity(self.start.len() + key.len() * 2);
-        wire.extend_from_slice(self.start.as_bytes());
-        for byte in key {
-            wire.push(DIGITS[usize::from(byte >> 4)]);
-            wire.push(DIGITS[usize::from(byte & 15)]);
-        }
-        wire
-    }
-
-    /// What a scan asks the server for. A prefix holds no character that means something in a pattern.
-    fn pattern(&self) -> String {
-        format!("{}*", self.start)
-    }
-
-    /// Whether a key that fits the pattern is ours, and not that of a longer prefix.
-    fn holds(&self, wire: &[u8]) -> bool {
-        wire.strip_prefix(self.start.as_bytes()).is_some_and(|key| {
-            key.len() % 2 == 0 && key.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
-        })
-    }
-}
-
 fn header(expires: Option<Timestamp>) -> [u8; HEADER] {
     expires.map_or(NEVER, |expires| expires.as_millis().to_be_bytes())
+}
+
+/// When a value that starts with `header` dies; `None`: never.
+fn expiry(header: &[u8]) -> Option<Timestamp> {
+    let header = *header.first_chunk::<HEADER>()?;
+    (header != NEVER).then(|| Timestamp::from_millis(u64::from_be_bytes(header)))
 }
 
 /// Whether a value that starts with `header` is alive; `None` when it is no header.
@@ -293,7 +264,7 @@ impl RedisBackend {
                     .await
             })
             .await?;
-        keys.retain(|key| self.keys.holds(key));
+        keys.retain(|key| self.keys.decode(key).is_some());
         Ok((next, keys))
     }
 
@@ -328,14 +299,16 @@ impl CacheBackend for RedisBackend {
             evicts: true,
             counts_exactly: false,
             max_value_bytes: usize::try_from(self.config.max_value_bytes.as_u64()).ok(),
+            conditional_writes: false,
+            lists_keys: false,
         }
     }
 
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+    async fn get(&self, key: &[u8]) -> Result<Option<StoredValue>> {
         let value: Option<Vec<u8>> = self
             .ask("get", async |mut connection| {
                 redis::cmd("GET")
-                    .arg(self.keys.key(key))
+                    .arg(self.keys.encode(key))
                     .query_async(&mut connection)
                     .await
             })
@@ -344,7 +317,10 @@ impl CacheBackend for RedisBackend {
             return Ok(None);
         };
         match is_live(&value, self.clock.now()) {
-            Some(true) => Ok(Some(value.slice(HEADER..))),
+            Some(true) => Ok(Some(StoredValue::new(
+                value.slice(HEADER..),
+                expiry(&value),
+            ))),
             Some(false) => Ok(None),
             None => Err(Error::new(
                 ErrorKind::Corrupt,
@@ -365,7 +341,7 @@ impl CacheBackend for RedisBackend {
             );
         }
         let now = self.clock.now();
-        let key = self.keys.key(key);
+        let key = self.keys.encode(key);
         let command = if expires.is_some_and(|expires| expires <= now) {
             redis::cmd("UNLINK").arg(key).take()
         } else {
@@ -389,7 +365,7 @@ impl CacheBackend for RedisBackend {
     }
 
     async fn delete(&self, key: &[u8]) -> Result<bool> {
-        let key = self.keys.key(key);
+        let key = self.keys.encode(key);
         let (header, removed): (Vec<u8>, u64) = self
             .ask("delete", async |mut connection| {
                 redis::pipe()
@@ -464,17 +440,6 @@ impl CacheBackend for RedisBackend {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_key_has_its_prefix_once_and_is_not_that_of_a_longer_prefix() {
-        let (short, long) = (Keyspace::new("a"), Keyspace::new("a:b"));
-        assert_eq!(short.key(&[0xde, 0x01]), b"a:de01");
-        assert_eq!(short.key(&[]), b"a:");
-        assert!(short.holds(&short.key(&[7; 32])));
-        assert!(!short.holds(&long.key(&[7; 32])));
-        assert!(!short.holds(b"a:rest"));
-        assert!(!long.holds(&short.key(&[0xb])));
-    }
 
     #[test]
     fn a_header_says_until_when_a_value_lives() {
