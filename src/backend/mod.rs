@@ -7,6 +7,7 @@
 //! Implementors write plain `async fn`; the blanket impl of [`DynCacheBackend`] boxes the futures
 //! for callers that hold backends of several kinds in one list.
 
+mod feed;
 mod glob;
 #[cfg(any(feature = "memcached", feature = "redis"))]
 mod keyspace;
@@ -25,6 +26,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 
 pub use bytesize::ByteSize;
+pub use feed::{Feed, FeedBatch, FeedHandle, FeedPosition};
 pub use glob::Glob;
 pub use memcached::MemcachedConfig;
 #[cfg(feature = "memcached")]
@@ -380,6 +382,12 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
         async { self.usage().await.map(drop) }
     }
 
+    /// The log of changes that all users of this store share, for tiers that keep copies of its values;
+    /// `None` when this kind of store has none.
+    fn feed(&self) -> Option<FeedHandle> {
+        None
+    }
+
     /// Gives connections back. Operations after it may open new ones.
     fn close(&self) -> impl Future<Output = ()> + Send {
         async {}
@@ -503,6 +511,8 @@ pub trait DynCacheBackend: fmt::Debug + Send + Sync + 'static {
     fn delete_matching<'a>(&'a self, pattern: &'a Glob) -> BoxFuture<'a, Result<u64>>;
     /// See [`CacheBackend::ping`].
     fn ping(&self) -> BoxFuture<'_, Result<()>>;
+    /// See [`CacheBackend::feed`].
+    fn feed(&self) -> Option<FeedHandle>;
     /// See [`CacheBackend::close`].
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -589,6 +599,9 @@ impl<B: CacheBackend> DynCacheBackend for B {
     }
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(CacheBackend::ping(self))
+    }
+    fn feed(&self) -> Option<FeedHandle> {
+        CacheBackend::feed(self)
     }
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(CacheBackend::close(self))
