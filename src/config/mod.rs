@@ -6,6 +6,8 @@
 
 #[cfg(feature = "config-file")]
 mod load;
+#[cfg(feature = "config-file")]
+mod reference;
 
 use std::time::Duration;
 
