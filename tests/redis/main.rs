@@ -93,7 +93,7 @@ async fn an_answer_outlives_its_process_and_is_found_by_its_exact_key() {
 }
 
 #[tokio::test]
-async fn w_09_a_key_on_the_wire_is_its_prefix_once_and_the_key_in_hex() {
+async fn w_09_a_key_on_the_wire_is_its_prefix_once_and_the_key() {
     let Some(server) = RedisServer::shared() else {
         return;
     };
@@ -116,9 +116,21 @@ async fn w_09_a_key_on_the_wire_is_its_prefix_once_and_the_key_in_hex() {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    assert_eq!(keys, [format!("{}:{hex}", redis.key_prefix)]);
+    assert_eq!(keys, [format!("{}::%{hex}", redis.key_prefix)]);
     let left: u64 = redis::cmd("PTTL").arg(&keys[0]).query(&mut raw).unwrap();
     assert!((3_600_000..=3_660_000).contains(&left), "{left}");
+
+    let named = RedisConfig {
+        key_prefix: format!("{}:app", redis.key_prefix),
+        ..redis
+    };
+    let wire = format!("{}::users:7", named.key_prefix);
+    backend(named)
+        .set(b"users:7", Bytes::from_static(b"v"), None)
+        .await
+        .unwrap();
+    let there: bool = redis::cmd("EXISTS").arg(&wire).query(&mut raw).unwrap();
+    assert!(there, "{wire}");
 }
 
 #[tokio::test]
@@ -165,7 +177,7 @@ async fn another_programs_value_is_an_error_until_it_is_overwritten() {
         return;
     };
     let redis = server.config();
-    let key = format!("{}:6b", redis.key_prefix);
+    let key = format!("{}::k", redis.key_prefix);
     let backend = backend(redis);
     let mut raw = raw(server);
     for command in ["SET", "RPUSH"] {
@@ -191,7 +203,7 @@ async fn a_user_who_may_touch_the_prefix_only_is_enough() {
         return;
     };
     let mut redis = server.config();
-    let keys = format!("~{}:*", redis.key_prefix);
+    let keys = format!("~{}::*", redis.key_prefix);
     redis::cmd("ACL")
         .arg(&[
             "SETUSER",
