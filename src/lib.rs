@@ -20,6 +20,7 @@
 // Leaves: what every stage may use.
 pub mod clock;
 mod error;
+pub mod event;
 pub mod observe;
 
 // The request becomes keys, a partition, and a text to compare.
@@ -28,6 +29,7 @@ pub mod request;
 pub mod backend;
 pub mod codec;
 pub mod entry;
+pub mod layer;
 pub mod tier;
 // Nothing exact: the text becomes a vector ...
 pub mod embed;

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use askonce::config::{BackendConfig, Loaded, SemanticConfig, Sources};
+use askonce::config::{BackendSection, Loaded, SemanticConfig, Sources};
 use askonce::savings::PricesConfig;
 use askonce::{Config, Error, ErrorKind, Result};
 use bytesize::ByteSize;
@@ -43,7 +43,7 @@ pub(crate) struct ServerConfig {
     #[serde(with = "humantime_serde")]
     pub(crate) shutdown_grace: Duration,
     /// The exact tiers, nearest first. Default: one memory tier of 512 MiB.
-    pub(crate) backends: Vec<BackendConfig>,
+    pub(crate) backends: Vec<BackendSection>,
     /// How long an answer is kept when its store does not say. Default: `24h`.
     #[serde(with = "humantime_serde")]
     pub(crate) default_ttl: Option<Duration>,

@@ -25,6 +25,8 @@ use crate::embed::EmbedStage;
 use crate::entry::catalog::Catalog;
 use crate::entry::{Answer, Entry, EntryId};
 use crate::error::Result;
+use crate::event::{Events, Subscription};
+use crate::layer::Layered;
 use crate::observe;
 use crate::policy::PolicyHandle;
 use crate::request::{ExactKey, Request};
@@ -43,14 +45,14 @@ pub use lookup::LookupOptions;
 pub use outcome::{
     Hit, HitKind, Miss, MissReason, Nearest, NotStored, Outcome, Served, Source, StoreOutcome,
 };
-pub use stats::{Health, Stats, TierStats};
+pub use stats::{Health, HealthStatus, Stats, TierHealth, TierStats};
 pub use store::StoreOptions;
 
 use call::Landed;
 use epoch::InvalidationLog;
 use invalidate::WrongHits;
 use lookup::Depth;
-use stats::{Counters, RunningMean};
+use stats::{Counters, Probes, RunningMean};
 
 /// Dead entries taken out per call of [`Inner::tend`], so that no store waits long for others' dead.
 const TEND_BATCH: usize = 64;
@@ -86,6 +88,10 @@ struct Inner {
     clock: ClockHandle,
     tiers: TierStack,
     tier_names: Box<[Arc<str>]>,
+    /// What the stack is made of, nearest first.
+    layers: Box<[Arc<Layered>]>,
+    events: Events,
+    probes: Probes,
     catalog: Catalog,
     semantic: Option<Semantic>,
     flights: SingleFlight<ExactKey, Result<Landed>>,
@@ -176,6 +182,13 @@ impl SemanticCache {
     #[must_use]
     pub fn savings_for(&self, filter: &SavingsFilter) -> SavingsReport {
         self.inner.ledger.report(self.inner.clock.now(), filter)
+    }
+
+    /// What happens in the tiers from now on: hits, misses, stores, evictions, outages. A subscriber that is
+    /// too slow loses events and holds nobody up.
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        self.inner.events.subscribe()
     }
 
     /// The name of the embedding space; `None` when similarity is off.

@@ -9,13 +9,15 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     // Leaves.
     ("error", &[]),
     ("clock", &[]),
+    ("event", &[]),
     ("observe", &[]),
     // From a prompt to a stored answer.
     ("request", &[]),
     ("savings", &["clock", "request"]),
     ("entry", &["clock", "request", "savings"]),
     ("codec", &["clock", "entry", "request"]),
-    ("backend", &["clock", "codec"]),
+    ("backend", &["clock", "codec", "event"]),
+    ("layer", &["backend", "clock", "event", "observe"]),
     // The stages of a lookup.
     (
         "tier",
@@ -34,8 +36,8 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "backend", "codec", "embed", "index", "models", "policy", "request", "savings",
-            "search", "stampede", "tier",
+            "backend", "codec", "embed", "index", "layer", "models", "policy", "request",
+            "savings", "search", "stampede", "tier",
         ],
     ),
     ("cache", &[EVERYTHING]),

@@ -356,7 +356,7 @@ async fn through_the_cache_a_killed_server_is_a_named_miss_and_never_an_error() 
         return;
     };
     let config = Config {
-        backends: vec![BackendConfig::Memcached(settings(&[&server]))],
+        backends: vec![BackendConfig::Memcached(settings(&[&server])).into()],
         ..Config::default()
     };
     let cache = SemanticCache::builder()
@@ -420,7 +420,7 @@ fn settings_are_read_as_documented() {
         key_prefix: "p".to_owned(),
         ..MemcachedConfig::default()
     };
-    assert_eq!(config.backends, [BackendConfig::Memcached(expected)]);
+    assert_eq!(config.backends, [BackendConfig::Memcached(expected).into()]);
 
     let error = read(r#"{"type": "memcached", "server": "a:1"}"#).unwrap_err();
     assert!(
@@ -436,10 +436,13 @@ fn settings_are_read_as_documented() {
 async fn a_cache_starts_while_its_server_is_down() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let config = Config {
-        backends: vec![BackendConfig::Memcached(MemcachedConfig {
-            servers: vec![nobody],
-            ..MemcachedConfig::default()
-        })],
+        backends: vec![
+            BackendConfig::Memcached(MemcachedConfig {
+                servers: vec![nobody],
+                ..MemcachedConfig::default()
+            })
+            .into(),
+        ],
         ..Config::default()
     };
     let cache = SemanticCache::builder()

@@ -24,9 +24,9 @@ fn backend(config: RedisConfig) -> BackendHandle {
 
 /// Memory over Redis, or Redis alone.
 async fn cache(redis: &RedisConfig, memory: bool) -> SemanticCache {
-    let mut backends = vec![BackendConfig::Redis(redis.clone())];
+    let mut backends = vec![BackendConfig::Redis(redis.clone()).into()];
     if memory {
-        backends.insert(0, BackendConfig::Memory(MemoryConfig::default()));
+        backends.insert(0, BackendConfig::Memory(MemoryConfig::default()).into());
     }
     let config = Config {
         backends,
