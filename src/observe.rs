@@ -34,6 +34,8 @@ pub const UPSTREAM_CALLS: &str = "askonce_upstream_calls_total";
 pub const BACKEND_ERRORS: &str = "askonce_backend_errors_total";
 /// Reports by callers that a hit was `right` or `wrong`.
 pub const FEEDBACK: &str = "askonce_feedback_total";
+/// What became of locks, by `outcome`: acquired, held, failed, lost, released, or released_late
+pub const LOCKS: &str = "askonce_locks_total";
 
 /// Tells the installed recorder what each metric means. Call once, after installing it.
 pub fn describe() {
@@ -56,6 +58,7 @@ pub fn describe() {
         "Failed tier operations, by tier and operation"
     );
     describe_counter!(FEEDBACK, "Reports by callers on hits, by verdict");
+    describe_counter!(LOCKS, "What became of locks, by outcome");
 }
 
 /// Counts one finished lookup.
@@ -103,6 +106,11 @@ pub(crate) fn upstream(outcome: &'static str) {
 /// Counts one failed tier operation.
 pub(crate) fn backend_error(tier: &str, operation: &'static str) {
     counter!(BACKEND_ERRORS, "tier" => tier.to_owned(), "operation" => operation).increment(1);
+}
+
+/// Counts one lock that was acquired or not, lost or released.
+pub(crate) fn lock(outcome: &'static str) {
+    counter!(LOCKS, "outcome" => outcome).increment(1);
 }
 
 /// Counts one report by a caller.
