@@ -349,7 +349,7 @@ impl Claim {
     }
 
     fn give_up(&self, values: &[&Bytes]) {
-        let values = values.iter().map(|value| Bytes::clone(value)).collect();
+        let values = values.iter().copied().cloned().collect();
         let backend = Arc::clone(&self.locks.backend);
         let forgotten = forget(backend, self.key.clone(), values, self.options.ttl);
         self.runtime.spawn(forgotten);
