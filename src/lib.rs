@@ -42,6 +42,9 @@ pub mod stampede;
 // What it cost, and what the hits saved.
 pub mod savings;
 
+// One holder at a time, among processes: locks in any backend with conditional writes.
+pub mod lock;
+
 // The same tools for the results of any function: a typed cache.
 pub mod typed;
 

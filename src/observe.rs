@@ -44,6 +44,8 @@ pub const BACKEND_RETRIES: &str = "askonce_backend_retries_total";
 pub const BREAKER_STATE: &str = "askonce_breaker_state";
 /// Reports by callers that a hit was `right` or `wrong`.
 pub const FEEDBACK: &str = "askonce_feedback_total";
+/// What became of locks, by `outcome`: acquired, held, failed, lost, released, or released_late
+pub const LOCKS: &str = "askonce_locks_total";
 
 /// Tells the installed recorder what each metric means. Call once, after installing it.
 pub fn describe() {
@@ -83,6 +85,7 @@ pub fn describe() {
         "Circuit breakers: 0 closed, 1 half open, 2 open"
     );
     describe_counter!(FEEDBACK, "Reports by callers on hits, by verdict");
+    describe_counter!(LOCKS, "What became of locks, by outcome");
 }
 
 /// Counts one finished lookup.
@@ -157,6 +160,9 @@ pub(crate) fn backend_retry(tier: &Arc<str>, operation: &'static str) {
 /// Shows what a circuit breaker does.
 pub(crate) fn breaker_state(tier: &Arc<str>, path: &'static str, value: f64) {
     gauge!(BREAKER_STATE, "tier" => Arc::clone(tier), "path" => path).set(value);
+/// Counts one lock that was acquired or not, lost or released.
+pub(crate) fn lock(outcome: &'static str) {
+    counter!(LOCKS, "outcome" => outcome).increment(1);
 }
 
 /// Counts one report by a caller.

@@ -27,6 +27,8 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ("search", &["clock", "entry", "index", "observe", "request"]),
     ("policy", &["entry", "request", "savings"]),
     ("stampede", &["backend", "clock", "observe"]),
+    // One holder at a time, among processes.
+    ("lock", &["backend", "clock", "observe"]),
     // The same tools for the results of any function.
     (
         "typed",

@@ -510,10 +510,9 @@ where
         let mut sent = Vec::new();
         while from_client.read_buf(&mut sent).await.is_ok_and(|n| n > 0) {
             let text = String::from_utf8_lossy(&sent).into_owned();
-            if text.starts_with("ms ") && text.contains(mark) {
-                if let Some(before) = before.take() {
-                    before.await;
-                }
+            let stores = text.starts_with("ms ") && text.contains(mark);
+            if stores && let Some(before) = before.take() {
+                before.await;
             }
             to_server.write_all(&sent).await.unwrap();
             sent.clear();
