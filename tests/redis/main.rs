@@ -4,6 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod feed;
+mod topology;
+mod writes;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -34,12 +38,6 @@ async fn cache(redis: &RedisConfig, memory: bool) -> SemanticCache {
     };
     let built = SemanticCache::builder().config(&config).build().await;
     built.unwrap()
-}
-
-/// A connection that goes round the backend.
-fn raw(server: &RedisServer) -> redis::Connection {
-    let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port)).unwrap();
-    client.get_connection().unwrap()
 }
 
 async fn hit_kind(cache: &SemanticCache, text: &str) -> String {
@@ -107,7 +105,7 @@ async fn w_09_a_key_on_the_wire_is_its_prefix_once_and_the_key() {
         StoreOptions::default().ttl(life),
     )
     .await;
-    let mut raw = raw(server);
+    let mut raw = server.raw();
     let pattern = format!("*{}*", redis.key_prefix);
     let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query(&mut raw).unwrap();
     let hex: String = request
@@ -145,7 +143,7 @@ async fn w_08_clear_removes_the_keys_of_its_prefix_and_no_other() {
     };
     let foreign = format!("{}:session", short.key_prefix);
     let (ours, others) = (backend(short), backend(long));
-    let mut raw = raw(server);
+    let mut raw = server.raw();
     redis::cmd("SET")
         .arg(&foreign)
         .arg("x")
@@ -179,7 +177,7 @@ async fn another_programs_value_is_an_error_until_it_is_overwritten() {
     let redis = server.config();
     let key = format!("{}::k", redis.key_prefix);
     let backend = backend(redis);
-    let mut raw = raw(server);
+    let mut raw = server.raw();
     for command in ["SET", "RPUSH"] {
         redis::cmd(command)
             .arg(&key)
@@ -215,7 +213,7 @@ async fn a_user_who_may_touch_the_prefix_only_is_enough() {
             "-@dangerous",
             "-@admin",
         ])
-        .exec(&mut raw(server))
+        .exec(&mut server.raw())
         .unwrap();
     redis.redis_url = format!("redis://app:p%40ss@127.0.0.1:{}", server.port);
     let backend = backend(redis);
@@ -234,7 +232,7 @@ async fn a_refused_password_is_named_never_shown_and_tried_again() {
     let Some(server) = RedisServer::start() else {
         return;
     };
-    let mut raw = raw(&server);
+    let mut raw = server.raw();
     let lock = ["SET", "requirepass", "another"];
     redis::cmd("CONFIG").arg(&lock).exec(&mut raw).unwrap();
     let mut redis = server.config();
