@@ -369,6 +369,10 @@ async fn through_the_cache_a_killed_server_is_a_named_miss_and_never_an_error() 
     assert!(!cache.health().await.healthy);
 
     server.resume();
+    assert!(
+        cache.health().await.healthy,
+        "asking ends the wait of the breakers"
+    );
     assert!(store().await.entry().is_some());
     assert_eq!(
         support::answer_to(&cache, &request).await,
