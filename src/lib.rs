@@ -15,6 +15,7 @@
 //! | `macros` | `#[cacheable]` and its companions | yes |
 //! | `http-embedder` | embedding by a server with an OpenAI-compatible API | |
 //! | `redis`, `memcached` | tiers that processes share | |
+//! | `test-support` | a backend that fails on purpose, for tests of what uses one | |
 #![forbid(unsafe_code)]
 
 // Leaves: what every stage may use.
@@ -47,6 +48,10 @@ pub mod lock;
 
 // The same tools for the results of any function: a typed cache.
 pub mod typed;
+
+// A backend that fails on purpose, for tests.
+#[cfg(feature = "test-support")]
+pub mod fault;
 
 // What ties the path together.
 pub mod cache;

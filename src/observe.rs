@@ -160,6 +160,8 @@ pub(crate) fn backend_retry(tier: &Arc<str>, operation: &'static str) {
 /// Shows what a circuit breaker does.
 pub(crate) fn breaker_state(tier: &Arc<str>, path: &'static str, value: f64) {
     gauge!(BREAKER_STATE, "tier" => Arc::clone(tier), "path" => path).set(value);
+}
+
 /// Counts one lock that was acquired or not, lost or released.
 pub(crate) fn lock(outcome: &'static str) {
     counter!(LOCKS, "outcome" => outcome).increment(1);

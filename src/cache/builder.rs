@@ -18,7 +18,7 @@ use crate::config::{BackendSection, Config, EmbedderConfig};
 use crate::embed::EmbedStage;
 use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Events;
+use crate::event::{Events, RemovalCause};
 use crate::layer::{LayerConfig, Layered};
 use crate::policy::PolicyHandle;
 use crate::request::ExactKey;
@@ -167,7 +167,7 @@ struct Parts {
     config: Config,
     semantic: Option<Semantic>,
     context: BackendContext,
-    dropped: Arc<Mutex<Vec<ExactKey>>>,
+    dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
     given: Vec<Tier>,
     codec: Codec,
 }
@@ -188,14 +188,14 @@ impl Parts {
         let vector = semantic
             .as_ref()
             .map_or(0, |semantic| semantic.embed.dimension() * 4 + 160);
-        let dropped: Arc<Mutex<Vec<ExactKey>>> = Arc::default();
+        let dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>> = Arc::default();
         let told = Arc::clone(&dropped);
         let clock = builder.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let context = BackendContext::new(clock, builder.events)
             .with_extra_bytes_per_value(vector + ROW_BYTES)
-            .with_on_removal(move |key, _| {
+            .with_on_removal(move |key, cause| {
                 if let Ok(key) = <[u8; 32]>::try_from(key) {
-                    told.lock().push(ExactKey::from_bytes(key));
+                    told.lock().push((ExactKey::from_bytes(key), cause));
                 }
             });
         Ok(Self {

@@ -25,7 +25,7 @@ use crate::embed::EmbedStage;
 use crate::entry::catalog::Catalog;
 use crate::entry::{Answer, Entry, EntryId};
 use crate::error::Result;
-use crate::event::{Events, Subscription};
+use crate::event::{Event, Events, RemovalCause, Subscription};
 use crate::layer::Layered;
 use crate::observe;
 use crate::policy::PolicyHandle;
@@ -104,7 +104,7 @@ struct Inner {
     typical_cost: RunningMean,
     counters: Counters,
     /// Keys that a tier dropped on its own and that still have a catalogue row.
-    dropped: Arc<Mutex<Vec<ExactKey>>>,
+    dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
     default_ttl: Option<Duration>,
     volatile: VolatileConfig,
     started: Timestamp,
@@ -241,15 +241,22 @@ impl Inner {
     /// Takes out what has died: entries past their expiry, and rows whose tier dropped the value.
     async fn tend(&self) {
         let dropped = std::mem::take(&mut *self.dropped.lock());
-        for key in dropped {
+        for (key, cause) in dropped {
             // It may have been stored again since, or live on in another tier.
             if let Some(id) = self.catalog.id_of(&key)
                 && !self.tiers.contains(&key).await
             {
-                self.forget(id, "evicted");
+                self.forget(id, cause.as_str());
             }
         }
         for id in self.catalog.expired(self.clock.now(), TEND_BATCH) {
+            if let Some((key, _)) = self.catalog.locate(id) {
+                self.events.emit(|events| Event::Removed {
+                    tier: self.tier_names.first().cloned().unwrap_or_default(),
+                    key: events.digest(key.as_bytes()),
+                    cause: RemovalCause::Expired,
+                });
+            }
             self.remove(id, "expired").await;
         }
     }

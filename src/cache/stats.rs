@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::outcome::{HitKind, MissReason};
 use super::{Inner, SemanticCache};
@@ -210,11 +211,16 @@ impl Inner {
         for (position, (tier, turns)) in self.layers.iter().zip(&self.probes.0).enumerate() {
             let (turns, asking) = (Arc::clone(turns), ask(Arc::clone(tier)));
             asked.spawn(async move {
-                let answer = tokio::time::timeout(PROBE_DEADLINE, async {
+                let deadline = Instant::now() + PROBE_DEADLINE;
+                let answer = tokio::time::timeout_at(deadline, async {
                     let _turn = turns.acquire().await;
-                    asking.await
+                    // Those whose time is up leave together: none of them asks on the way out.
+                    if Instant::now() >= deadline {
+                        return None;
+                    }
+                    Some(asking.await)
                 });
-                (position, answer.await.ok())
+                (position, answer.await.ok().flatten())
             });
         }
         let mut answers: Vec<_> = self.layers.iter().map(|_| None).collect();

@@ -437,3 +437,129 @@ pub enum VolatileAction {
     /// Treat them as any other prompt.
     Ignore,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(backends: &str) -> Config {
+        serde_json::from_str(&format!(r#"{{"backends": {backends}}}"#)).unwrap()
+    }
+
+    fn refused(backends: &str) -> String {
+        let error = config(backends).validate().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        error.to_string()
+    }
+
+    #[test]
+    fn w_66_a_disabled_default_and_a_cache_without_backends_are_refused_at_start() {
+        let error = refused(
+            r#"[{"type": "memory"}, {"type": "memory", "name": "b", "enabled": false, "default": true}]"#,
+        );
+        assert!(error.contains("field: backends[1].enabled"), "{error}");
+        let error = refused(r#"[{"type": "memory", "enabled": false}]"#);
+        assert!(error.contains("field: backends"), "{error}");
+        assert!(error.contains("enabled"), "{error}");
+        let error = refused(
+            r#"[{"type": "memory", "default": true}, {"type": "memory", "name": "b", "default": true}]"#,
+        );
+        assert!(error.contains("field: backends[1].default"), "{error}");
+        let mixed = r#"[{"type": "memory", "enabled": false}, {"type": "memory", "name": "b"}]"#;
+        config(mixed).validate().unwrap();
+    }
+
+    #[test]
+    fn layers_belong_to_backends_outside_this_process_and_are_checked_by_name() {
+        let error = refused(r#"[{"type": "memory", "layers": {}}]"#);
+        assert!(error.contains("field: backends[0].layers"), "{error}");
+        #[cfg(feature = "redis")]
+        {
+            let error = refused(r#"[{"type": "redis", "layers": {"retries": 99}}]"#);
+            assert!(
+                error.contains("backends[0].layers.retries, value: 99"),
+                "{error}"
+            );
+            let redis = config(
+                r#"[{"type": "redis", "timeout": "3s", "layers": {"breaker": {"min_calls": 3}}}]"#,
+            );
+            redis.validate().unwrap();
+            let layers = redis.backends[0].layers();
+            assert_eq!(layers.breaker.min_calls, 3);
+            assert_eq!(layers.deadline, Some(Duration::from_secs(6)));
+        }
+    }
+
+    #[test]
+    fn an_unknown_type_is_refused_with_what_is_known() {
+        let error = refused(r#"[{"type": "memory"}, {"type": "rediss"}]"#);
+        assert!(
+            error.contains("field: backends[1].type, value: rediss"),
+            "{error}"
+        );
+        assert!(
+            error.contains("allowed: memcached, memory, redis"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_section_that_is_written_out_reads_back() {
+        let config = config(
+            r#"[{"type": "memory", "default": true},
+                {"type": "memcached", "enabled": false, "layers": {"deadline": "50ms"}},
+                {"type": "disk", "path": "x"}]"#,
+        );
+        let again: Config = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again, config);
+    }
+
+    #[cfg(feature = "config-file")]
+    #[test]
+    fn errors_in_layers_name_the_whole_path_also_when_they_come_from_a_variable() {
+        let load = |field: &str, value: &str| {
+            Sources::named("askonce")
+                .variables([
+                    ("ASKONCE__BACKENDS__0__TYPE", "redis"),
+                    ("ASKONCE__BACKENDS__0__ENABLED", "false"),
+                    (field, value),
+                ])
+                .load::<Config>()
+                .map(|loaded| loaded.settings)
+        };
+        let config = load("ASKONCE__BACKENDS__0__LAYERS__RETRIES", "3").unwrap();
+        assert!(!config.backends[0].enabled);
+        assert_eq!(config.backends[0].layers().retries, 3);
+        for (variable, value, field) in [
+            (
+                "ASKONCE__BACKENDS__0__LAYERS__RETRIES",
+                "many",
+                "backends[0].layers.retries",
+            ),
+            (
+                "ASKONCE__BACKENDS__0__LAYERS__RETRY",
+                "1",
+                "backends[0].layers.retry",
+            ),
+            (
+                "ASKONCE__BACKENDS__0__LAYERS__BREAKER__WINDOW",
+                "wide",
+                "backends[0].layers.breaker.window",
+            ),
+            (
+                "ASKONCE__BACKENDS__0__ENABLED",
+                "perhaps",
+                "backends[0].enabled",
+            ),
+            ("ASKONCE__BACKENDS__0__REDIS", "x", "backends[0].redis"),
+            (
+                "ASKONCE__BACKENDS__0__TIMEOUT",
+                "soon",
+                "backends[0].timeout",
+            ),
+        ] {
+            let error = load(variable, value).unwrap_err().to_string();
+            assert!(error.contains(&format!("field: {field}")), "{error}");
+        }
+    }
+}

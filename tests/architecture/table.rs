@@ -34,6 +34,8 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
         "typed",
         &["backend", "clock", "codec", "entry", "observe", "stampede"],
     ),
+    // A backend for tests.
+    ("fault", &["backend", "clock"]),
     // The settings of all stages, and what callers hold.
     (
         "config",
