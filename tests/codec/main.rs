@@ -486,6 +486,35 @@ fn a_codec_is_configured_by_the_names_in_the_documentation() {
     assert!(toml::from_str::<CodecConfig>("serialiser = \"json\"").is_err());
 }
 
+#[cfg(feature = "config-file")]
+#[test]
+fn a_weak_secret_from_the_environment_is_refused_and_never_repeated() {
+    use askonce::config::Sources;
+
+    let loaded = |secret| {
+        let sources = Sources::named("askonce").variables([
+            ("ASKONCE__CODEC__SERIALIZER", "json"),
+            ("ASKONCE__CODEC__PROTECTION__KIND", "mac"),
+            ("ASKONCE__CODEC__PROTECTION__KEYS__0__ID", "1"),
+            ("ASKONCE__CODEC__PROTECTION__KEYS__0__SECRET", secret),
+        ]);
+        sources.load::<Config>().unwrap().settings
+    };
+    let secret = "d31b8c025fe7946a10be772dc841f936830ea55cd0691fb248ed97247bca003f";
+    let config = loaded(secret);
+    config.validate().unwrap();
+    assert_eq!(config.codec.serializer, Serializer::Json);
+    let shown = format!("{config:?} {}", serde_json::to_string(&config).unwrap());
+    assert!(!shown.contains("d31b8c02"), "{shown}");
+
+    let error = loaded("correct-horse-battery").validate().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let error = error.to_string();
+    assert!(error.contains("codec.protection.keys[0].secret"), "{error}");
+    assert!(error.contains("openssl rand -hex 32"), "{error}");
+    assert!(!error.contains("horse"), "{error}");
+}
+
 #[test]
 fn a_header_says_all_without_reading_the_value() {
     let header = Header {
