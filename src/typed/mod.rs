@@ -55,7 +55,7 @@ use bytes::Bytes;
 
 use crate::backend::BackendHandle;
 use crate::clock::{ClockHandle, Timestamp};
-use crate::codec::{Codec, Envelope, Header};
+use crate::codec::{Codec, Envelope, EnvelopeError, Header};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
 use crate::stampede::SingleFlight;
@@ -171,7 +171,9 @@ impl Cache {
     /// Stores `value` under `key`, in place of what is there, for `ttl`.
     ///
     /// # Errors
-    /// - [`ErrorKind::InvalidRequest`] when `ttl` is zero, or `value` has no faithful stored form.
+    /// - [`ErrorKind::InvalidRequest`] when `ttl` is zero, or the serializer has no form of `value` that
+    ///   is read back as the same.
+    /// - [`ErrorKind::TooLarge`] when `value` is larger than the codec takes.
     /// - Whatever the backend reports. What was stored before may then still be.
     pub async fn set<T: CacheValue>(
         &self,
@@ -301,18 +303,22 @@ impl Cache {
     }
 
     fn open<T: CacheValue>(&self, envelope: &Envelope) -> Result<Lookup<T>> {
-        match envelope.read::<Found<T>>() {
-            Ok(Found::Value(value)) => Ok(Lookup::Hit(value)),
-            Ok(Found::Null) => Ok(Lookup::Null),
-            Ok(Found::Other(stored)) => Err(self
-                .unusable("the stored value is of another type")
-                .with("stored", stored)
-                .with("asked", T::schema())),
-            Err(error) => Err(self
-                .unusable("the stored value does not fit its type")
-                .with("asked", T::schema())
-                .caused_by(error)),
-        }
+        let error = match envelope.read_front::<Found<T>>() {
+            Ok((Found::Value(value), true)) => return Ok(Lookup::Hit(value)),
+            Ok((Found::Null, true)) => return Ok(Lookup::Null),
+            Ok((Found::Other(stored), _)) => {
+                return Err(self
+                    .unusable("the stored value is of another type")
+                    .with("stored", stored)
+                    .with("asked", T::schema()));
+            }
+            Ok((_, false)) => EnvelopeError::Payload,
+            Err(error) => error,
+        };
+        Err(self
+            .unusable("the stored value does not fit its type")
+            .with("asked", T::schema())
+            .caused_by(error))
     }
 
     fn unusable(&self, message: &'static str) -> Error {
@@ -349,11 +355,33 @@ impl Cache {
             .inner
             .codec
             .seal(key.as_bytes(), &header, &Payload(value));
-        sealed.map_err(|error| {
-            Error::new(ErrorKind::InvalidRequest, "the value has no stored form")
+        let readable = sealed.and_then(|bytes| self.readable::<T>(key, bytes));
+        readable.map_err(|error| {
+            let kind = match error {
+                EnvelopeError::TooLarge { .. } => ErrorKind::TooLarge,
+                _ => ErrorKind::InvalidRequest,
+            };
+            Error::new(kind, "the value has no stored form")
                 .with("type", T::schema())
                 .caused_by(error)
         })
+    }
+
+    /// `bytes`, if what is sealed in them can be read. Where the format does not describe itself, that
+    /// a value can be written does not mean that.
+    fn readable<T: CacheValue>(&self, key: Digest, bytes: Bytes) -> Result<Bytes, EnvelopeError> {
+        let codec = &self.inner.codec;
+        let serializer = codec.serializer();
+        if serializer.is_self_describing() {
+            return Ok(bytes);
+        }
+        let envelope = codec.open(key.as_bytes(), &bytes)?;
+        match envelope.read_front::<Found<T>>() {
+            Ok((Found::Value(_) | Found::Null, true)) => Ok(bytes),
+            _ => Err(EnvelopeError::Unfaithful {
+                serializer: serializer.as_str(),
+            }),
+        }
     }
 
     /// Notes a failure that must not reach the caller.
