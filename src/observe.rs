@@ -32,6 +32,10 @@ pub const SAVED_SECONDS: &str = "askonce_saved_seconds_total";
 pub const UPSTREAM_CALLS: &str = "askonce_upstream_calls_total";
 /// Failed operations of a tier, by `tier` and `operation`.
 pub const BACKEND_ERRORS: &str = "askonce_backend_errors_total";
+/// Lookups with a loader in typed caches, by `outcome`: `hit`, `stale`, `stale_if_error`, `shared` (with
+/// another caller's load), `loaded`, `failed`, `timeout`; and `refused` for values that were loaded but
+/// not stored, as something was written or invalidated meanwhile.
+pub const TYPED_LOADS: &str = "askonce_typed_loads_total";
 /// Reports by callers that a hit was `right` or `wrong`.
 pub const FEEDBACK: &str = "askonce_feedback_total";
 
@@ -55,6 +59,7 @@ pub fn describe() {
         BACKEND_ERRORS,
         "Failed tier operations, by tier and operation"
     );
+    describe_counter!(TYPED_LOADS, "Lookups of typed caches, by outcome");
     describe_counter!(FEEDBACK, "Reports by callers on hits, by verdict");
 }
 
@@ -103,6 +108,11 @@ pub(crate) fn upstream(outcome: &'static str) {
 /// Counts one failed tier operation.
 pub(crate) fn backend_error(tier: &str, operation: &'static str) {
     counter!(BACKEND_ERRORS, "tier" => tier.to_owned(), "operation" => operation).increment(1);
+}
+
+/// Counts how a lookup of a typed cache ended, or one of its parts.
+pub(crate) fn typed_load(outcome: &'static str) {
+    counter!(TYPED_LOADS, "outcome" => outcome).increment(1);
 }
 
 /// Counts one report by a caller.
