@@ -55,7 +55,7 @@ use bytes::Bytes;
 
 use crate::backend::BackendHandle;
 use crate::clock::{ClockHandle, Timestamp};
-use crate::codec::{Envelope, EnvelopeError};
+use crate::codec::{Codec, Envelope, EnvelopeError, Header};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
 use crate::stampede::SingleFlight;
@@ -87,6 +87,7 @@ pub struct Cache {
 struct Inner {
     backend: BackendHandle,
     clock: ClockHandle,
+    codec: Codec,
     default_ttl: Option<Duration>,
     gates: Gates,
     loads: SingleFlight<LoadId, Landed>,
@@ -170,7 +171,9 @@ impl Cache {
     /// Stores `value` under `key`, in place of what is there, for `ttl`.
     ///
     /// # Errors
-    /// - [`ErrorKind::InvalidRequest`] when `ttl` is zero, or `value` has no MessagePack form.
+    /// - [`ErrorKind::InvalidRequest`] when `ttl` is zero, or the serializer has no form of `value` that
+    ///   is read back as the same.
+    /// - [`ErrorKind::TooLarge`] when `value` is larger than the codec takes.
     /// - Whatever the backend reports. What was stored before may then still be.
     pub async fn set<T: CacheValue>(
         &self,
@@ -289,28 +292,33 @@ impl Cache {
             return Ok(None);
         };
         let bytes = held.bytes;
-        let envelope = Envelope::decode(key.as_bytes(), &bytes).map_err(|error| {
+        let opened = self.inner.codec.open(key.as_bytes(), &bytes);
+        let envelope = opened.map_err(|error| {
             self.unusable("the stored bytes cannot be read")
                 .caused_by(error)
         })?;
         let now = self.inner.clock.now();
-        let live = envelope.expires.is_none_or(|expires| now < expires);
+        let live = envelope.header.is_fresh(now);
         Ok(live.then_some(Sealed { envelope, bytes }))
     }
 
     fn open<T: CacheValue>(&self, envelope: &Envelope) -> Result<Lookup<T>> {
-        match envelope.read::<Found<T>>() {
-            Ok(Found::Value(value)) => Ok(Lookup::Hit(value)),
-            Ok(Found::Null) => Ok(Lookup::Null),
-            Ok(Found::Other(stored)) => Err(self
-                .unusable("the stored value is of another type")
-                .with("stored", stored)
-                .with("asked", T::schema())),
-            Err(error) => Err(self
-                .unusable("the stored value does not fit its type")
-                .with("asked", T::schema())
-                .caused_by(error)),
-        }
+        let error = match envelope.read_front::<Found<T>>() {
+            Ok((Found::Value(value), true)) => return Ok(Lookup::Hit(value)),
+            Ok((Found::Null, true)) => return Ok(Lookup::Null),
+            Ok((Found::Other(stored), _)) => {
+                return Err(self
+                    .unusable("the stored value is of another type")
+                    .with("stored", stored)
+                    .with("asked", T::schema()));
+            }
+            Ok((_, false)) => EnvelopeError::Payload,
+            Err(error) => error,
+        };
+        Err(self
+            .unusable("the stored value does not fit its type")
+            .with("asked", T::schema())
+            .caused_by(error))
     }
 
     fn unusable(&self, message: &'static str) -> Error {
@@ -321,7 +329,7 @@ impl Cache {
     async fn put<T: CacheValue>(&self, key: Digest, value: Option<&T>, ttl: Ttl) -> Result<()> {
         let now = self.inner.clock.now();
         let expires = ttl.expires(now, self.inner.default_ttl)?;
-        let bytes = seal(key, now, expires, value)?;
+        let bytes = self.seal(key, now, expires, value)?;
         let backend = &self.inner.backend;
         self.inner
             .gates
@@ -330,28 +338,58 @@ impl Cache {
             .await
     }
 
+    /// The stored form of a value, or of a null.
+    fn seal<T: CacheValue>(
+        &self,
+        key: Digest,
+        now: Timestamp,
+        expires: Option<Timestamp>,
+        value: Option<&T>,
+    ) -> Result<Bytes> {
+        let header = Header {
+            created: now,
+            expires,
+            ..Header::default()
+        };
+        let sealed = self
+            .inner
+            .codec
+            .seal(key.as_bytes(), &header, &Payload(value));
+        let readable = sealed.and_then(|bytes| self.readable::<T>(key, bytes));
+        readable.map_err(|error| {
+            let kind = match error {
+                EnvelopeError::TooLarge { .. } => ErrorKind::TooLarge,
+                _ => ErrorKind::InvalidRequest,
+            };
+            Error::new(kind, "the value has no stored form")
+                .with("type", T::schema())
+                .caused_by(error)
+        })
+    }
+
+    /// `bytes`, if what is sealed in them can be read. Where the format does not describe itself, that
+    /// a value can be written does not mean that.
+    fn readable<T: CacheValue>(&self, key: Digest, bytes: Bytes) -> Result<Bytes, EnvelopeError> {
+        let codec = &self.inner.codec;
+        let serializer = codec.serializer();
+        if serializer.is_self_describing() {
+            return Ok(bytes);
+        }
+        let envelope = codec.open(key.as_bytes(), &bytes)?;
+        match envelope.read_front::<Found<T>>() {
+            Ok((Found::Value(_) | Found::Null, true)) => Ok(bytes),
+            _ => Err(EnvelopeError::Unfaithful {
+                serializer: serializer.as_str(),
+            }),
+        }
+    }
+
     /// Notes a failure that must not reach the caller.
     fn report(&self, operation: &'static str, error: &Error) {
         let tier = self.inner.backend.name();
         observe::backend_error(tier, operation);
         tracing::warn!(tier, operation, kind = %error.kind(), %error, "the cache was passed over");
     }
-}
-
-/// The stored form of a value, or of a null.
-fn seal<T: CacheValue>(
-    key: Digest,
-    now: Timestamp,
-    expires: Option<Timestamp>,
-    value: Option<&T>,
-) -> Result<Bytes> {
-    Envelope::encode(key.as_bytes(), now, expires, 0, &Payload(value)).map_err(
-        |error: EnvelopeError| {
-            Error::new(ErrorKind::InvalidRequest, "the value has no stored form")
-                .with("type", T::schema())
-                .caused_by(error)
-        },
-    )
 }
 
 #[cfg(test)]
