@@ -15,6 +15,7 @@
 //! | `macros` | `#[cacheable]` and its companions | yes |
 //! | `http-embedder` | embedding by a server with an OpenAI-compatible API | |
 //! | `redis`, `memcached` | tiers that processes share | |
+//! | `tower` | a request scope for each request of a `tower` service | |
 #![forbid(unsafe_code)]
 
 // Leaves: what every stage may use.
@@ -42,6 +43,11 @@ pub mod savings;
 
 // The same tools for the results of any function: a typed cache.
 pub mod typed;
+// Patterns over it: around functions, beside a source of truth, within one request.
+pub mod repository;
+pub mod scoped;
+mod secret;
+pub mod strategy;
 
 // What ties the path together.
 pub mod cache;
@@ -61,6 +67,7 @@ pub use request::{
     CacheControl, Digests, Eligibility, ExactKey, IneligibleReason, PartitionKey, Protocol,
     Request, Scope, Section, VolatileReason,
 };
+pub use secret::Secret;
 pub use typed::Cache;
 
 /// The examples of the README compile and run.

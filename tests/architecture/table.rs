@@ -30,6 +30,11 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
         "typed",
         &["backend", "clock", "codec", "entry", "observe", "stampede"],
     ),
+    // Patterns over the typed cache.
+    ("secret", &[]),
+    ("scoped", &["stampede", "typed"]),
+    ("strategy", &["entry", "observe", "typed"]),
+    ("repository", &["entry", "strategy", "typed"]),
     // The settings of all stages, and what callers hold.
     (
         "config",
