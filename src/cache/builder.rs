@@ -15,6 +15,7 @@ use super::{Inner, Semantic, SemanticCache};
 use crate::backend::RedisBackend;
 use crate::backend::{BackendHandle, MemoryBackend, RedisConfig};
 use crate::clock::{ClockHandle, SystemClock};
+use crate::codec::Codec;
 use crate::config::{BackendConfig, Config, EmbedderConfig};
 use crate::embed::EmbedStage;
 use crate::entry::catalog::{Catalog, ROW_BYTES};
@@ -38,6 +39,7 @@ pub struct CacheBuilder {
     clock: Option<ClockHandle>,
     embedder: Option<EmbedderHandle>,
     policy: Option<PolicyHandle>,
+    codec: Option<Codec>,
     backends: Vec<BackendHandle>,
 }
 
@@ -78,6 +80,13 @@ impl CacheBuilder {
         self
     }
 
+    /// Writes and reads stored entries by `codec` instead of the configured one.
+    #[must_use]
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = Some(codec);
+        self
+    }
+
     /// Adds an exact tier behind those added before; the first call replaces the configured ones.
     #[must_use]
     pub fn backend(mut self, backend: BackendHandle) -> Self {
@@ -106,6 +115,7 @@ impl CacheBuilder {
             clock,
             embedder,
             policy,
+            codec,
             backends,
         } = self;
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock));
@@ -124,7 +134,11 @@ impl CacheBuilder {
         } else {
             backends
         };
-        let tiers = TierStack::new(tiers)?;
+        let codec = match codec {
+            Some(codec) => codec,
+            None => Codec::new(&config.codec)?,
+        };
+        let tiers = TierStack::new(tiers, codec)?;
         let inner = Arc::new(Inner {
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,

@@ -17,6 +17,7 @@ use askonce_index::{AutoConfig, IndexKind};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{MemcachedConfig, MemoryConfig, RedisConfig};
+use crate::codec::CodecConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::PolicyConfig;
 use crate::savings::PricesConfig;
@@ -34,6 +35,8 @@ pub struct Config {
     /// evicted.
     #[serde(with = "humantime_serde")]
     pub default_ttl: Option<Duration>,
+    /// How stored entries are written.
+    pub codec: CodecConfig,
     /// Matching by similarity.
     pub semantic: SemanticConfig,
     /// What models charge.
@@ -45,6 +48,7 @@ impl Default for Config {
         Self {
             backends: vec![BackendConfig::Memory(MemoryConfig::default())],
             default_ttl: Some(Duration::from_secs(24 * 60 * 60)),
+            codec: CodecConfig::default(),
             semantic: SemanticConfig::default(),
             prices: PricesConfig::default(),
         }
@@ -82,6 +86,7 @@ impl Config {
                     .with("allowed", "at least 1ms, or null for no expiry"),
             );
         }
+        self.codec.validate("codec")?;
         self.semantic.validate("semantic")?;
         self.prices.validate("prices")
     }

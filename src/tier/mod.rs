@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::backend::{BackendHandle, BackendUsage};
 use crate::clock::Timestamp;
-use crate::codec::{Envelope, EnvelopeError};
+use crate::codec::{Codec, EnvelopeError, Header};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
@@ -21,6 +21,7 @@ use crate::request::ExactKey;
 #[derive(Clone, Debug)]
 pub struct TierStack {
     tiers: Vec<BackendHandle>,
+    codec: Codec,
 }
 
 /// What the tiers know of a key.
@@ -42,18 +43,18 @@ pub enum TierFault {
 }
 
 impl TierStack {
-    /// A stack of `tiers`, nearest first.
+    /// A stack of `tiers`, nearest first, of values that `codec` writes and reads.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when there is none.
-    pub fn new(tiers: Vec<BackendHandle>) -> Result<Self> {
+    pub fn new(tiers: Vec<BackendHandle>, codec: Codec) -> Result<Self> {
         if tiers.is_empty() {
             return Err(
                 Error::new(ErrorKind::Config, "a cache needs at least one backend")
                     .with("field", "backends"),
             );
         }
-        Ok(Self { tiers })
+        Ok(Self { tiers, codec })
     }
 
     /// The name of the tier at `position`.
@@ -80,7 +81,7 @@ impl TierStack {
                     continue;
                 }
             };
-            match unseal(key, &bytes) {
+            match self.unseal(key, &bytes) {
                 Ok(entry) if entry.is_live(now) => {
                     self.backfill(position, key, &bytes, entry.expires).await;
                     return TierAnswer {
@@ -124,14 +125,15 @@ impl TierStack {
     /// What the nearest tier said; the farther ones are then cleaned of the entry.
     pub async fn set(&self, entry: &Entry, generation: u64) -> Result<()> {
         let key = entry.digests.exact();
-        let bytes = Envelope::encode(
-            key.as_bytes(),
-            entry.created,
-            entry.expires,
+        let header = Header {
+            created: entry.created,
+            expires: entry.expires,
             generation,
-            entry,
-        )
-        .map_err(|error| {
+            load_time: entry.latency,
+            ..Header::default()
+        };
+        let sealed = self.codec.seal(key.as_bytes(), &header, entry);
+        let bytes = sealed.map_err(|error| {
             Error::new(ErrorKind::Corrupt, "the entry has no stored form").caused_by(error)
         })?;
         for (position, tier) in self.tiers.iter().enumerate().rev() {
@@ -186,16 +188,16 @@ impl TierStack {
         observe::backend_error(tier, operation);
         tracing::warn!(tier, operation, kind = %error.kind(), %error, "tier failed");
     }
-}
 
-fn unseal(key: &ExactKey, bytes: &Bytes) -> Result<Entry, EnvelopeError> {
-    let envelope = Envelope::decode(key.as_bytes(), bytes)?;
-    let mut entry: Entry = envelope.read()?;
-    entry.created = envelope.created;
-    entry.expires = envelope.expires;
-    if entry.digests.exact() == *key {
-        Ok(entry)
-    } else {
-        Err(EnvelopeError::WrongKey)
+    fn unseal(&self, key: &ExactKey, bytes: &Bytes) -> Result<Entry, EnvelopeError> {
+        let envelope = self.codec.open(key.as_bytes(), bytes)?;
+        let mut entry: Entry = envelope.read()?;
+        entry.created = envelope.header.created;
+        entry.expires = envelope.header.expires;
+        if entry.digests.exact() == *key {
+            Ok(entry)
+        } else {
+            Err(EnvelopeError::WrongKey)
+        }
     }
 }

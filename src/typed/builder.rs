@@ -8,6 +8,7 @@ use super::key::{KeyPart, KeyWriter};
 use super::{Cache, Inner};
 use crate::backend::BackendHandle;
 use crate::clock::{ClockHandle, SystemClock};
+use crate::codec::Codec;
 use crate::entry::zero_life;
 use crate::error::Result;
 
@@ -30,6 +31,7 @@ use crate::error::Result;
 pub struct CacheBuilder {
     backend: BackendHandle,
     clock: ClockHandle,
+    codec: Codec,
     namespace: KeyWriter,
     default_ttl: Option<Duration>,
 }
@@ -48,6 +50,7 @@ impl CacheBuilder {
         Self {
             backend,
             clock: Arc::new(SystemClock),
+            codec: Codec::default(),
             namespace: KeyWriter::default(),
             default_ttl: None,
         }
@@ -76,6 +79,15 @@ impl CacheBuilder {
         self
     }
 
+    /// How values are written. Default: MessagePack, uncompressed and unprotected. Values that other
+    /// codecs wrote are read if they can be; whether a codec that protects values takes unprotected
+    /// ones is a setting of it.
+    #[must_use]
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
     /// The cache.
     ///
     /// # Errors
@@ -91,6 +103,7 @@ impl CacheBuilder {
         let inner = Inner {
             backend: self.backend,
             clock: self.clock,
+            codec: self.codec,
             default_ttl: self.default_ttl,
             gates: Default::default(),
             loads: Default::default(),

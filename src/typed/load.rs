@@ -20,9 +20,8 @@ use bytes::Bytes;
 use super::gate::{Gate, Seen};
 use super::key::Digest;
 use super::value::{CacheValue, Lookup};
-use super::{Cache, Key, Ttl, seal};
+use super::{Cache, Key, Ttl};
 use crate::clock::Timestamp;
-use crate::codec::Envelope;
 use crate::error::Result;
 
 /// Callers with the same id share a load: the same key, and the same writes before it.
@@ -308,7 +307,7 @@ impl<'a> Load<'a> {
                 .map_err(|error| self.cache.report("set", &error))
                 .ok()
         });
-        match seal(self.key, now, expires.flatten(), value) {
+        match self.cache.seal(self.key, now, expires.flatten(), value) {
             Ok(bytes) => Plan::Keep { bytes, expires },
             Err(error) => {
                 self.cache.report("encode", &error);
@@ -333,7 +332,8 @@ impl<'a> Load<'a> {
     fn unpack<L: Loaded>(&self, landed: &Landed, sharing: Sharing<L::Error>) -> Option<L> {
         match landed {
             Landed::Sealed(bytes) => {
-                let envelope = Envelope::decode(self.key.as_bytes(), bytes).ok()?;
+                let codec = &self.cache.inner.codec;
+                let envelope = codec.open(self.key.as_bytes(), bytes).ok()?;
                 L::from_known(self.cache.open(&envelope).ok()?.known()?)
             }
             Landed::Failed(error) => (sharing.unpack)(error).map(L::from_error),

@@ -55,7 +55,7 @@ use bytes::Bytes;
 
 use crate::backend::BackendHandle;
 use crate::clock::{ClockHandle, Timestamp};
-use crate::codec::{Envelope, EnvelopeError};
+use crate::codec::{Codec, Envelope, Header};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
 use crate::stampede::SingleFlight;
@@ -87,6 +87,7 @@ pub struct Cache {
 struct Inner {
     backend: BackendHandle,
     clock: ClockHandle,
+    codec: Codec,
     default_ttl: Option<Duration>,
     gates: Gates,
     loads: SingleFlight<LoadId, Landed>,
@@ -170,7 +171,7 @@ impl Cache {
     /// Stores `value` under `key`, in place of what is there, for `ttl`.
     ///
     /// # Errors
-    /// - [`ErrorKind::InvalidRequest`] when `ttl` is zero, or `value` has no MessagePack form.
+    /// - [`ErrorKind::InvalidRequest`] when `ttl` is zero, or `value` has no faithful stored form.
     /// - Whatever the backend reports. What was stored before may then still be.
     pub async fn set<T: CacheValue>(
         &self,
@@ -289,12 +290,13 @@ impl Cache {
             return Ok(None);
         };
         let bytes = held.bytes;
-        let envelope = Envelope::decode(key.as_bytes(), &bytes).map_err(|error| {
+        let opened = self.inner.codec.open(key.as_bytes(), &bytes);
+        let envelope = opened.map_err(|error| {
             self.unusable("the stored bytes cannot be read")
                 .caused_by(error)
         })?;
         let now = self.inner.clock.now();
-        let live = envelope.expires.is_none_or(|expires| now < expires);
+        let live = envelope.header.is_fresh(now);
         Ok(live.then_some(Sealed { envelope, bytes }))
     }
 
@@ -321,7 +323,7 @@ impl Cache {
     async fn put<T: CacheValue>(&self, key: Digest, value: Option<&T>, ttl: Ttl) -> Result<()> {
         let now = self.inner.clock.now();
         let expires = ttl.expires(now, self.inner.default_ttl)?;
-        let bytes = seal(key, now, expires, value)?;
+        let bytes = self.seal(key, now, expires, value)?;
         let backend = &self.inner.backend;
         self.inner
             .gates
@@ -330,28 +332,36 @@ impl Cache {
             .await
     }
 
+    /// The stored form of a value, or of a null.
+    fn seal<T: CacheValue>(
+        &self,
+        key: Digest,
+        now: Timestamp,
+        expires: Option<Timestamp>,
+        value: Option<&T>,
+    ) -> Result<Bytes> {
+        let header = Header {
+            created: now,
+            expires,
+            ..Header::default()
+        };
+        let sealed = self
+            .inner
+            .codec
+            .seal(key.as_bytes(), &header, &Payload(value));
+        sealed.map_err(|error| {
+            Error::new(ErrorKind::InvalidRequest, "the value has no stored form")
+                .with("type", T::schema())
+                .caused_by(error)
+        })
+    }
+
     /// Notes a failure that must not reach the caller.
     fn report(&self, operation: &'static str, error: &Error) {
         let tier = self.inner.backend.name();
         observe::backend_error(tier, operation);
         tracing::warn!(tier, operation, kind = %error.kind(), %error, "the cache was passed over");
     }
-}
-
-/// The stored form of a value, or of a null.
-fn seal<T: CacheValue>(
-    key: Digest,
-    now: Timestamp,
-    expires: Option<Timestamp>,
-    value: Option<&T>,
-) -> Result<Bytes> {
-    Envelope::encode(key.as_bytes(), now, expires, 0, &Payload(value)).map_err(
-        |error: EnvelopeError| {
-            Error::new(ErrorKind::InvalidRequest, "the value has no stored form")
-                .with("type", T::schema())
-                .caused_by(error)
-        },
-    )
 }
 
 #[cfg(test)]

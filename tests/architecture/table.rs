@@ -34,8 +34,8 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "backend", "embed", "index", "models", "policy", "request", "savings", "search",
-            "stampede", "tier",
+            "backend", "codec", "embed", "index", "models", "policy", "request", "savings",
+            "search", "stampede", "tier",
         ],
     ),
     ("cache", &[EVERYTHING]),

@@ -3,8 +3,10 @@
 //! `bytes/` holds what each format version wrote, as hexadecimal text. A format change adds a file and
 //! keeps the old ones.
 
+use std::time::Duration;
+
 use askonce::clock::Timestamp;
-use askonce::codec::{Envelope, EnvelopeError};
+use askonce::codec::{Codec, EnvelopeError, Header, Mark};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -38,27 +40,65 @@ fn to_hex(bytes: &[u8]) -> String {
     bytes.chunks(32).map(line).collect::<Vec<_>>().join("\n")
 }
 
+fn header() -> Header {
+    Header {
+        created: Timestamp::from_millis(1_790_000_000_000),
+        expires: Some(Timestamp::from_millis(1_790_000_060_000)),
+        stale_until: Some(Timestamp::from_millis(1_790_000_120_000)),
+        generation: 7,
+        load_time: Duration::from_millis(250),
+        lease: Some(11),
+        marks: vec![Mark {
+            id: [0x5a; 16],
+            generation: 13,
+        }],
+    }
+}
+
 #[test]
-fn version_1_of_the_envelope_is_written_and_read_as_ever() {
+fn version_1_of_the_envelope_is_read_as_ever() {
     let stored = from_hex(include_str!("bytes/envelope-1.hex"));
-    let created = Timestamp::from_millis(1_790_000_000_000);
-    let expires = Some(Timestamp::from_millis(1_790_000_060_000));
-    let written = Envelope::encode(&KEY, created, expires, 7, &payload()).unwrap();
+    let read = Codec::default().open(&KEY, &stored).unwrap();
+    let header = Header {
+        created: Timestamp::from_millis(1_790_000_000_000),
+        expires: Some(Timestamp::from_millis(1_790_000_060_000)),
+        generation: 7,
+        ..Header::default()
+    };
+    assert_eq!(read.header, header);
+    assert_eq!(read.read::<Payload>().unwrap(), payload());
+}
+
+#[test]
+fn any_flipped_bit_in_version_1_is_found() {
+    let stored = from_hex(include_str!("bytes/envelope-1.hex"));
+    for bit in 0..stored.len() * 8 {
+        let mut flipped = stored.to_vec();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(
+            Codec::default().open(&KEY, &flipped.into()).is_err(),
+            "bit {bit}"
+        );
+    }
+}
+
+#[test]
+fn version_2_of_the_envelope_is_written_and_read_as_ever() {
+    let stored = from_hex(include_str!("bytes/envelope-2.hex"));
+    let codec = Codec::default();
+    let written = codec.seal(&KEY, &header(), &payload()).unwrap();
     assert_eq!(to_hex(&written), to_hex(&stored));
-    let read = Envelope::decode(&KEY, &stored).unwrap();
-    assert_eq!(
-        (read.created, read.expires, read.generation),
-        (created, expires, 7)
-    );
+    let read = codec.open(&KEY, &stored).unwrap();
+    assert_eq!(read.header, header());
     assert_eq!(read.read::<Payload>().unwrap(), payload());
 }
 
 #[test]
 fn a_version_of_the_future_is_refused_by_name() {
-    let mut stored = from_hex(include_str!("bytes/envelope-1.hex")).to_vec();
+    let mut stored = from_hex(include_str!("bytes/envelope-2.hex")).to_vec();
     stored[4] = 99;
     assert_eq!(
-        Envelope::decode(&KEY, &stored.into()),
+        Codec::default().open(&KEY, &stored.into()),
         Err(EnvelopeError::UnknownVersion { version: 99 })
     );
 }
