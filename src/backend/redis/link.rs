@@ -75,7 +75,7 @@ pub(super) struct Link {
 
 /// What the connections lead to.
 enum Target {
-    Server(Client),
+    Server(Box<Client>),
     /// Whom the Sentinels name.
     Master(Box<tokio::sync::Mutex<SentinelClient>>),
     /// With what the address says of user and TLS.
@@ -192,7 +192,7 @@ impl Link {
                 .build()?;
             Target::Cluster(Box::new(client), Box::new(info))
         } else {
-            Target::Server(Client::open(info)?)
+            Target::Server(Box::new(Client::open(info)?))
         };
         Ok(Arc::new(Self {
             name: config.name.clone(),
@@ -284,7 +284,7 @@ impl Link {
                     .set_number_of_retries(0)
                     .set_connection_timeout(Some(self.connect_timeout()))
                     .set_response_timeout(Some(self.timeout));
-                let client = client.clone();
+                let client = Client::clone(client);
                 ConnectionManager::new_lazy_with_config(client, settings).map(Wire::Server)
             }
             Target::Master(_) => {
@@ -307,7 +307,7 @@ impl Link {
     /// The way to the master of this moment.
     async fn master(&self) -> RedisResult<Client> {
         match &self.target {
-            Target::Server(client) => Ok(client.clone()),
+            Target::Server(client) => Ok(Client::clone(client)),
             Target::Master(sentinels) => sentinels.lock().await.async_get_client().await,
             Target::Cluster(..) => Err(RedisError::from((
                 redis::ErrorKind::Client,
