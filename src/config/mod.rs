@@ -87,10 +87,6 @@ impl Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there are few, and only at the start"
-)]
 pub enum BackendConfig {
     /// In this process.
     Memory(MemoryConfig),

@@ -178,3 +178,24 @@ async fn a_cluster_is_one_backend_before_and_after_it_loses_a_master() {
     backend.clear().await.unwrap();
     assert!(listed(backend, &everything, 50).await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_is_left_for_the_one_that_takes_its_place() {
+    let start = tokio::task::spawn_blocking(RedisCluster::start)
+        .await
+        .unwrap();
+    let Some(mut cluster) = start else {
+        return;
+    };
+    let backend = backend(RedisConfig {
+        timeout: Duration::from_millis(500),
+        ..cluster.config()
+    });
+    let keys: Vec<Bytes> = (0..50).map(|i| Bytes::from(format!("key {i}"))).collect();
+    until_all_are_written(&backend, &keys).await;
+    cluster.nodes[0].hang();
+    let outage = until_all_are_written(&backend, &keys).await;
+    println!("from the hanging of a master to writes of all slots: {outage:?}");
+    cluster.nodes[0].wake();
+    until_all_are_written(&backend, &keys).await;
+}
