@@ -120,3 +120,60 @@ fn told(event: &Event) -> (&'static str, Value) {
         _ => ("other", json!({ "tier": tier })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use askonce::event::Events;
+
+    use super::*;
+
+    fn cleared(tier: &str) -> Event {
+        Event::Cleared { tier: tier.into() }
+    }
+
+    /// The event as it goes over the wire.
+    async fn wire(event: sse::Event) -> String {
+        let body = Sse::new(stream::iter([Ok::<_, Infallible>(event)])).into_response();
+        let bytes = axum::body::to_bytes(body.into_body(), 1 << 16).await;
+        String::from_utf8(bytes.unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn w_70_a_slow_reader_is_told_how_many_events_it_lost() {
+        let events = Events::with_capacity(4);
+        let mut subscription = events.subscribe();
+        for i in 0..10 {
+            events.emit(|_| cleared(&i.to_string()));
+        }
+        drop(events);
+        let mut told = String::new();
+        while let Some(event) = next(&mut subscription, &Wanted::default()).await {
+            told.push_str(&wire(event).await);
+        }
+        assert!(
+            told.starts_with("event: lost\ndata: {\"events\":6}"),
+            "{told}"
+        );
+        assert_eq!(told.matches("event: cleared").count(), 4, "{told}");
+    }
+
+    #[tokio::test]
+    async fn only_what_is_wanted_is_told_and_losses_always() {
+        let events = Events::with_capacity(16);
+        let mut subscription = events.subscribe();
+        let wanted = Wanted {
+            backend: Some("near".to_owned()),
+            only: Some("hit, cleared".to_owned()),
+        };
+        events.emit(|_| cleared("far"));
+        events.emit(|_| Event::Reconnected {
+            tier: "near".into(),
+        });
+        events.emit(|_| cleared("near"));
+        drop(events);
+        let event = next(&mut subscription, &wanted).await.unwrap();
+        let told = wire(event).await;
+        assert!(told.contains("cleared") && told.contains("near"), "{told}");
+        assert!(next(&mut subscription, &wanted).await.is_none());
+    }
+}
