@@ -23,7 +23,7 @@ pub(crate) struct WayArgs {
     pub(crate) backend: Option<String>,
     /// Ask the configured Redis or memcached directly, not a server. Copies in the memory of running
     /// servers stay until they expire.
-    #[arg(long, conflicts_with = "server")]
+    #[arg(long)]
     direct: bool,
     #[command(flatten)]
     server: ServerArgs,
