@@ -59,13 +59,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::backend::BackendHandle;
 use crate::clock::{ClockHandle, Timestamp};
-use crate::codec::{Codec, Header, Mark};
+use crate::codec::{Codec, EnvelopeError, Header, Mark};
 use crate::entry::{jittered, zero_life};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
@@ -75,7 +76,7 @@ use gate::Gates;
 use key::{Digest, Namespace, Place};
 use load::{Landed, LoadId};
 use marks::MarkName;
-use value::Payload;
+use value::{Found, Payload};
 
 pub use crate::entry::Ttl;
 #[cfg(feature = "macros")]
@@ -266,11 +267,16 @@ impl Cache {
         place: &Place,
         header: &Header,
         value: Option<&T>,
-    ) -> Result<bytes::Bytes> {
+    ) -> Result<Bytes> {
         let key = place.digest.as_bytes();
         let sealed = self.inner.codec.seal(key, header, &Payload(value));
-        sealed.map_err(|error| {
-            Error::new(ErrorKind::InvalidRequest, "the value has no stored form")
+        let readable = sealed.and_then(|bytes| self.readable::<T>(key, bytes));
+        readable.map_err(|error| {
+            let kind = match error {
+                EnvelopeError::TooLarge { .. } => ErrorKind::TooLarge,
+                _ => ErrorKind::InvalidRequest,
+            };
+            Error::new(kind, "the value has no stored form")
                 .with("type", T::schema())
                 .caused_by(error)
         })
@@ -290,6 +296,27 @@ impl Cache {
 
     fn now(&self) -> Timestamp {
         self.inner.clock.now()
+    }
+
+    /// `bytes`, if what is sealed in them can be read. Where the format does not describe itself, that
+    /// a value can be written does not mean that.
+    fn readable<T: CacheValue>(
+        &self,
+        key: &[u8; 32],
+        bytes: Bytes,
+    ) -> Result<Bytes, EnvelopeError> {
+        let codec = &self.inner.codec;
+        let serializer = codec.serializer();
+        if serializer.is_self_describing() {
+            return Ok(bytes);
+        }
+        let envelope = codec.open(key, &bytes)?;
+        match envelope.read_front::<Found<T>>() {
+            Ok((Found::Value(_) | Found::Null, true)) => Ok(bytes),
+            _ => Err(EnvelopeError::Unfaithful {
+                serializer: serializer.as_str(),
+            }),
+        }
     }
 
     /// Notes a failure that must not reach the caller.

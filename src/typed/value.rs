@@ -1,7 +1,7 @@
 //! What is stored under a key: a value with the name of its type, or the knowledge that there is none.
 //!
-//! The payload of the envelope is a MessagePack array: `[1, schema, value]`, or `[0]` for a null. The
-//! schema is a name that the type gives itself, not what the compiler calls it, so it survives renames
+//! The payload of the envelope is a tuple in whatever format the codec writes: `[1, schema, value]`, or
+//! `[0]` for a null. The schema is a name that the type gives itself, not what the compiler calls it, so it survives renames
 //! and rebuilds. A reader that asks for another type is told so; nothing is ever guessed from the
 //! shape of a value, and no map of the caller's can be mistaken for bookkeeping of the cache.
 
@@ -159,7 +159,8 @@ impl<T: CacheValue> Serialize for Payload<'_, T> {
     }
 }
 
-/// A payload as it was found.
+/// A payload as it was found. Of another type's value nothing is read where the format does not say
+/// how long it is.
 pub(super) enum Found<T> {
     Value(T),
     Null,
@@ -187,7 +188,8 @@ impl<'de, T: CacheValue> Deserialize<'de> for Found<T> {
                         if schema == T::schema() {
                             parts.next_element()?.ok_or_else(short).map(Found::Value)
                         } else {
-                            // Some formats cannot skip what they do not know.
+                            // Formats that describe themselves want their lists read to the end; the
+                            // others cannot skip a value. Neither matters: the value is not used.
                             let _ = parts.next_element::<IgnoredAny>();
                             Ok(Found::Other(schema))
                         }
@@ -197,7 +199,6 @@ impl<'de, T: CacheValue> Deserialize<'de> for Found<T> {
             }
         }
 
-        // A tuple, as it was written: not every format counts the elements of one.
         deserializer.deserialize_tuple(3, Parts(PhantomData))
     }
 }
