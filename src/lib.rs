@@ -16,11 +16,13 @@
 //! | `http-embedder` | embedding by a server with an OpenAI-compatible API | |
 //! | `redis`, `memcached` | tiers that processes share | |
 //! | `tower` | a request scope for each request of a `tower` service | |
+//! | `test-support` | a backend that fails on purpose, for tests of what uses one | |
 #![forbid(unsafe_code)]
 
 // Leaves: what every stage may use.
 pub mod clock;
 mod error;
+pub mod event;
 pub mod observe;
 
 // The request becomes keys, a partition, and a text to compare.
@@ -29,6 +31,7 @@ pub mod request;
 pub mod backend;
 pub mod codec;
 pub mod entry;
+pub mod layer;
 pub mod tier;
 // Nothing exact: the text becomes a vector ...
 pub mod embed;
@@ -41,6 +44,9 @@ pub mod stampede;
 // What it cost, and what the hits saved.
 pub mod savings;
 
+// One holder at a time, among processes: locks in any backend with conditional writes.
+pub mod lock;
+
 // The same tools for the results of any function: a typed cache.
 pub mod typed;
 // Patterns over it: around functions, beside a source of truth, within one request.
@@ -48,6 +54,10 @@ pub mod repository;
 pub mod scoped;
 mod secret;
 pub mod strategy;
+
+// A backend that fails on purpose, for tests.
+#[cfg(feature = "test-support")]
+pub mod fault;
 
 // What ties the path together.
 pub mod cache;

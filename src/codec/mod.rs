@@ -23,6 +23,7 @@
 //! # }
 //! ```
 
+mod compression;
 mod config;
 mod envelope;
 mod error;
@@ -30,14 +31,17 @@ mod faithful;
 mod header;
 mod protection;
 mod seal;
+mod secret;
 mod serializer;
 mod wire;
 
-pub use config::CodecConfig;
+pub use compression::Compression;
+pub use config::{CodecConfig, CompressionConfig, KeyConfig, ProtectionConfig, ProtectionKind};
 pub use envelope::Envelope;
 pub use error::EnvelopeError;
 pub use header::{Header, Mark};
 pub use seal::Codec;
+pub use secret::Secret;
 pub use serializer::Serializer;
 pub use wire::{FORMAT_VERSION, HEADER_BYTES};
 

@@ -39,6 +39,13 @@ impl Serializer {
         }
     }
 
+    /// Whether what is written says of itself what it is. If not, some types can be written and not
+    /// read: those that ask what comes next.
+    #[must_use]
+    pub const fn is_self_describing(self) -> bool {
+        !matches!(self, Self::Postcard)
+    }
+
     /// The byte in the header. Zero says that there is no payload.
     pub(super) const fn code(self) -> u8 {
         match self {

@@ -176,6 +176,12 @@ impl<'a> Parts<'a> {
         })
     }
 
+    /// All before the payload.
+    #[cfg(feature = "encryption")]
+    pub(super) fn head(&self) -> &'a [u8] {
+        &self.bytes[..self.payload_at]
+    }
+
     /// All before the trailer.
     pub(super) fn body(&self) -> &'a [u8] {
         &self.bytes[..self.payload_end]

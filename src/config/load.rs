@@ -1209,7 +1209,7 @@ mod tests {
         let config = load("a.yaml").unwrap();
         config.validate().unwrap();
         assert_eq!(config.default_ttl, None);
-        let crate::config::BackendConfig::Memory(memory) = &config.backends[0] else {
+        let crate::config::BackendConfig::Memory(memory) = &config.backends[0].backend else {
             panic!("{config:?}");
         };
         assert_eq!(memory.max_bytes.as_u64(), 64 << 20);
@@ -1257,7 +1257,7 @@ mod tests {
                 .load::<crate::Config>()
         };
         let config = load("1s").unwrap().settings;
-        let crate::config::BackendConfig::Redis(redis) = &config.backends[0] else {
+        let crate::config::BackendConfig::Redis(redis) = &config.backends[0].backend else {
             panic!("{config:?}");
         };
         assert_eq!(redis.redis_url, "redis://:hunter2@host/1");
