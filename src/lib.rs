@@ -16,6 +16,7 @@
 //! | `http-embedder` | embedding by a server with an OpenAI-compatible API | |
 //! | `redis`, `memcached` | tiers that processes share | |
 //! | `test-support` | a backend that fails on purpose, for tests of what uses one | |
+//! | `tower` | a request scope for each request of a `tower` service | |
 #![forbid(unsafe_code)]
 
 // Leaves: what every stage may use.
@@ -48,6 +49,11 @@ pub mod lock;
 
 // The same tools for the results of any function: a typed cache.
 pub mod typed;
+// Patterns over it: around functions, beside a source of truth, within one request.
+pub mod repository;
+pub mod scoped;
+mod secret;
+pub mod strategy;
 
 // A backend that fails on purpose, for tests.
 #[cfg(feature = "test-support")]
@@ -71,6 +77,7 @@ pub use request::{
     CacheControl, Digests, Eligibility, ExactKey, IneligibleReason, PartitionKey, Protocol,
     Request, Scope, Section, VolatileReason,
 };
+pub use secret::Secret;
 pub use typed::Cache;
 
 /// The examples of the README compile and run.

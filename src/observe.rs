@@ -42,6 +42,10 @@ pub const BACKEND_SECONDS: &str = "askonce_backend_duration_seconds";
 pub const BACKEND_RETRIES: &str = "askonce_backend_retries_total";
 /// Circuit breakers by `tier` and `path` (`read`, `write`): 0 closed, 1 half open, 2 open.
 pub const BREAKER_STATE: &str = "askonce_breaker_state";
+/// Lookups with a loader in typed caches, by `outcome`: `hit`, `stale`, `stale_if_error`, `shared` (with
+/// another caller's load), `loaded`, `failed`, `timeout`; and `refused` for values that were loaded but
+/// not stored, as something was written or invalidated meanwhile.
+pub const TYPED_LOADS: &str = "askonce_typed_loads_total";
 /// Reports by callers that a hit was `right` or `wrong`.
 pub const FEEDBACK: &str = "askonce_feedback_total";
 /// What became of locks, by `outcome`: acquired, held, failed, lost, released, or released_late
@@ -84,6 +88,7 @@ pub fn describe() {
         BREAKER_STATE,
         "Circuit breakers: 0 closed, 1 half open, 2 open"
     );
+    describe_counter!(TYPED_LOADS, "Lookups of typed caches, by outcome");
     describe_counter!(FEEDBACK, "Reports by callers on hits, by verdict");
     describe_counter!(LOCKS, "What became of locks, by outcome");
 }
@@ -165,6 +170,11 @@ pub(crate) fn breaker_state(tier: &Arc<str>, path: &'static str, value: f64) {
 /// Counts one lock that was acquired or not, lost or released.
 pub(crate) fn lock(outcome: &'static str) {
     counter!(LOCKS, "outcome" => outcome).increment(1);
+}
+
+/// Counts how a lookup of a typed cache ended, or one of its parts.
+pub(crate) fn typed_load(outcome: &'static str) {
+    counter!(TYPED_LOADS, "outcome" => outcome).increment(1);
 }
 
 /// Counts one report by a caller.

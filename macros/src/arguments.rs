@@ -91,7 +91,7 @@ pub(crate) enum TtlSource {
 }
 
 impl TtlSource {
-    fn new(source: Expr) -> Result<Self> {
+    pub(crate) fn new(source: Expr) -> Result<Self> {
         match source {
             Expr::Lit(ExprLit {
                 lit: Lit::Str(text),

@@ -92,12 +92,15 @@ composed! {
     [A: CacheValue, B: CacheValue, C: CacheValue, D: CacheValue] (A, B, C, D): "({},{},{},{})", A B C D;
 }
 
-/// What a cache knows about a key. That it could not find out is an error, a fourth thing.
+/// What a cache knows about a key. That it could not find out is an error, a thing of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Lookup<T> {
     /// This value is stored.
     Hit(T),
+    /// This value is stored, but its life is over: it is kept for those who would rather have an old
+    /// value than none.
+    Stale(T),
     /// It is stored that there is no value: asking the source again would be in vain.
     Null,
     /// Nothing is stored.
@@ -105,22 +108,32 @@ pub enum Lookup<T> {
 }
 
 impl<T> Lookup<T> {
-    /// The value, if one is stored.
+    /// The value, if a fresh one is stored.
     #[must_use]
     pub fn hit(self) -> Option<T> {
         match self {
             Self::Hit(value) => Some(value),
+            Self::Stale(_) | Self::Null | Self::Miss => None,
+        }
+    }
+
+    /// The value, if one is stored, fresh or not.
+    #[must_use]
+    pub fn hit_or_stale(self) -> Option<T> {
+        match self {
+            Self::Hit(value) | Self::Stale(value) => Some(value),
             Self::Null | Self::Miss => None,
         }
     }
 
-    /// What is stored, `Some(None)` being a null; `None` when nothing is.
+    /// What is known for certain, `Some(None)` being a null; `None` when nothing is, or what is stored
+    /// is stale.
     #[must_use]
     pub fn known(self) -> Option<Option<T>> {
         match self {
             Self::Hit(value) => Some(Some(value)),
             Self::Null => Some(None),
-            Self::Miss => None,
+            Self::Stale(_) | Self::Miss => None,
         }
     }
 }

@@ -36,6 +36,11 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ),
     // A backend for tests.
     ("fault", &["backend", "clock"]),
+    // Patterns over the typed cache.
+    ("secret", &[]),
+    ("scoped", &["stampede", "typed"]),
+    ("strategy", &["entry", "observe", "typed"]),
+    ("repository", &["entry", "strategy", "typed"]),
     // The settings of all stages, and what callers hold.
     (
         "config",
