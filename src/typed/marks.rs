@@ -330,7 +330,7 @@ impl Cache {
             match self.inner.backend.touch(&name.key, until).await {
                 // Without conditional writes marks die after a month, and their values with them.
                 Err(error) if error.kind() != ErrorKind::Unsupported => {
-                    self.report("touch", &error)
+                    self.report("touch", &error);
                 }
                 _ => {}
             }
