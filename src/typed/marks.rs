@@ -380,6 +380,15 @@ impl Cache {
         backend.set_many(&writes).await.into_iter().collect()
     }
 
+    /// Whether each of `marks` is still what it was.
+    pub(super) async fn agree_now(&self, marks: &[Mark]) -> Result<bool> {
+        let mut generations = Generations::default();
+        let names = generations.unknown(marks);
+        self.fetch(std::iter::empty(), &names, &mut generations)
+            .await;
+        generations.agree(marks)
+    }
+
     /// The generation of the mark of all tags.
     pub(super) async fn any_tag_now(&self) -> Result<Option<u64>> {
         let name = MarkName::any_tag(&self.namespace.name);
