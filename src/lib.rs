@@ -15,8 +15,8 @@
 //! | `macros` | `#[cacheable]` and its companions | yes |
 //! | `http-embedder` | embedding by a server with an OpenAI-compatible API | |
 //! | `redis`, `memcached` | tiers that processes share | |
-//! | `tower` | a request scope for each request of a `tower` service | |
 //! | `test-support` | a backend that fails on purpose, for tests of what uses one | |
+//! | `tower` | a request scope for each request of a `tower` service | |
 #![forbid(unsafe_code)]
 
 // Leaves: what every stage may use.

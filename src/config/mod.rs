@@ -7,6 +7,8 @@
 #[cfg(feature = "config-file")]
 mod load;
 #[cfg(feature = "config-file")]
+mod production;
+#[cfg(feature = "config-file")]
 mod reference;
 
 use std::time::Duration;

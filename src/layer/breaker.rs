@@ -60,8 +60,15 @@ struct Core {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Closed,
-    Open { until: Timestamp },
-    HalfOpen { running: usize, passed: usize },
+    Open {
+        until: Timestamp,
+    },
+    HalfOpen {
+        running: usize,
+        passed: usize,
+        /// When the last probe was let through.
+        last: Timestamp,
+    },
 }
 
 impl Phase {
@@ -122,17 +129,31 @@ impl Breaker {
         let mut core = self.core.lock();
         let mut changed = None;
         if let Phase::Open { until } = core.phase {
-            if now < until {
-                let refused = core.refuse(until.since(now));
-                return (Err(refused), None);
+            let left = until.since(now);
+            // A clock that was set back must not keep it open for as long as that.
+            if !left.is_zero() && left <= self.longest_open() {
+                return (Err(core.refuse(left)), None);
             }
-            core.enter(Phase::HALF_OPEN);
+            core.enter(Phase::half_open(now));
             changed = Some(BreakerState::HalfOpen);
         }
         let budget = self.config.half_open_probes;
+        if let Phase::HalfOpen { running, last, .. } = core.phase
+            && running > 0
+            && (now < last || now.since(last) >= self.config.open_for)
+        {
+            // Probes that do not come back, as one that goes through very many keys, hold nobody up: others
+            // take their places.
+            core.enter(Phase::half_open(now));
+        }
         let probe = match &mut core.phase {
-            Phase::HalfOpen { running, passed } if *running + *passed < budget => {
+            Phase::HalfOpen {
+                running,
+                passed,
+                last,
+            } if *running + *passed < budget => {
                 *running += 1;
+                *last = now;
                 true
             }
             Phase::HalfOpen { .. } => {
@@ -155,8 +176,13 @@ impl Breaker {
         if !matches!(core.phase, Phase::Open { .. }) {
             return None;
         }
-        core.enter(Phase::HALF_OPEN);
+        core.enter(Phase::half_open(self.clock.now()));
         Some(BreakerState::HalfOpen)
+    }
+
+    /// As long as it may stay open, the jitter included.
+    fn longest_open(&self) -> Duration {
+        self.config.open_for.mul_f64(1.0 + self.config.open_jitter)
     }
 
     fn open(&self, core: &mut Core, reason: &'static str) -> BreakerState {
@@ -186,7 +212,10 @@ impl Breaker {
             Verdict::Answered if slow => Some("slow"),
             Verdict::Answered => None,
         };
-        if let Phase::HalfOpen { running, passed } = &mut core.phase {
+        if let Phase::HalfOpen {
+            running, passed, ..
+        } = &mut core.phase
+        {
             *running -= 1;
             if let Some(why) = why {
                 return Some(self.open(&mut core, why));
@@ -214,10 +243,13 @@ impl Breaker {
 }
 
 impl Phase {
-    const HALF_OPEN: Self = Self::HalfOpen {
-        running: 0,
-        passed: 0,
-    };
+    const fn half_open(now: Timestamp) -> Self {
+        Self::HalfOpen {
+            running: 0,
+            passed: 0,
+            last: now,
+        }
+    }
 }
 
 impl Core {
@@ -456,6 +488,42 @@ mod tests {
         assert!(*least >= Duration::from_secs(5), "{least:?}");
         assert!(*most <= Duration::from_millis(7_501), "{most:?}");
         assert!(*most - *least > Duration::from_millis(500), "{waits:?}");
+    }
+
+    #[test]
+    fn a_probe_that_does_not_come_back_gives_its_place_up() {
+        let (breaker, clock) = opened(plain());
+        clock.advance(Duration::from_secs(5));
+        let (lost, _) = breaker.admit();
+        assert!(call(&breaker, Verdict::Answered));
+        assert!(!call(&breaker, Verdict::Answered), "both probes are taken");
+        clock.advance(Duration::from_secs(5));
+        assert!(call(&breaker, Verdict::Answered));
+        assert!(call(&breaker, Verdict::Answered));
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(lost.unwrap().finish(FAILED, true), None);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_keep_it_open() {
+        /// Shows what it is told, also less than before.
+        #[derive(Debug)]
+        struct Loose(std::sync::atomic::AtomicU64);
+        impl crate::clock::Clock for Loose {
+            fn now(&self) -> Timestamp {
+                Timestamp::from_millis(self.0.load(std::sync::atomic::Ordering::SeqCst))
+            }
+        }
+        let clock = Arc::new(Loose(1_790_000_000_000.into()));
+        let breaker = Breaker::new(plain(), Arc::clone(&clock) as _);
+        while call(&breaker, FAILED) {}
+        clock
+            .0
+            .store(1_780_000_000_000, std::sync::atomic::Ordering::SeqCst);
+        assert!(call(&breaker, Verdict::Answered));
+        assert!(call(&breaker, Verdict::Answered));
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     #[test]

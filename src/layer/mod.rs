@@ -684,7 +684,7 @@ fn ok<R>(_: &R) -> &'static str {
 }
 
 /// The outcome of a batch of which at least one item succeeded.
-fn mixed<T>(reply: &Vec<Result<T>>) -> &'static str {
+fn mixed<T>(reply: &[Result<T>]) -> &'static str {
     if reply.iter().all(Result::is_ok) {
         "ok"
     } else {
@@ -744,7 +744,9 @@ impl CacheBackend for Layered {
     async fn get_many(&self, keys: &[Bytes]) -> Vec<Result<Option<StoredValue>>> {
         let attempt = || self.backend.get_many(keys);
         let results = self
-            .run(Operation::GetMany, keys.len(), attempt, mixed)
+            .run(Operation::GetMany, keys.len(), attempt, |reply| {
+                mixed(reply)
+            })
             .await;
         for (key, result) in keys.iter().zip(&results) {
             self.read(key, result);
@@ -755,7 +757,9 @@ impl CacheBackend for Layered {
     async fn set_many(&self, writes: &[Write]) -> Vec<Result<()>> {
         let attempt = || self.backend.set_many(writes);
         let results = self
-            .run(Operation::SetMany, writes.len(), attempt, mixed)
+            .run(Operation::SetMany, writes.len(), attempt, |reply| {
+                mixed(reply)
+            })
             .await;
         for (write, result) in writes.iter().zip(&results) {
             let result = match result {
@@ -770,7 +774,9 @@ impl CacheBackend for Layered {
     async fn delete_many(&self, keys: &[Bytes]) -> Vec<Result<bool>> {
         let attempt = || self.backend.delete_many(keys);
         let results = self
-            .run(Operation::DeleteMany, keys.len(), attempt, mixed)
+            .run(Operation::DeleteMany, keys.len(), attempt, |reply| {
+                mixed(reply)
+            })
             .await;
         for (key, result) in keys.iter().zip(&results) {
             self.deleted(key, result);

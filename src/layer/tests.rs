@@ -503,6 +503,93 @@ async fn w_70_every_way_to_reach_a_key_tells_the_events_and_none_tells_the_key()
     assert_eq!(seen, "Set Set Hit Hit Miss Hit Deleted Cleared ");
 }
 
+/// Writes down what metrics are fed, without their values.
+#[derive(Default)]
+struct Fed(Mutex<std::collections::BTreeSet<String>>);
+
+impl Fed {
+    fn note(&self, key: &metrics::Key) {
+        let labels = key
+            .labels()
+            .map(|label| format!("{}={}", label.key(), label.value()));
+        let labels: Vec<_> = labels.collect();
+        let line = format!("{} {}", key.name(), labels.join(" "));
+        self.0.lock().insert(line);
+    }
+}
+
+impl metrics::Recorder for Fed {
+    fn describe_counter(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+    fn describe_gauge(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+    fn describe_histogram(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+    fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        self.note(key);
+        metrics::Counter::noop()
+    }
+    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        self.note(key);
+        metrics::Gauge::noop()
+    }
+    fn register_histogram(
+        &self,
+        key: &metrics::Key,
+        _: &metrics::Metadata<'_>,
+    ) -> metrics::Histogram {
+        self.note(key);
+        metrics::Histogram::noop()
+    }
+}
+
+#[test]
+fn operations_durations_retries_and_breakers_are_metrics_with_bounded_labels() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let fed = Fed::default();
+    metrics::with_local_recorder(&fed, || {
+        runtime.block_on(async {
+            let setup = Setup::new(&[Act::Work, Act::Work, DOWN], LayerConfig::default());
+            setup.set().await.unwrap();
+            setup.get().await.unwrap();
+            while setup.get().await.unwrap_err().message() == "told to fail" {}
+        });
+    });
+    let fed = fed.0.into_inner();
+    let fed: Vec<_> = fed.iter().map(String::as_str).collect();
+    assert_eq!(
+        fed,
+        [
+            "askonce_backend_duration_seconds tier=far operation=get",
+            "askonce_backend_duration_seconds tier=far operation=set",
+            "askonce_backend_operations_total tier=far operation=get outcome=backend_unavailable",
+            "askonce_backend_operations_total tier=far operation=get outcome=hit",
+            "askonce_backend_operations_total tier=far operation=set outcome=ok",
+            "askonce_backend_retries_total tier=far operation=get",
+            "askonce_breaker_state tier=far path=read",
+        ]
+    );
+}
+
 #[test]
 fn a_backend_in_this_process_has_no_breaker_and_needs_no_timer() {
     let store = MemoryBackend::builder(MemoryConfig::default()).build();

@@ -444,6 +444,7 @@ impl<'a> Load<'a> {
     {
         let names = self.names::<L>();
         let mut generations = examined.generations;
+        self.ensure(&names, &mut generations).await;
         let inner = &self.cache.inner;
         let gate = inner.gates.of(&self.place);
         let mut caller = Some((unless, loader));
@@ -474,6 +475,19 @@ impl<'a> Load<'a> {
                 return shared;
             }
             generations = self.examine(&names).await.generations;
+            self.ensure(&names, &mut generations).await;
+        }
+    }
+
+    /// Makes marks that are missing before they tell loads apart: else the first load of a namespace
+    /// would not be shared with those who ask a moment later. `None` when they are not to be had.
+    async fn ensure(&self, names: &[MarkName], generations: &mut Generations) -> Option<Vec<Mark>> {
+        match self.cache.ensure_marks(names, generations).await {
+            Ok(marks) => Some(marks),
+            Err(error) => {
+                self.cache.report("marks", &error);
+                None
+            }
         }
     }
 
@@ -524,13 +538,7 @@ impl<'a> Load<'a> {
             }
         };
         // The generations of before, whatever the loader finds.
-        let mut marks = match self.cache.ensure_marks(names, &mut generations).await {
-            Ok(marks) => Some(marks),
-            Err(error) => {
-                self.cache.report("marks", &error);
-                None
-            }
-        };
+        let mut marks = self.ensure(names, &mut generations).await;
         let any_tag = marks.as_mut().filter(|_| L::ADVISES).and_then(Vec::pop);
 
         let Some((unless, loader)) = caller.take() else {

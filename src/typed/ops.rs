@@ -544,7 +544,11 @@ impl Cache {
     ) -> Result<R> {
         let backend = &self.inner.backend;
         let change = async {
-            for _ in 0..CONFLICTS {
+            for attempt in 0..CONFLICTS {
+                // Those who came between each other go on at different times.
+                for _ in 0..rand::random_range(0..=attempt) {
+                    tokio::task::yield_now().await;
+                }
                 let (held, generations) = self.look(place, self.namespace_marks()).await?;
                 let (changed, result) = match step(&held, &generations)? {
                     Next::Leave(result) => return Ok((false, result)),

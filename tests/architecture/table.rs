@@ -34,13 +34,13 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
         "typed",
         &["backend", "clock", "codec", "entry", "observe", "stampede"],
     ),
+    // A backend for tests.
+    ("fault", &["backend", "clock"]),
     // Patterns over the typed cache.
     ("secret", &[]),
     ("scoped", &["stampede", "typed"]),
     ("strategy", &["entry", "observe", "typed"]),
     ("repository", &["entry", "strategy", "typed"]),
-    // A backend for tests.
-    ("fault", &["backend", "clock"]),
     // The settings of all stages, and what callers hold.
     (
         "config",

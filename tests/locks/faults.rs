@@ -1,16 +1,19 @@
 //! Stores that fail, hang, or do what they were asked and do not say so.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use askonce::backend::{
-    BackendUsage, CacheBackend, Capability, Condition, MemoryBackend, MemoryConfig, StoredValue,
+    BackendUsage, BoxFuture, CacheBackend, Capability, Condition, MemoryBackend, MemoryConfig,
+    StoredValue,
 };
 use askonce::clock::{ManualClock, Timestamp};
 use askonce::lock::{LockOptions, Locks, Loss};
 use askonce::{Error, ErrorKind, Result};
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::{PATIENCE, TTL, failure, is_held_by_another, once, patient, support, until};
 
@@ -20,13 +23,32 @@ const HANGS: u8 = 2;
 /// Does it, and then fails.
 const LOSES_ANSWERS: u8 = 3;
 
+/// What happens once, in the middle of an operation.
+type Interlude = Mutex<Option<BoxFuture<'static, ()>>>;
+
 /// Memory whose conditional writes misbehave on command.
-#[derive(Debug)]
 struct Faulty {
     inner: MemoryBackend,
+    /// Before the next count.
+    before_count: Interlude,
+    /// After the next conditional write, before its answer.
+    after_write: Interlude,
     fault: AtomicU8,
     /// Conditional writes asked for.
     writes: AtomicUsize,
+}
+
+impl fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faulty").finish_non_exhaustive()
+    }
+}
+
+async fn play(interlude: &Interlude) {
+    let now = interlude.lock().take();
+    if let Some(now) = now {
+        now.await;
+    }
 }
 
 impl Faulty {
@@ -76,7 +98,14 @@ impl CacheBackend for Faulty {
     ) -> Result<bool> {
         self.writes.fetch_add(1, Ordering::SeqCst);
         let written = CacheBackend::set_if(&self.inner, key, value, expires, condition);
-        self.around(written).await
+        let written = self.around(written).await;
+        play(&self.after_write).await;
+        written
+    }
+    async fn increment(&self, key: &[u8], by: i64, expires: Option<Timestamp>) -> Result<i64> {
+        play(&self.before_count).await;
+        let counted = CacheBackend::increment(&self.inner, key, by, expires);
+        self.around(counted).await
     }
     async fn delete_if(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
         let deleted = CacheBackend::delete_if(&self.inner, key, expected);
@@ -89,6 +118,8 @@ fn faulty() -> (Arc<ManualClock>, Arc<Faulty>, Locks) {
     let inner = MemoryBackend::builder(MemoryConfig::default()).clock(Arc::clone(&clock) as _);
     let faulty = Arc::new(Faulty {
         inner: inner.build().unwrap(),
+        before_count: Mutex::default(),
+        after_write: Mutex::default(),
         fault: AtomicU8::new(WORKS),
         writes: AtomicUsize::new(0),
     });
@@ -222,4 +253,40 @@ async fn a_release_that_failed_is_made_up_for_in_the_background() {
     assert_eq!(error.kind(), ErrorKind::BackendUnavailable);
     store.be(WORKS);
     until(|| async { !locks.is_held("job").await.unwrap() }).await;
+}
+
+#[tokio::test]
+async fn a_claim_that_ran_out_before_it_was_counted_is_no_lock() {
+    let (clock, store, locks) = faulty();
+    let another = Bytes::from_static(b"another's token");
+    let meanwhile = {
+        let (clock, store, another) = (Arc::clone(&clock), Arc::clone(&store), another.clone());
+        async move {
+            clock.advance(TTL);
+            CacheBackend::set(&store.inner, b"lock:held:job", another, None)
+                .await
+                .unwrap();
+        }
+    };
+    *store.before_count.lock() = Some(Box::pin(meanwhile));
+    assert!(is_held_by_another(&locks.acquire("job", once()).await));
+    let held = CacheBackend::get(&store.inner, b"lock:held:job").await;
+    assert_eq!(held.unwrap().unwrap().bytes, another);
+}
+
+#[tokio::test]
+async fn a_renewal_that_is_answered_too_late_does_not_bring_a_lost_lock_back() {
+    let (clock, store, locks) = faulty();
+    let guard = locks.acquire("job", renewed()).await.unwrap();
+    // The store renews in time; its answer comes when the time is over here, and nobody may have worked
+    // under the lock since.
+    clock.advance(TTL / 3 * 2);
+    let late = {
+        let clock = Arc::clone(&clock);
+        async move { clock.advance(TTL / 2) }
+    };
+    *store.after_write.lock() = Some(Box::pin(late));
+    let loss = tokio::time::timeout(PATIENCE, guard.lost()).await;
+    assert_eq!(loss.unwrap(), Loss::Expired);
+    assert!(!guard.is_held());
 }

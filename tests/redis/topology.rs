@@ -43,7 +43,7 @@ async fn until_all_are_written(backend: &BackendHandle, keys: &[Bytes]) -> Durat
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_go_on_at_the_new_master_that_the_sentinels_name() {
     let start = tokio::task::spawn_blocking(Watched::start).await.unwrap();
-    let Some(mut watched) = start else {
+    let Some(watched) = start else {
         return;
     };
     let backend = backend(watched.config());
@@ -52,8 +52,11 @@ async fn writes_go_on_at_the_new_master_that_the_sentinels_name() {
     let feed = backend.feed().unwrap();
     feed.append(V).await.unwrap();
     let tail = feed.tail().await.unwrap();
-    // Replication is not waited for by a write.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let watched_in_step = tokio::task::spawn_blocking(move || {
+        watched.wait_in_step();
+        watched
+    });
+    let mut watched = watched_in_step.await.unwrap();
 
     let master = watched.master.take();
     tokio::task::spawn_blocking(move || drop(master))
@@ -78,7 +81,7 @@ async fn a_cluster_is_one_backend_before_and_after_it_loses_a_master() {
     let start = tokio::task::spawn_blocking(RedisCluster::start)
         .await
         .unwrap();
-    let Some(mut cluster) = start else {
+    let Some(cluster) = start else {
         return;
     };
     let redis = cluster.config();
@@ -117,7 +120,11 @@ async fn a_cluster_is_one_backend_before_and_after_it_loses_a_master() {
         .scan(&everything, Default::default(), 1)
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let cluster_in_step = tokio::task::spawn_blocking(move || {
+        cluster.wait_in_step();
+        cluster
+    });
+    let mut cluster = cluster_in_step.await.unwrap();
 
     let victim = cluster.nodes.remove(0);
     tokio::task::spawn_blocking(move || drop(victim))
@@ -170,4 +177,25 @@ async fn a_cluster_is_one_backend_before_and_after_it_loses_a_master() {
     .await;
     backend.clear().await.unwrap();
     assert!(listed(backend, &everything, 50).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_is_left_for_the_one_that_takes_its_place() {
+    let start = tokio::task::spawn_blocking(RedisCluster::start)
+        .await
+        .unwrap();
+    let Some(mut cluster) = start else {
+        return;
+    };
+    let backend = backend(RedisConfig {
+        timeout: Duration::from_millis(500),
+        ..cluster.config()
+    });
+    let keys: Vec<Bytes> = (0..50).map(|i| Bytes::from(format!("key {i}"))).collect();
+    until_all_are_written(&backend, &keys).await;
+    cluster.nodes[0].hang();
+    let outage = until_all_are_written(&backend, &keys).await;
+    println!("from the hanging of a master to writes of all slots: {outage:?}");
+    cluster.nodes[0].wake();
+    until_all_are_written(&backend, &keys).await;
 }

@@ -147,13 +147,32 @@ fn answers(port: u16) -> bool {
         && (&reply == b"+PONG" || &reply == b"-NOAU")
 }
 
-/// Waits until `done` says yes, for at most 30 seconds.
+/// Waits until `done` says yes, for at most a minute.
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let started = Instant::now();
     while !done() {
-        assert!(started.elapsed() < Duration::from_secs(30), "never: {what}");
+        assert!(started.elapsed() < Duration::from_secs(60), "never: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// What one server says of replication after `field:`.
+fn replication(raw: &mut redis::Connection, field: &str) -> Option<String> {
+    let about = redis::cmd("INFO").arg("replication").query::<String>(raw);
+    let about = about.expect("a server");
+    let line = about.lines().find(|line| line.starts_with(field))?;
+    line.split_once(':').map(|(_, value)| value.to_owned())
+}
+
+/// Waits until a replica has all that its master has now: writes do not wait for that.
+fn wait_in_step(master: &mut redis::Connection, replica: &mut redis::Connection) {
+    let offset = |raw: &mut redis::Connection, field| -> Option<u64> {
+        replication(raw, field)?.parse().ok()
+    };
+    let goal = offset(master, "master_repl_offset");
+    wait_until("a replica in step", || {
+        offset(replica, "slave_repl_offset") >= goal
+    });
 }
 
 /// A master, a replica and the Sentinel that watches them. All have the same password.
@@ -182,13 +201,9 @@ impl Watched {
         };
         let master = fresh(&lines, "");
         let replica = fresh(&format!("{lines}\nreplicaof 127.0.0.1 {}", master.port), "");
-        wait_until("a replica in step", || {
-            let mut raw = login(&replica);
-            let about: String = redis::cmd("INFO")
-                .arg("replication")
-                .query(&mut raw)
-                .unwrap();
-            about.contains("master_link_status:up")
+        wait_until("a replica that is listened to", || {
+            let replica = replication(&mut login(&master), "slave0");
+            replica.is_some_and(|replica| replica.contains("state=online"))
         });
         let sentinel = fresh(
             &format!(
@@ -214,6 +229,13 @@ impl Watched {
             replica,
             sentinel,
         })
+    }
+
+    /// Waits until the replica has all that the master has now.
+    pub(crate) fn wait_in_step(&self) {
+        if let Some(master) = &self.master {
+            wait_in_step(&mut login(master), &mut login(&self.replica));
+        }
     }
 
     /// Settings that name the Sentinel alone, and one that is not there.
@@ -289,18 +311,24 @@ impl RedisCluster {
             let master = ask(&nodes[at], &["MYID"]);
             ask(&nodes[Self::MASTERS + at], &["REPLICATE", &master]);
         }
-        wait_until("replicas in step", || {
-            nodes[Self::MASTERS..].iter().all(|node| {
-                let mut raw = node.raw();
-                let info = redis::cmd("INFO").arg("replication").query(&mut raw);
-                let info: String = info.expect("a server");
-                info.contains("master_link_status:up")
+        wait_until("replicas that are listened to", || {
+            nodes[..Self::MASTERS].iter().all(|node| {
+                let replica = replication(&mut node.raw(), "slave0");
+                replica.is_some_and(|replica| replica.contains("state=online"))
             }) && nodes.iter().all(|node| {
                 let replicas = ask(node, &["NODES"]);
                 replicas.matches("slave").count() == Self::MASTERS
             })
         });
         Some(Self { nodes })
+    }
+
+    /// Waits until the replicas have all that their masters have now.
+    pub(crate) fn wait_in_step(&self) {
+        let (masters, replicas) = self.nodes.split_at(Self::MASTERS);
+        for (master, replica) in masters.iter().zip(replicas) {
+            wait_in_step(&mut master.raw(), &mut replica.raw());
+        }
     }
 
     /// Settings that name two of the nodes.

@@ -385,8 +385,14 @@ mod tests {
             error.contains("backends[1].key_prefix, value: a*, allowed"),
             "{error}"
         );
-        let error = refused(|config| config.key_prefix = String::new());
-        assert!(error.contains("key_prefix"), "{error}");
+        for prefix in ["", "a::b", "a:", "a b", "{a}"] {
+            let error = RedisConfig {
+                key_prefix: prefix.to_owned(),
+                ..RedisConfig::default()
+            };
+            let error = error.validate("backends[1]").unwrap_err().to_string();
+            assert!(error.contains("key_prefix"), "{error}");
+        }
         let error = refused(|config| config.timeout = Duration::ZERO);
         assert!(
             error.contains("timeout, value: 0ns, allowed: 1ms to 30s"),
@@ -401,7 +407,102 @@ mod tests {
         );
         let error = refused(|config| config.name.clear());
         assert!(error.contains("backends[1].name"), "{error}");
+        for size in [0, 65] {
+            let error = RedisConfig {
+                redis_pool_size: size,
+                ..RedisConfig::default()
+            };
+            let error = error.validate("b").unwrap_err().to_string();
+            assert!(error.contains("b.redis_pool_size"), "{error}");
+        }
         RedisConfig::default().validate("backends[1]").unwrap();
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn servers_that_do_not_go_together_are_refused_by_name() {
+        let node = || vec!["host:7000".to_owned()];
+        let refused = |field: &str, change: &dyn Fn(&mut RedisConfig)| {
+            let mut config = RedisConfig::default();
+            change(&mut config);
+            let error = config.validate("b").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(&format!("b.{field}")), "{error}");
+            assert!(!format!("{error} {config:?}").contains("hunter2"));
+            assert!(!serde_json::to_string(&config).unwrap().contains("hunter2"));
+        };
+        refused("sentinels", &|config| {
+            (config.sentinels, config.cluster) = (node(), true);
+        });
+        refused("sentinel_master", &|config| {
+            config.sentinels = node();
+            config.sentinel_master.clear();
+        });
+        refused("redis_db", &|config| {
+            (config.cluster_nodes, config.redis_db) = (node(), 1);
+        });
+        refused("redis_url", &|config| {
+            config.cluster = true;
+            config.redis_url = "unix:///run/redis.sock".to_owned();
+        });
+        refused("redis_host", &|config| config.redis_host.clear());
+        for wrong in [
+            "host",
+            "host:0",
+            "redis://me:hunter2@host:1",
+            "::1:1",
+            ":1",
+            "h:x",
+        ] {
+            refused("sentinels[1]", &|config| {
+                config.sentinels = vec!["h:1".to_owned(), wrong.to_owned()];
+            });
+            refused("cluster_nodes[0]", &|config| {
+                config.cluster_nodes = vec![wrong.to_owned()];
+            });
+        }
+        assert_eq!(host_and_port("[::1]:7000"), Some(("::1".to_owned(), 7000)));
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn w_61_an_address_made_of_parts_is_read_back_as_they_are() {
+        use redis::{ConnectionAddr, IntoConnectionInfo};
+
+        let config = RedisConfig {
+            redis_host: "::1".to_owned(),
+            redis_port: 6380,
+            redis_db: 3,
+            redis_username: Some("me@home".to_owned()),
+            redis_password: Some("p@ss/w#rd?:%41[ ü".to_owned()),
+            ..RedisConfig::default()
+        };
+        let info = config.url().into_connection_info().unwrap();
+        assert_eq!(
+            info.redis_settings().username(),
+            config.redis_username.as_deref()
+        );
+        assert_eq!(
+            info.redis_settings().password(),
+            config.redis_password.as_deref()
+        );
+        assert_eq!(info.redis_settings().db(), 3);
+        let ConnectionAddr::Tcp(host, 6380) = info.addr() else {
+            panic!("another port");
+        };
+        assert_eq!(host, "::1");
+        assert_eq!(config.shown_url(), "redis://***@::1:6380/3");
+        let tls = RedisConfig {
+            redis_ssl: true,
+            ..RedisConfig::default()
+        };
+        assert_eq!(tls.url(), "rediss://127.0.0.1:6379/0");
+        let whole = at("redis://elsewhere");
+        assert_eq!(
+            whole.url(),
+            "redis://elsewhere",
+            "a whole address wins over parts"
+        );
     }
 
     #[cfg(not(feature = "redis"))]

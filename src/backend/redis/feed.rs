@@ -225,7 +225,7 @@ impl RedisFeed {
     }
 
     /// All that is there, for a reader that has missed something.
-    async fn from_the_beginning(&self, reader: &mut Reader) -> RedisResult<FeedBatch> {
+    async fn all_there_is(&self, reader: &mut Reader) -> RedisResult<FeedBatch> {
         let all = self.range("XRANGE", "-", "+", BATCH);
         let all = messages(all.query_async(&mut reader.wire).await?)?;
         let mut batch = batch(&Place::beginning(&reader.server), all);
@@ -246,7 +246,7 @@ impl RedisFeed {
                 || place.server == reader.server
         };
         let Some(place) = Place::read(&after).filter(same) else {
-            return self.from_the_beginning(reader).await;
+            return self.all_there_is(reader).await;
         };
         let new = self.range("XRANGE", &format!("({}", place.id), "+", BATCH);
         let last = self.range("XREVRANGE", "+", "-", 1);
@@ -267,7 +267,7 @@ impl RedisFeed {
                 }
             };
             if !still_there {
-                return self.from_the_beginning(reader).await;
+                return self.all_there_is(reader).await;
             }
             if !wait.is_zero() {
                 new = self.wait(reader, &place, wait).await?;
@@ -275,7 +275,7 @@ impl RedisFeed {
         }
         let batch = batch(&place, new);
         if batch.gap {
-            return self.from_the_beginning(reader).await;
+            return self.all_there_is(reader).await;
         }
         Ok(batch)
     }

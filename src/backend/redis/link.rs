@@ -75,7 +75,7 @@ pub(super) struct Link {
 
 /// What the connections lead to.
 enum Target {
-    Server(Client),
+    Server(Box<Client>),
     /// Whom the Sentinels name.
     Master(Box<tokio::sync::Mutex<SentinelClient>>),
     /// With what the address says of user and TLS.
@@ -192,7 +192,7 @@ impl Link {
                 .build()?;
             Target::Cluster(Box::new(client), Box::new(info))
         } else {
-            Target::Server(Client::open(info)?)
+            Target::Server(Box::new(Client::open(info)?))
         };
         Ok(Arc::new(Self {
             name: config.name.clone(),
@@ -284,7 +284,7 @@ impl Link {
                     .set_number_of_retries(0)
                     .set_connection_timeout(Some(self.connect_timeout()))
                     .set_response_timeout(Some(self.timeout));
-                let client = client.clone();
+                let client = Client::clone(client);
                 ConnectionManager::new_lazy_with_config(client, settings).map(Wire::Server)
             }
             Target::Master(_) => {
@@ -307,7 +307,7 @@ impl Link {
     /// The way to the master of this moment.
     async fn master(&self) -> RedisResult<Client> {
         match &self.target {
-            Target::Server(client) => Ok(client.clone()),
+            Target::Server(client) => Ok(Client::clone(client)),
             Target::Master(sentinels) => sentinels.lock().await.async_get_client().await,
             Target::Cluster(..) => Err(RedisError::from((
                 redis::ErrorKind::Client,
@@ -353,7 +353,10 @@ impl Link {
     }
 
     /// Does what a failure says of the connection it came from.
-    fn learn(&self, place: usize, from: &Connected, error: &RedisError) {
+    fn learn(&self, used: Option<&(usize, Connected)>, error: &RedisError) {
+        let Some((place, from)) = used else {
+            return;
+        };
         let refused_command = matches!(error.code(), Some("WRONGTYPE" | "OOM" | "NOSCRIPT"));
         let give_up = match &self.target {
             // The client keeps to a node that hangs, also when another has taken its place.
@@ -370,7 +373,7 @@ impl Link {
             Target::Master(_) => !refused_command,
         };
         if give_up {
-            let mut connected = self.slots[place].connected.lock();
+            let mut connected = self.slots[*place].connected.lock();
             // Another may have made a new one meanwhile.
             if connected
                 .as_ref()
@@ -381,12 +384,11 @@ impl Link {
         }
     }
 
-    /// One round trip, within the deadline.
-    pub(super) async fn ask<T, F>(
+    /// One round trip, within the deadline, and the connection that it took.
+    async fn round_trip<T, F>(
         self: &Arc<Self>,
-        operation: &'static str,
         ask: impl FnOnce(Wire) -> F,
-    ) -> Result<T>
+    ) -> (Option<(usize, Connected)>, RedisResult<T>)
     where
         F: Future<Output = RedisResult<T>>,
     {
@@ -398,15 +400,24 @@ impl Link {
             ask(wire).await
         };
         let answer = tokio::time::timeout(self.timeout, asking).await;
-        let error = match answer {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => error,
-            Err(_) => RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)),
-        };
-        if let Some((place, connected)) = &used {
-            self.learn(*place, connected, &error);
-        }
-        Err(self.failure(operation, &error))
+        let slow = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+        (used, answer.unwrap_or_else(slow))
+    }
+
+    /// One round trip, within the deadline.
+    async fn ask<T, F>(
+        self: &Arc<Self>,
+        operation: &'static str,
+        ask: impl FnOnce(Wire) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let (used, answer) = self.round_trip(ask).await;
+        answer.map_err(|error| {
+            self.learn(used.as_ref(), &error);
+            self.failure(operation, &error)
+        })
     }
 
     /// One command, within the deadline.
@@ -455,17 +466,18 @@ impl Link {
             });
             let (batch, after) = rest.split_at(fitting.count());
             rest = after;
-            let sent = self
-                .ask(operation, async |wire| Ok(send(wire, batch).await))
+            let (used, sent) = self
+                .round_trip(async |wire| Ok(send(wire, batch).await))
                 .await;
-            match sent {
-                Ok(sent) => answers.extend(sent.into_iter().map(|answer| {
-                    answer
-                        .and_then(|value| Ok(redis::from_redis_value(value)?))
-                        .map_err(|error| self.failure(operation, &error))
-                })),
-                Err(error) => answers.extend(batch.iter().map(|_| Err(error.clone()))),
-            }
+            let sent =
+                sent.unwrap_or_else(|error| batch.iter().map(|_| Err(error.clone())).collect());
+            answers.extend(sent.into_iter().map(|answer| {
+                let answer = answer.and_then(|value| Ok(redis::from_redis_value(value)?));
+                answer.map_err(|error| {
+                    self.learn(used.as_ref(), &error);
+                    self.failure(operation, &error)
+                })
+            }));
         }
         answers
     }
