@@ -58,6 +58,7 @@ mod sealed {
     impl<T: super::CacheValue> Sealed for Option<T> {}
     impl<L: super::Plain> Sealed for super::Fresh<L> {}
     impl<L: super::Present, E> Sealed for Result<L, E> {}
+    impl<L: super::Loaded> Sealed for super::Lent<'_, L> {}
 }
 
 /// What a loader may give: a [`CacheValue`], an `Option` of one, either in a [`Fresh`], or a `Result` of
@@ -162,6 +163,43 @@ impl<L: Present, E> Loaded for Result<L, E> {
     }
     fn advice(&self) -> Option<&Advice> {
         self.as_ref().ok()?.advice()
+    }
+}
+
+/// A result that its maker keeps: it is there also when the load is given up.
+pub(super) enum Lent<'a, L> {
+    /// Made by this caller.
+    Made(&'a L),
+    /// Known without it.
+    Known(L),
+}
+
+impl<L> Lent<'_, L> {
+    fn get(&self) -> &L {
+        match self {
+            Self::Made(loaded) => loaded,
+            Self::Known(known) => known,
+        }
+    }
+}
+
+impl<L: Loaded> Loaded for Lent<'_, L> {
+    type Value = L::Value;
+    type Error = L::Error;
+
+    const ADVISES: bool = L::ADVISES;
+
+    fn view(&self) -> Result<Option<&L::Value>, &L::Error> {
+        self.get().view()
+    }
+    fn from_known(known: Option<L::Value>) -> Option<Self> {
+        L::from_known(known).map(Self::Known)
+    }
+    fn from_error(error: L::Error) -> Self {
+        Self::Known(L::from_error(error))
+    }
+    fn advice(&self) -> Option<&Advice> {
+        self.get().advice()
     }
 }
 
@@ -912,6 +950,14 @@ impl<E: Clone + Send + Sync + 'static> Sharing<E> {
 }
 
 impl<E> Sharing<E> {
+    pub(super) fn packed(&self, error: &E) -> Option<Shared> {
+        (self.pack)(error)
+    }
+
+    pub(super) fn unpacked(&self, shared: &Shared) -> Option<E> {
+        (self.unpack)(shared)
+    }
+
     /// Only the caller whose loader failed is given the error; the others take their turn.
     pub const NEVER: Self = Self {
         pack: |_| None,
