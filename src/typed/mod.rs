@@ -49,6 +49,7 @@ mod load;
 mod marks;
 mod ops;
 mod options;
+mod sync;
 mod value;
 
 #[doc(hidden)]
@@ -89,6 +90,7 @@ pub use lease::LeaseOptions;
 pub use load::{Load, Loaded};
 pub use ops::{Keys, Remaining, Version};
 pub use options::SetOptions;
+pub use sync::SyncCache;
 pub use value::{CacheValue, Lookup};
 
 /// A typed cache in one namespace of a backend; see the [module](self).
