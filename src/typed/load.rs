@@ -571,6 +571,7 @@ impl<'a> Load<'a> {
             }
         }
         let marks = marks.filter(|_| may_store);
+        let carried = marks.clone().unwrap_or_default();
         let plan = self.plan(&loaded, unless, advice.as_ref(), marks, load_time);
         let shared = loaded.view().err().and_then(|error| (sharing.pack)(error));
         *own = Some(loaded);
@@ -580,6 +581,14 @@ impl<'a> Load<'a> {
                 bytes,
                 expires: Some(expires),
             } => {
+                // What has moved would be dead where it lies; but it could take the place of what is not.
+                if !self.still_agree(&carried).await {
+                    observe::typed_load("refused");
+                    if let Some(lease) = lease {
+                        lease.give_back(false).await;
+                    }
+                    return Landed::Sealed(bytes);
+                }
                 let stored = self.fill(gate, seen, lease.as_ref(), bytes.clone(), expires);
                 if stored.await {
                     self.cache.prolong_marks(&generations, expires).await;
@@ -779,6 +788,17 @@ impl<'a> Load<'a> {
             Err(error) => {
                 self.cache.report("encode", &error);
                 Plan::Leave
+            }
+        }
+    }
+
+    /// Whether each of `marks` is what it was before the load.
+    async fn still_agree(&self, marks: &[Mark]) -> bool {
+        match self.cache.agree_now(marks).await {
+            Ok(agree) => agree,
+            Err(error) => {
+                self.cache.report("marks", &error);
+                false
             }
         }
     }
