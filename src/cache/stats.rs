@@ -170,6 +170,12 @@ impl SemanticCache {
         }
     }
 
+    /// How long ago the cache was built.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.inner.clock.now().since(self.inner.started)
+    }
+
     /// Whether every part answers, asked now. Takes a second at most, whatever hangs, and asks each tier
     /// once, all at the same time.
     pub async fn health(&self) -> Health {
