@@ -222,6 +222,7 @@ pub struct LayeredBuilder {
     config: LayerConfig,
     clock: ClockHandle,
     events: Events,
+    metrics: bool,
 }
 
 impl LayeredBuilder {
@@ -244,6 +245,14 @@ impl LayeredBuilder {
     #[must_use]
     pub fn events(mut self, events: Events) -> Self {
         self.events = events;
+        self
+    }
+
+    /// Whether operations are counted and timed in metrics. Default: true. [`Layered::counts`] counts either
+    /// way.
+    #[must_use]
+    pub fn metrics(mut self, metrics: bool) -> Self {
+        self.metrics = metrics;
         self
     }
 
@@ -274,6 +283,7 @@ impl LayeredBuilder {
             config: outside.then_some(config),
             clock: self.clock,
             events: self.events,
+            metrics: self.metrics,
             counters: Counters::default(),
             last_error: Mutex::default(),
             is_down: AtomicBool::new(false),
@@ -308,6 +318,8 @@ pub struct Layered {
     guards: Option<Guards>,
     clock: ClockHandle,
     events: Events,
+    /// Whether metrics are told.
+    metrics: bool,
     counters: Counters,
     last_error: Mutex<Option<LastError>>,
     /// The store itself failed last.
@@ -356,6 +368,7 @@ impl Layered {
             config: LayerConfig::default(),
             clock: Arc::new(SystemClock),
             events: Events::default(),
+            metrics: true,
         }
     }
 
@@ -425,7 +438,9 @@ impl Layered {
             }
             None => outcome(&reply),
         };
-        observe::backend_operation(&self.tier, operation.name(), label, started.elapsed());
+        if self.metrics {
+            observe::backend_operation(&self.tier, operation.name(), label, started.elapsed());
+        }
         reply
     }
 
@@ -466,7 +481,9 @@ impl Layered {
             }
             tokio::time::sleep_until(due).await;
             add(&self.counters.retries, 1);
-            observe::backend_retry(&self.tier, operation.name());
+            if self.metrics {
+                observe::backend_retry(&self.tier, operation.name());
+            }
         }
     }
 
@@ -585,7 +602,9 @@ impl Layered {
             BreakerState::HalfOpen => 1.0,
             BreakerState::Open => 2.0,
         };
-        observe::breaker_state(&self.tier, path, value);
+        if self.metrics {
+            observe::breaker_state(&self.tier, path, value);
+        }
         self.events.emit(|_| Event::BreakerChanged {
             tier: Arc::clone(&self.tier),
             path,

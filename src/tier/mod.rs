@@ -6,7 +6,6 @@
 //! entries in: it knows envelopes, and which tier had the answer.
 
 mod coherence;
-mod config;
 mod in_flight;
 mod message;
 pub mod metrics;
@@ -16,7 +15,7 @@ mod shared;
 mod stack;
 mod tiered;
 
+pub use crate::backend::TierConfig;
 pub use coherence::{Coherence, SuspectReason};
-pub use config::TierConfig;
 pub use stack::{TierAnswer, TierFault, TierStack};
 pub use tiered::{TieredBackend, TieredBackendBuilder};
