@@ -71,8 +71,8 @@ const MEMCACHED_PORT: &str = "11211";
 /// - `memcached_servers`, or else `memcached_host` and `memcached_port`, are `servers`;
 /// - an empty `key_prefix` of a store that others share is our default: keys without one could not be told
 ///   from those of others when a cache is cleared;
-/// - of the fields that its one class of backends has for all types, those of another type may be there as
-///   `null` only.
+/// - a field of a backend that is `null` is one that nobody set: its one class of backends has the fields of
+///   all types. One of another type with a value is refused.
 pub(super) fn translate(tree: &mut Value, origins: &mut BTreeMap<String, String>) -> Result<()> {
     let Value::Object(fields) = tree else {
         return Ok(());
@@ -181,6 +181,8 @@ impl Section<'_> {
         if !["memory", "redis", "memcached"].contains(&&*type_name) {
             return Ok(());
         }
+        // There `null` is what a field has that nobody set.
+        self.fields.retain(|_, value| !value.is_null());
         let foreign = |field: &str| {
             let mut known = OF_ONE_TYPE.iter();
             known.any(|(start, of)| {
@@ -188,23 +190,13 @@ impl Section<'_> {
                 its && *of != type_name
             })
         };
-        let names: Vec<String> = self
-            .fields
-            .keys()
-            .filter(|name| foreign(name))
-            .cloned()
-            .collect();
-        for name in names {
-            match self.fields.remove(&name) {
-                None | Some(Value::Null) => {}
-                Some(_) => {
-                    let message = "a setting belongs to another type of backend";
-                    return Err(self
-                        .refused(&name, message)
-                        .with("type", type_name)
-                        .with("remedy", "leave it out"));
-                }
-            }
+        let foreign = self.fields.keys().find(|name| foreign(name)).cloned();
+        if let Some(name) = foreign {
+            let message = "a setting belongs to another type of backend";
+            return Err(self
+                .refused(&name, message)
+                .with("type", type_name)
+                .with("remedy", "leave it out"));
         }
         let shared = type_name != "memory";
         if shared
@@ -222,10 +214,9 @@ impl Section<'_> {
     }
 
     fn memcached(&mut self) -> Result<()> {
-        let given = |value: &Value| !value.is_null();
-        let servers = self.fields.remove("memcached_servers").filter(given);
-        let host = self.fields.remove("memcached_host").filter(given);
-        let port = self.fields.remove("memcached_port").filter(given);
+        let servers = self.fields.remove("memcached_servers");
+        let host = self.fields.remove("memcached_host");
+        let port = self.fields.remove("memcached_port");
         let (theirs, servers) = match (servers, host, port) {
             (None, None, None) => return Ok(()),
             // The list wins over the parts, as there.
