@@ -19,7 +19,7 @@ use super::recovery::{Debt, Target};
 use super::shared::{Change, Shared, WideChange, is_refusal};
 use crate::backend::{
     BackendHandle, BackendUsage, CacheBackend, Capability, Condition, Cursor, FeedHandle, Glob,
-    KeyPage, StoredValue, Write,
+    KeyPage, ServerFacts, StoredValue, Write,
 };
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -679,6 +679,13 @@ impl CacheBackend for TieredBackend {
     async fn ping(&self) -> Result<()> {
         self.start();
         self.shared.far.ping().await
+    }
+
+    /// Those of both tiers.
+    async fn servers(&self) -> Result<Vec<ServerFacts>> {
+        let mut servers = self.shared.near.servers().await?;
+        servers.extend(self.shared.far.servers().await?);
+        Ok(servers)
     }
 
     fn feed(&self) -> Option<FeedHandle> {

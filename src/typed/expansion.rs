@@ -80,7 +80,7 @@ impl Call<Cache> {
         load: F,
     ) -> L
     where
-        L: Fallible<Error: CacheValue>,
+        L: Fallible,
         F: Future<Output = L>,
     {
         let Self {
@@ -190,8 +190,8 @@ impl Target {
         let (operation, done): (_, Result<()>) = match self {
             Self::Key(key) => {
                 let keys = [key.clone(), error_key(key)];
-                let deleted = cache.delete_many(&keys).await.into_iter();
-                ("delete", deleted.map(|deleted| deleted.map(drop)).collect())
+                let mut deleted = cache.delete_many(&keys).await.into_iter();
+                ("delete", deleted.try_for_each(|deleted| deleted.map(drop)))
             }
             Self::Tags(tags) => ("invalidate_tags", cache.invalidate_tags(tags).await),
             Self::Pattern(pattern) => {
@@ -243,11 +243,11 @@ impl Pattern {
     message = "`cache_err` needs a function that returns a `Result`",
     label = "is never an error"
 )]
-pub trait Fallible: Loaded {
+pub trait Fallible: Loaded<Error: CacheValue> {
     /// The error, or else what is none.
     fn split(self) -> Result<Self, Self::Error>;
 }
-impl<T, E> Fallible for Result<T, E>
+impl<T, E: CacheValue> Fallible for Result<T, E>
 where
     Self: Loaded<Error = E>,
 {

@@ -356,8 +356,9 @@ impl<'a> Load<'a> {
         self
     }
 
-    /// Serves the old value, up to `stale` after its life, when the loader gives an error. Default:
-    /// zero, the error is returned.
+    /// Serves the old value, up to `stale` after its life, when the loader gives an error, and then for
+    /// a while without asking the loader: a second, twice as long after each further failure, 30 seconds
+    /// at most. Default: zero, the error is returned.
     pub fn stale_if_error(mut self, stale: Duration) -> Self {
         self.settings.on_error = stale;
         self
@@ -520,6 +521,14 @@ impl<'a> Load<'a> {
                 *own = Some(known);
                 return Landed::Sealed(sealed.bytes.clone());
             }
+            if inner.backoff.waits(self.place.digest, self.cache.now())
+                && let Some(old) = self.fallback(&held)
+                && let Some(known) = self.known(old)
+            {
+                observe::typed_load("stale_if_error");
+                *own = Some(known);
+                return Landed::Sealed(old.bytes.clone());
+            }
             match self.turn(&held, began).await {
                 Turn::Go(lease) => break (held, generations, lease, true),
                 Turn::GoAlone => break (held, generations, None, false),
@@ -565,10 +574,14 @@ impl<'a> Load<'a> {
                 if let Some(lease) = lease {
                     lease.give_back(false).await;
                 }
+                inner.backoff.failed(self.place.digest, self.cache.now());
                 observe::typed_load("stale_if_error");
                 *own = Some(known);
                 return Landed::Sealed(old.bytes.clone());
             }
+        }
+        if !failed {
+            inner.backoff.recovered(self.place.digest);
         }
         let marks = marks.filter(|_| may_store);
         let carried = marks.clone().unwrap_or_default();

@@ -38,6 +38,7 @@
 //! # }
 //! ```
 
+mod backoff;
 mod builder;
 mod detached;
 mod fresh;
@@ -73,6 +74,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
 use crate::stampede::SingleFlight;
 
+use backoff::Backoff;
 use gate::Gates;
 use key::{Digest, Namespace, Place};
 use load::{Landed, LoadId};
@@ -133,6 +135,7 @@ struct Inner {
     loads: SingleFlight<LoadId, Landed>,
     /// Keys whose old values are being replaced in the background.
     refreshing: Mutex<HashSet<Digest>>,
+    backoff: Backoff,
 }
 
 impl fmt::Debug for Cache {

@@ -516,6 +516,8 @@ async fn raise_quota(cache: &Cache, id: u64) {}
 async fn an_error_is_kept_only_where_it_is_asked_for_and_for_its_own_time() {
     let clock = clock();
     let (cache, calls) = (memory(&clock), Calls::default());
+    for _ in 0..3 {
+        assert_eq!(quota(&cache, 0, &calls).await, Err(Refused(0)));
     }
     clock.advance(Duration::from_secs(10));
     assert_eq!(quota(&cache, 0, &calls).await, Err(Refused(1)));
@@ -748,6 +750,11 @@ async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
         .into_iter()
         .filter_map(|(_, output)| output)
         .collect()
+}
+
+#[test]
+fn w_18_what_has_no_declared_identity_cannot_be_in_a_key() {
+    trybuild::TestCases::new().compile_fail("tests/macros/ui/w_18/*.rs");
 }
 
 #[test]
