@@ -403,7 +403,7 @@ impl Cache {
     }
 
     /// Makes every value in this namespace, and in those within it, a miss: in this process and all
-    /// others, however many there are. Loads that are under way are not stored.
+    /// others, however many there are. So is what loads bring that are under way.
     ///
     /// A cache without a namespace is the whole backend, and clears it, other caches in it included.
     /// Where [generations](super::CacheBuilder::generations) are switched off, the values are looked up
@@ -544,7 +544,11 @@ impl Cache {
     ) -> Result<R> {
         let backend = &self.inner.backend;
         let change = async {
-            for _ in 0..CONFLICTS {
+            for attempt in 0..CONFLICTS {
+                // Those who came between each other go on at different times.
+                for _ in 0..rand::random_range(0..=attempt) {
+                    tokio::task::yield_now().await;
+                }
                 let (held, generations) = self.look(place, self.namespace_marks()).await?;
                 let (changed, result) = match step(&held, &generations)? {
                     Next::Leave(result) => return Ok((false, result)),

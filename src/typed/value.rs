@@ -1,9 +1,10 @@
 //! What is stored under a key: a value with the name of its type, or the knowledge that there is none.
 //!
 //! The payload of the envelope is a tuple in whatever format the codec writes: `[1, schema, value]`, or
-//! `[0]` for a null. The schema is a name that the type gives itself, not what the compiler calls it, so it survives renames
-//! and rebuilds. A reader that asks for another type is told so; nothing is ever guessed from the
-//! shape of a value, and no map of the caller's can be mistaken for bookkeeping of the cache.
+//! `[0]` for a null. The schema is a name that the type gives itself, not what the compiler calls it,
+//! so it survives renames and rebuilds. A reader that asks for another type is told so; nothing is ever
+//! guessed from the shape of a value, and no map of the caller's can be mistaken for bookkeeping of the
+//! cache.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
