@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::SemanticCache;
 use crate::backend::{BackendHandle, CacheBackend, Cursor, Glob, StoredValue};
-use crate::codec::{Envelope, EnvelopeError};
+use crate::codec::{Envelope, EnvelopeError, Serializer};
 use crate::entry::catalog::Selector;
 use crate::entry::{Entry, EntryId};
 use crate::error::{Error, ErrorKind, Result};
@@ -327,7 +327,7 @@ impl SemanticCache {
                     Ok(page) => page,
                     Err(error) => {
                         let trouble = TierTrouble::new(CacheBackend::name(&*tier), &error);
-                        report.troubles.push(trouble);
+                        add(&mut report.troubles, trouble);
                         break;
                     }
                 };
@@ -337,8 +337,15 @@ impl SemanticCache {
                 for keys in keys.chunks(PAGE) {
                     let values = tier.get_many(keys).await;
                     for (key, value) in keys.iter().zip(values) {
-                        // Gone meanwhile, or the tier is: the next page will tell.
-                        let Ok(Some(value)) = value else { continue };
+                        let value = match value {
+                            Ok(Some(value)) => value,
+                            Ok(None) => continue,
+                            Err(error) => {
+                                let name = CacheBackend::name(&*tier);
+                                add(&mut report.troubles, TierTrouble::new(name, &error));
+                                continue;
+                            }
+                        };
                         let (found, entry, _) = self.describe(&tier, key, &value);
                         if !query.means(entry.as_ref()) {
                             continue;
@@ -644,7 +651,7 @@ impl SemanticCache {
         };
         found.kind = StoredKind::Value;
         found.age_seconds = Some(now.since(envelope.header.created).as_secs());
-        found.serializer = envelope.serializer().map(|serializer| serializer.as_str());
+        found.serializer = envelope.serializer().map(Serializer::as_str);
         let Some(exact) = exact else {
             return (found, None, Some(envelope));
         };

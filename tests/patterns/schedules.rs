@@ -107,7 +107,11 @@ fn three_callers(choices: &mut Choices) {
             Some((value, Flight::Led)) => assert_eq!(value, number, "its own"),
             Some((value, Flight::Followed)) => {
                 let leader = &tasks[value as usize - 1];
-                assert_eq!(leader.output, Some((value, Flight::Led)), "that of a leader");
+                assert_eq!(
+                    leader.output,
+                    Some((value, Flight::Led)),
+                    "that of a leader"
+                );
             }
             None => {}
         }
@@ -215,8 +219,13 @@ async fn processes(plan: Plan) {
                 }));
             } else {
                 // The last change that was announced before this caller asked.
-                let known = given.borrow().iter().filter(|(value, _)| *value == u64::MAX)
-                    .map(|(_, announced)| *announced).max().unwrap_or(0);
+                let known = given
+                    .borrow()
+                    .iter()
+                    .filter(|(value, _)| *value == u64::MAX)
+                    .map(|(_, announced)| *announced)
+                    .max()
+                    .unwrap_or(0);
                 tasks.push(Task::new(async move {
                     let load = cache.load(key);
                     let load = if plan.leases {
@@ -229,8 +238,12 @@ async fn processes(plan: Plan) {
                 }));
             }
         }
-        let woken: Vec<_> = (0..tasks.len()).filter(|&task| tasks[task].is_woken()).collect();
-        let alive: Vec<_> = (0..tasks.len()).filter(|&task| tasks[task].is_alive()).collect();
+        let woken: Vec<_> = (0..tasks.len())
+            .filter(|&task| tasks[task].is_woken())
+            .collect();
+        let alive: Vec<_> = (0..tasks.len())
+            .filter(|&task| tasks[task].is_alive())
+            .collect();
         if plan.cancels && !alive.is_empty() && chance.random_bool(0.03) {
             tasks[alive[chance.random_range(0..alive.len())]].cancel();
         } else if !woken.is_empty() && chance.random_bool(0.9) {
@@ -248,13 +261,23 @@ async fn processes(plan: Plan) {
             tokio::task::yield_now().await;
         }
     }
-    for &(value, known) in given.borrow().iter().filter(|(value, _)| *value != u64::MAX) {
-        assert!(value >= known, "{plan:?}: given {value} after {known} was announced");
+    for &(value, known) in given
+        .borrow()
+        .iter()
+        .filter(|(value, _)| *value != u64::MAX)
+    {
+        assert!(
+            value >= known,
+            "{plan:?}: given {value} after {known} was announced"
+        );
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     // What is stored is what the source says, or nothing.
     for cache in &caches {
-        assert!(format!("{cache:?}").contains("running: 0"), "{plan:?}: {cache:?}");
+        assert!(
+            format!("{cache:?}").contains("running: 0"),
+            "{plan:?}: {cache:?}"
+        );
         let mut last = Task::new(cache.get::<u64>(&key));
         while last.is_alive() {
             last.poll();
