@@ -1,7 +1,6 @@
 //! What operators see and do: keys, invalidation, health, statistics, events and the doctor, over memory, a
 //! private Redis and a private memcached, through the API and the command line.
 
-#[allow(dead_code, reason = "each test binary uses its own part")]
 #[path = "../../tests/support/memcached.rs"]
 mod memcached;
 #[allow(dead_code, reason = "each test binary uses its own part")]
