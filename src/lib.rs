@@ -15,11 +15,14 @@
 //! | `macros` | `#[cacheable]` and its companions | yes |
 //! | `http-embedder` | embedding by a server with an OpenAI-compatible API | |
 //! | `redis`, `memcached` | tiers that processes share | |
+//! | `test-support` | a backend that fails on purpose, for tests of what uses one | |
+//! | `tower` | a request scope for each request of a `tower` service | |
 #![forbid(unsafe_code)]
 
 // Leaves: what every stage may use.
 pub mod clock;
 mod error;
+pub mod event;
 pub mod observe;
 
 // The request becomes keys, a partition, and a text to compare.
@@ -28,6 +31,7 @@ pub mod request;
 pub mod backend;
 pub mod codec;
 pub mod entry;
+pub mod layer;
 pub mod tier;
 // Nothing exact: the text becomes a vector ...
 pub mod embed;
@@ -40,8 +44,20 @@ pub mod stampede;
 // What it cost, and what the hits saved.
 pub mod savings;
 
+// One holder at a time, among processes: locks in any backend with conditional writes.
+pub mod lock;
+
 // The same tools for the results of any function: a typed cache.
 pub mod typed;
+// Patterns over it: around functions, beside a source of truth, within one request.
+pub mod repository;
+pub mod scoped;
+mod secret;
+pub mod strategy;
+
+// A backend that fails on purpose, for tests.
+#[cfg(feature = "test-support")]
+pub mod fault;
 
 // What ties the path together.
 pub mod cache;
@@ -61,6 +77,7 @@ pub use request::{
     CacheControl, Digests, Eligibility, ExactKey, IneligibleReason, PartitionKey, Protocol,
     Request, Scope, Section, VolatileReason,
 };
+pub use secret::Secret;
 pub use typed::Cache;
 
 /// The examples of the README compile and run.

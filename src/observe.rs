@@ -4,6 +4,7 @@
 //! the application chooses the exporter. Labels are bounded: tiers, stages, outcomes and reasons come
 //! from enums and configuration, never from requests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{
@@ -30,10 +31,25 @@ pub const SAVED_TOKENS: &str = "askonce_saved_tokens_total";
 pub const SAVED_SECONDS: &str = "askonce_saved_seconds_total";
 /// Upstream calls, by `outcome`.
 pub const UPSTREAM_CALLS: &str = "askonce_upstream_calls_total";
-/// Failed operations of a tier, by `tier` and `operation`.
+/// Failed operations of a tier that a cache went on without, by `tier` and `operation`.
 pub const BACKEND_ERRORS: &str = "askonce_backend_errors_total";
+/// Operations of a tier by `tier`, `operation` and `outcome`: `hit`, `miss`, `ok`, `unchanged`, `partial`
+/// (some items of a batch failed), or the kind of the error.
+pub const BACKEND_OPERATIONS: &str = "askonce_backend_operations_total";
+/// Seconds that an operation of a tier took, all attempts together, by `tier` and `operation`.
+pub const BACKEND_SECONDS: &str = "askonce_backend_duration_seconds";
+/// Attempts after the first, by `tier` and `operation`.
+pub const BACKEND_RETRIES: &str = "askonce_backend_retries_total";
+/// Circuit breakers by `tier` and `path` (`read`, `write`): 0 closed, 1 half open, 2 open.
+pub const BREAKER_STATE: &str = "askonce_breaker_state";
+/// Lookups with a loader in typed caches, by `outcome`: `hit`, `stale`, `stale_if_error`, `shared` (with
+/// another caller's load), `loaded`, `failed`, `timeout`; and `refused` for values that were loaded but
+/// not stored, as something was written or invalidated meanwhile.
+pub const TYPED_LOADS: &str = "askonce_typed_loads_total";
 /// Reports by callers that a hit was `right` or `wrong`.
 pub const FEEDBACK: &str = "askonce_feedback_total";
+/// What became of locks, by `outcome`: acquired, held, failed, lost, released, or released_late
+pub const LOCKS: &str = "askonce_locks_total";
 
 /// Tells the installed recorder what each metric means. Call once, after installing it.
 pub fn describe() {
@@ -55,7 +71,26 @@ pub fn describe() {
         BACKEND_ERRORS,
         "Failed tier operations, by tier and operation"
     );
+    describe_counter!(
+        BACKEND_OPERATIONS,
+        "Tier operations, by tier, operation and outcome"
+    );
+    describe_histogram!(
+        BACKEND_SECONDS,
+        Unit::Seconds,
+        "Time that a tier operation took, all attempts together"
+    );
+    describe_counter!(
+        BACKEND_RETRIES,
+        "Attempts of tier operations after the first"
+    );
+    describe_gauge!(
+        BREAKER_STATE,
+        "Circuit breakers: 0 closed, 1 half open, 2 open"
+    );
+    describe_counter!(TYPED_LOADS, "Lookups of typed caches, by outcome");
     describe_counter!(FEEDBACK, "Reports by callers on hits, by verdict");
+    describe_counter!(LOCKS, "What became of locks, by outcome");
 }
 
 /// Counts one finished lookup.
@@ -103,6 +138,43 @@ pub(crate) fn upstream(outcome: &'static str) {
 /// Counts one failed tier operation.
 pub(crate) fn backend_error(tier: &str, operation: &'static str) {
     counter!(BACKEND_ERRORS, "tier" => tier.to_owned(), "operation" => operation).increment(1);
+}
+
+/// Counts one operation of a tier and records the time it took.
+pub(crate) fn backend_operation(
+    tier: &Arc<str>,
+    operation: &'static str,
+    outcome: &'static str,
+    took: Duration,
+) {
+    let label = || Arc::clone(tier);
+    counter!(
+        BACKEND_OPERATIONS,
+        "tier" => label(), "operation" => operation, "outcome" => outcome
+    )
+    .increment(1);
+    histogram!(BACKEND_SECONDS, "tier" => label(), "operation" => operation)
+        .record(took.as_secs_f64());
+}
+
+/// Counts one attempt after the first.
+pub(crate) fn backend_retry(tier: &Arc<str>, operation: &'static str) {
+    counter!(BACKEND_RETRIES, "tier" => Arc::clone(tier), "operation" => operation).increment(1);
+}
+
+/// Shows what a circuit breaker does.
+pub(crate) fn breaker_state(tier: &Arc<str>, path: &'static str, value: f64) {
+    gauge!(BREAKER_STATE, "tier" => Arc::clone(tier), "path" => path).set(value);
+}
+
+/// Counts one lock that was acquired or not, lost or released.
+pub(crate) fn lock(outcome: &'static str) {
+    counter!(LOCKS, "outcome" => outcome).increment(1);
+}
+
+/// Counts how a lookup of a typed cache ended, or one of its parts.
+pub(crate) fn typed_load(outcome: &'static str) {
+    counter!(TYPED_LOADS, "outcome" => outcome).increment(1);
 }
 
 /// Counts one report by a caller.

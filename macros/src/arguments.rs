@@ -8,10 +8,13 @@ use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Error, Expr, ExprLit, Ident, Lit, LitBool, LitStr, Path, Result, Token, parenthesized};
+use syn::{
+    Error, Expr, ExprArray, ExprLit, Ident, Lit, LitBool, LitStr, Path, Result, Token,
+    parenthesized,
+};
 
 use crate::duration;
-use crate::key::KeySource;
+use crate::key::{KeySource, Template};
 
 /// Which attribute is expanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,30 +40,46 @@ impl Attribute {
                 "cache",
                 "key",
                 "ignore",
+                "instance",
                 "namespace",
                 "ttl",
                 "negative_ttl",
+                "cache_err",
+                "tags",
                 "condition",
                 "unless",
+                "jitter",
+                "stale_if_error",
+                "early_refresh",
+                "lease",
+                "sync",
                 "crate",
             ],
             Self::Put => &[
                 "cache",
                 "of",
                 "key",
+                "instance",
                 "namespace",
                 "ttl",
                 "negative_ttl",
+                "tags",
                 "condition",
                 "unless",
+                "jitter",
                 "crate",
             ],
             Self::Invalidate => &[
                 "cache",
                 "of",
                 "key",
+                "tags",
+                "pattern",
+                "all",
+                "instance",
                 "namespace",
                 "before",
+                "only_if_ok",
                 "condition",
                 "crate",
             ],
@@ -75,11 +94,22 @@ pub(crate) struct Arguments {
     pub(crate) ignore: Vec<Ident>,
     pub(crate) of: Option<Ident>,
     pub(crate) namespace: Option<LitStr>,
+    /// Part of the key, after the function's name.
+    pub(crate) instance: Option<Expr>,
     pub(crate) ttl: Option<TtlSource>,
     pub(crate) negative_ttl: Option<TtlSource>,
+    pub(crate) cache_err: Option<TtlSource>,
+    pub(crate) tags: Vec<Template>,
+    pub(crate) pattern: Option<Template>,
+    pub(crate) all: bool,
+    pub(crate) jitter: Option<Expr>,
+    pub(crate) stale_if_error: Option<Duration>,
+    pub(crate) early_refresh: Option<Expr>,
+    pub(crate) lease: bool,
     pub(crate) condition: Option<Expr>,
     pub(crate) unless: Option<Expr>,
     pub(crate) before: bool,
+    pub(crate) only_if_ok: bool,
     pub(crate) krate: Path,
 }
 
@@ -91,7 +121,7 @@ pub(crate) enum TtlSource {
 }
 
 impl TtlSource {
-    fn new(source: Expr) -> Result<Self> {
+    pub(crate) fn new(source: Expr) -> Result<Self> {
         match source {
             Expr::Lit(ExprLit {
                 lit: Lit::Str(text),
@@ -139,15 +169,32 @@ fn read(attribute: Attribute, input: ParseStream<'_>) -> Result<Arguments> {
         ignore: Vec::new(),
         of: None,
         namespace: None,
+        instance: None,
         ttl: None,
         negative_ttl: None,
+        cache_err: None,
+        tags: Vec::new(),
+        pattern: None,
+        all: false,
+        jitter: None,
+        stale_if_error: None,
+        early_refresh: None,
+        lease: false,
         condition: None,
         unless: None,
         before: false,
+        only_if_ok: true,
         krate: syn::parse_quote!(::askonce),
     };
     while !input.is_empty() {
         let name = input.call(Ident::parse_any)?;
+        if name == "backend" {
+            return Err(Error::new(
+                name.span(),
+                "a cache is chosen as a value and not by a name that may not exist: \
+                 `cache = self.caches.local`",
+            ));
+        }
         let known = attribute.known();
         if !known.iter().any(|known| name == known) {
             let message = format!(
@@ -171,10 +218,29 @@ fn read(attribute: Attribute, input: ParseStream<'_>) -> Result<Arguments> {
             "of" => arguments.of = Some(value(&name, input)?),
             "namespace" => arguments.namespace = Some(namespace(value(&name, input)?)?),
             "ttl" => arguments.ttl = Some(TtlSource::new(value(&name, input)?)?),
+            "instance" => arguments.instance = Some(value(&name, input)?),
+            "cache_err" => arguments.cache_err = Some(TtlSource::new(value(&name, input)?)?),
+            "tags" => arguments.tags = tags(&name, input)?,
+            "pattern" => arguments.pattern = Some(Template::new(&value(&name, input)?)?),
+            "all" => arguments.all = flag(&name, input)?,
+            "jitter" => arguments.jitter = Some(value(&name, input)?),
+            "stale_if_error" => arguments.stale_if_error = Some(length(&name, input)?),
+            "early_refresh" => arguments.early_refresh = Some(value(&name, input)?),
+            "lease" => arguments.lease = flag(&name, input)?,
+            "sync" => {
+                if !flag(&name, input)? {
+                    return Err(Error::new(
+                        name.span(),
+                        "callers who ask for one key at one time always share one run: \
+                         what is not to be shared needs a key of its own, or no cache",
+                    ));
+                }
+            }
+            "only_if_ok" => arguments.only_if_ok = flag(&name, input)?,
             "negative_ttl" => arguments.negative_ttl = Some(TtlSource::new(value(&name, input)?)?),
             "condition" => arguments.condition = Some(value(&name, input)?),
             "unless" => arguments.unless = Some(value(&name, input)?),
-            "before" => arguments.before = value::<LitBool>(&name, input)?.value,
+            "before" => arguments.before = flag(&name, input)?,
             "crate" => arguments.krate = value(&name, input)?,
             _ => unreachable!("checked against the list of known arguments"),
         }
@@ -189,10 +255,41 @@ fn read(attribute: Attribute, input: ParseStream<'_>) -> Result<Arguments> {
             "`cache` is missing: say which cache to use, as in `cache = self.cache` or `cache = CACHE`",
         )
     })?;
-    if attribute != Attribute::Cacheable && arguments.of.is_none() {
-        return Err(Error::new(
+    let missing_of = || {
+        Err(Error::new(
             Span::call_site(),
             "`of` is missing: say whose values are meant, as in `of = find_user`",
+        ))
+    };
+    match attribute {
+        Attribute::Cacheable => {}
+        Attribute::Put if arguments.of.is_none() => return missing_of(),
+        Attribute::Put => {}
+        Attribute::Invalidate => {
+            let given = [
+                arguments.key.is_some(),
+                !arguments.tags.is_empty(),
+                arguments.pattern.is_some(),
+                arguments.all,
+            ];
+            let given = given.iter().filter(|given| **given).count();
+            if given > 1 {
+                return Err(Error::new(
+                    Span::call_site(),
+                    "`key`, `tags`, `pattern` and `all` are four ways to say what is out of date: \
+                     give each an attribute of its own",
+                ));
+            }
+            let named = given == 0 || arguments.key.is_some();
+            if named && arguments.of.is_none() {
+                return missing_of();
+            }
+        }
+    }
+    if arguments.before && !arguments.only_if_ok {
+        return Err(Error::new(
+            Span::call_site(),
+            "with `before = true` nothing is known of the result: leave out `only_if_ok`",
         ));
     }
     Ok(arguments)
@@ -208,6 +305,39 @@ fn value<T: syn::parse::Parse>(name: &Ident, input: ParseStream<'_>) -> Result<T
     }
     input.parse::<Token![=]>()?;
     input.parse()
+}
+
+/// `name`, or `name = true`.
+fn flag(name: &Ident, input: ParseStream<'_>) -> Result<bool> {
+    if input.is_empty() || input.peek(Token![,]) {
+        return Ok(true);
+    }
+    value::<LitBool>(name, input).map(|flag| flag.value)
+}
+
+/// A length of time that is known now.
+fn length(name: &Ident, input: ParseStream<'_>) -> Result<Duration> {
+    let text: LitStr = value(name, input)?;
+    duration::parse(&text.value()).map_err(|message| Error::new(text.span(), message))
+}
+
+/// `["user:{id}", ..]`.
+fn tags(name: &Ident, input: ParseStream<'_>) -> Result<Vec<Template>> {
+    let tags: ExprArray = value(name, input)?;
+    if tags.elems.is_empty() {
+        return Err(Error::new(name.span(), "no tag is given; leave out `tags`"));
+    }
+    let texts = tags.elems.iter().map(|tag| match tag {
+        Expr::Lit(ExprLit {
+            lit: Lit::Str(text),
+            ..
+        }) => Template::new(text),
+        other => Err(Error::new_spanned(
+            other,
+            "a tag is a text with arguments in it: \"user:{id}\"",
+        )),
+    });
+    texts.collect()
 }
 
 fn namespace(name: LitStr) -> Result<LitStr> {
@@ -229,7 +359,7 @@ fn key(name: &Ident, input: ParseStream<'_>) -> Result<KeySource> {
         Expr::Lit(ExprLit {
             lit: Lit::Str(text),
             ..
-        }) => KeySource::template(&text),
+        }) => Template::new(&text).map(KeySource::Template),
         other => Err(Error::new(
             other.span(),
             format!(

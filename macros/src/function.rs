@@ -7,7 +7,7 @@ use syn::visit::{self, Visit};
 use syn::{Error, Expr, FnArg, ItemFn, Pat, PatIdent, Result, ReturnType, Type, TypeImplTrait};
 
 use crate::arguments::{Arguments, Attribute};
-use crate::key;
+use crate::key::{self, Template};
 
 /// The function with the cache around its body.
 pub(crate) fn expand(
@@ -35,21 +35,8 @@ pub(crate) fn expand(
         ReturnType::Type(_, output) => output.to_token_stream(),
     };
     let expansion = quote!(#krate::typed::expansion);
-    let key = key_tokens(arguments, function);
-    let ttl = match &arguments.ttl {
-        Some(ttl) => ttl.tokens(krate),
-        None => quote!(#krate::typed::Ttl::Default),
-    };
-    let negative_ttl = match &arguments.negative_ttl {
-        Some(ttl) => {
-            let ttl = ttl.tokens(krate);
-            quote!(::core::option::Option::Some({
-                const { #expansion::assert_maybe_none::<#output>() };
-                #ttl
-            }))
-        }
-        None => quote!(::core::option::Option::None),
-    };
+    let is_async = sig.asyncness.is_some();
+    let wait = is_async.then(|| quote!(.await));
     let condition = match condition {
         Some(condition) => quote!(#condition),
         None => quote!(true),
@@ -59,62 +46,96 @@ pub(crate) fn expand(
         None => quote!(|_| false),
     };
     let error = quote_spanned!(output.span()=> <#output as #krate::typed::Loaded>::Error);
+    let kind = if is_async {
+        quote!(#krate::typed::Cache)
+    } else {
+        quote!(#krate::typed::SyncCache)
+    };
+    let what = match attribute {
+        Attribute::Invalidate => target(arguments, function, &expansion),
+        Attribute::Cacheable | Attribute::Put => call(arguments, function, &output, &expansion),
+    };
     // The key and the cache are read before the body takes the arguments away.
     let prepare = quote! {
         let __askonce_call = if #condition {
-            let __askonce_cache: &#krate::typed::Cache = &#cache;
-            ::core::option::Option::Some(#expansion::Call {
-                cache: ::core::clone::Clone::clone(__askonce_cache),
-                key: #key,
-                ttl: #ttl,
-                negative_ttl: #negative_ttl,
-            })
+            let __askonce_cache: &#kind = &#cache;
+            let __askonce_cache = ::core::clone::Clone::clone(__askonce_cache);
+            ::core::option::Option::Some(#what)
         } else {
             ::core::option::Option::None
         };
     };
-    let run = quote!(#expansion::typed::<#output>(async move #block));
+    // What is not yet running: a future, or a closure.
+    let (body, run) = if is_async {
+        let body = quote!(#expansion::typed::<#output>(async move #block));
+        (body, quote!(__askonce_body.await))
+    } else {
+        let body = quote!(#[allow(clippy::redundant_closure_call)] move || -> #output #block);
+        (body, quote!(__askonce_body()))
+    };
     let body = match attribute {
-        Attribute::Cacheable => quote! {
-            let __askonce_body = #run;
-            match __askonce_call {
-                ::core::option::Option::Some(__askonce_call) => {
-                    let __askonce_sharing = {
-                        use #expansion::{ByClone as _, Never as _};
-                        (&#expansion::Probe::<#error>::new())
-                            .__askonce_sharing()
-                    };
-                    __askonce_call.run::<#output>(__askonce_sharing, #unless, __askonce_body).await
+        Attribute::Cacheable => {
+            let sharing = quote!({
+                use #expansion::{ByClone as _, Never as _};
+                (&#expansion::Probe::<#error>::new()).__askonce_sharing()
+            });
+            let cached = match &arguments.cache_err {
+                None => quote! {
+                    __askonce_call.run::<#output>(#sharing, #unless, __askonce_body)#wait
+                },
+                Some(ttl) => {
+                    let ttl = ttl.tokens(krate);
+                    quote! {
+                        __askonce_call
+                            .run_keeping_errors::<#output, _>(#ttl, #sharing, #unless, __askonce_body)
+                            #wait
+                    }
                 }
-                ::core::option::Option::None => __askonce_body.await,
+            };
+            quote! {
+                let __askonce_body = #body;
+                match __askonce_call {
+                    ::core::option::Option::Some(__askonce_call) => #cached,
+                    ::core::option::Option::None => #run,
+                }
             }
-        },
+        }
         Attribute::Put => quote! {
-            let __askonce_output: #output = #run.await;
+            let __askonce_body = #body;
+            let __askonce_output: #output = #run;
             if let ::core::option::Option::Some(__askonce_call) = __askonce_call {
-                __askonce_call.keep::<#output, _>(&__askonce_output, #unless).await;
+                __askonce_call.keep::<#output, _>(&__askonce_output, #unless)#wait;
             }
             __askonce_output
         },
         Attribute::Invalidate if arguments.before => quote! {
             if let ::core::option::Option::Some(__askonce_call) = __askonce_call {
-                __askonce_call.forget().await;
+                __askonce_call.forget()#wait;
             }
-            #run.await
+            let __askonce_body = #body;
+            #run
         },
-        Attribute::Invalidate => quote! {
-            let __askonce_output = #run.await;
-            if let ::core::option::Option::Some(__askonce_call) = __askonce_call {
-                let __askonce_succeeded = {
+        Attribute::Invalidate => {
+            let succeeded = if arguments.only_if_ok {
+                quote!({
                     use #expansion::{Silent as _, Tells as _};
                     (&__askonce_output).__askonce_succeeded()
-                };
-                if __askonce_succeeded {
-                    __askonce_call.forget().await;
+                })
+            } else {
+                quote!(true)
+            };
+            quote! {
+                let __askonce_body = #body;
+                let __askonce_output = #run;
+                if let ::core::option::Option::Some(__askonce_call) = __askonce_call {
+                    let __askonce_succeeded: bool = #succeeded;
+                    if __askonce_succeeded {
+                        __askonce_call.forget()#wait;
+                    }
                 }
+                __askonce_output
             }
-            __askonce_output
-        },
+        }
     };
     Ok(quote! {
         #(#attrs)*
@@ -122,6 +143,83 @@ pub(crate) fn expand(
             #prepare
             #body
         }
+    })
+}
+
+/// What `cacheable` and `cache_put` say, as an expression.
+fn call(
+    arguments: &Arguments,
+    function: &ItemFn,
+    output: &TokenStream,
+    expansion: &TokenStream,
+) -> TokenStream {
+    let krate = &arguments.krate;
+    let key = key_tokens(arguments, function);
+    let optional = |value: Option<TokenStream>| match value {
+        Some(value) => quote!(::core::option::Option::Some(#value)),
+        None => quote!(::core::option::Option::None),
+    };
+    let ttl = match &arguments.ttl {
+        Some(ttl) => ttl.tokens(krate),
+        None => quote!(#krate::typed::Ttl::Default),
+    };
+    let negative_ttl = optional(arguments.negative_ttl.as_ref().map(|ttl| {
+        let ttl = ttl.tokens(krate);
+        quote!({
+            const { #expansion::assert_maybe_none::<#output>() };
+            #ttl
+        })
+    }));
+    let tags = arguments.tags.iter().map(Template::shown);
+    let jitter = optional(arguments.jitter.as_ref().map(ToTokens::to_token_stream));
+    let early_refresh = optional(
+        arguments
+            .early_refresh
+            .as_ref()
+            .map(ToTokens::to_token_stream),
+    );
+    let stale_if_error = optional(arguments.stale_if_error.map(|length| {
+        let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        quote!(::core::time::Duration::from_millis(#millis))
+    }));
+    let lease = arguments.lease;
+    quote!(#expansion::Call {
+        cache: __askonce_cache,
+        key: #key,
+        ttl: #ttl,
+        negative_ttl: #negative_ttl,
+        tags: ::std::vec![#(#tags),*],
+        jitter: #jitter,
+        stale_if_error: #stale_if_error,
+        early_refresh: #early_refresh,
+        lease: #lease,
+    })
+}
+
+/// What `cache_invalidate` says, as an expression.
+fn target(arguments: &Arguments, function: &ItemFn, expansion: &TokenStream) -> TokenStream {
+    let target = if arguments.all {
+        quote!(All)
+    } else if let Some(pattern) = &arguments.pattern {
+        let start = match &arguments.of {
+            Some(_) => {
+                let key = key_tokens(arguments, function);
+                quote!(#expansion::Pattern::under(&#key))
+            }
+            None => quote!(#expansion::Pattern::new()),
+        };
+        let pieces = pattern.pieces();
+        quote!(Pattern(#start #pieces))
+    } else if arguments.tags.is_empty() {
+        let key = key_tokens(arguments, function);
+        quote!(Key(#key))
+    } else {
+        let tags = arguments.tags.iter().map(Template::shown);
+        quote!(Tags(::std::vec![#(#tags),*]))
+    };
+    quote!(#expansion::OutOfDate {
+        cache: __askonce_cache,
+        target: #expansion::Target::#target,
     })
 }
 
@@ -137,20 +235,31 @@ fn key_tokens(arguments: &Arguments, function: &ItemFn) -> TokenStream {
         Some(namespace) => quote!(#namespace),
         None => quote!(::core::module_path!()),
     };
+    let instance = arguments.instance.as_ref().map(key::part_of);
     let parts = arguments.key.as_ref().map(key::KeySource::tokens);
-    quote!(#krate::typed::Key::new(#place).part(#name)#parts)
+    quote!(#krate::typed::Key::new(#place).part(#name)#instance #parts)
 }
 
 fn check(attribute: Attribute, arguments: &Arguments, function: &ItemFn) -> Result<()> {
     let sig = &function.sig;
     let attribute_name = attribute.name();
-    if sig.asyncness.is_none() {
+    if sig.constness.is_some() {
+        return Err(Error::new_spanned(
+            sig.constness,
+            format!(
+                "`{attribute_name}` cannot stand on a `const fn`: a cache is there only at run time"
+            ),
+        ));
+    }
+    if sig.asyncness.is_none() && (arguments.lease || arguments.cache_err.is_some()) {
+        let argument = if arguments.lease {
+            "lease"
+        } else {
+            "cache_err"
+        };
         return Err(Error::new_spanned(
             sig.fn_token,
-            format!(
-                "`{attribute_name}` needs an `async fn`: the cache may be on another machine, and a \
-                 function that is not async would block its thread while it waits"
-            ),
+            format!("`{argument}` needs an `async fn`"),
         ));
     }
     if attribute != Attribute::Invalidate {
@@ -170,7 +279,11 @@ fn check(attribute: Attribute, arguments: &Arguments, function: &ItemFn) -> Resu
             ReturnType::Type(..) => {}
         }
     }
-    if arguments.namespace.is_none() && (sig.receiver().is_some() || mentions_self_type(function)) {
+    let names_keys = attribute != Attribute::Invalidate || arguments.of.is_some();
+    if names_keys
+        && arguments.namespace.is_none()
+        && (sig.receiver().is_some() || mentions_self_type(function))
+    {
         return Err(Error::new_spanned(
             &sig.ident,
             format!(
@@ -189,14 +302,29 @@ fn check(attribute: Attribute, arguments: &Arguments, function: &ItemFn) -> Resu
             ));
         }
     }
+    let templates = arguments.tags.iter().chain(&arguments.pattern);
+    for part in templates
+        .flat_map(Template::places)
+        .chain(&arguments.instance)
+    {
+        key::check_names(part, &sig.ident, &known)?;
+    }
     let cache = name_of(&arguments.cache);
     let free: Vec<_> = known
         .iter()
         .filter(|name| cache != Some(name) && !arguments.ignore.contains(name))
         .collect();
+    let other_target = arguments.all || arguments.pattern.is_some() || !arguments.tags.is_empty();
+    if attribute == Attribute::Invalidate && other_target {
+        return Ok(());
+    }
     if let Some(key) = &arguments.key {
         key::check(key, &sig.ident, &known)?;
-    } else if !free.is_empty() || attribute != Attribute::Cacheable {
+    } else if free
+        .iter()
+        .any(|name| *name != "self" || arguments.instance.is_none())
+        || (attribute != Attribute::Cacheable && arguments.instance.is_none())
+    {
         let example = if free.is_empty() {
             "..".to_owned()
         } else {
@@ -226,6 +354,7 @@ fn check_that_every_argument_is_accounted_for(
     let used: Vec<_> = expressions
         .into_iter()
         .flatten()
+        .chain(&arguments.instance)
         .flat_map(key::names_in)
         .collect();
     if let Some(name) = arguments.ignore.iter().find(|name| used.contains(name)) {
@@ -237,7 +366,7 @@ fn check_that_every_argument_is_accounted_for(
     };
     let message = if *name == "self" {
         "`self` is neither in the key nor ignored, so two instances would share their values: \
-         declare what tells them apart, as in `key(self.tenant, ..)`, or write `ignore(self)`"
+         declare what tells them apart, as in `instance = self.tenant`, or write `ignore(self)`"
             .to_owned()
     } else {
         format!(

@@ -11,8 +11,11 @@ pub(crate) enum KeySource {
     /// `key(id, region)`.
     Parts(Vec<Expr>),
     /// `key = "user:{id}"`.
-    Template(Vec<TemplatePart>),
+    Template(Template),
 }
+
+/// A text with arguments in it.
+pub(crate) struct Template(Vec<TemplatePart>);
 
 /// A piece of a text with arguments in it.
 pub(crate) enum TemplatePart {
@@ -21,9 +24,9 @@ pub(crate) enum TemplatePart {
     Place(Expr),
 }
 
-impl KeySource {
+impl Template {
     /// Reads `{name}` and `{name.field}` out of a text; `{{` and `}}` stand for braces.
-    pub(crate) fn template(text: &LitStr) -> Result<Self> {
+    pub(crate) fn new(text: &LitStr) -> Result<Self> {
         let span = text.span();
         let value = text.value();
         let mut parts = Vec::new();
@@ -60,20 +63,53 @@ impl KeySource {
         if !plain.is_empty() || parts.is_empty() {
             parts.push(TemplatePart::Text(LitStr::new(&plain, span)));
         }
-        Ok(Self::Template(parts))
+        Ok(Self(parts))
     }
 
+    /// Every part that is not a text.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Expr> {
+        self.0.iter().filter_map(|part| match part {
+            TemplatePart::Place(place) => Some(place),
+            TemplatePart::Text(_) => None,
+        })
+    }
+
+    /// A `String` with each place written as it shows itself.
+    pub(crate) fn shown(&self) -> TokenStream {
+        let pushes = self.0.iter().map(|part| match part {
+            TemplatePart::Text(text) => quote!(__askonce_text.push_str(#text);),
+            TemplatePart::Place(place) => {
+                let shown =
+                    quote_spanned!(place.span()=> ::std::string::ToString::to_string(&(#place)));
+                quote!(__askonce_text.push_str(&#shown);)
+            }
+        });
+        quote!({
+            let mut __askonce_text = ::std::string::String::new();
+            #(#pushes)*
+            __askonce_text
+        })
+    }
+
+    /// `.text(..)` and `.place(..)` for each piece.
+    pub(crate) fn pieces(&self) -> TokenStream {
+        let pieces = self.0.iter().map(|part| match part {
+            TemplatePart::Text(text) => quote!(.text(#text)),
+            TemplatePart::Place(place) => {
+                let borrowed = quote_spanned!(place.span()=> &(#place));
+                quote!(.place(#borrowed))
+            }
+        });
+        pieces.collect()
+    }
+}
+
+impl KeySource {
     /// Every part that is not a text.
     pub(crate) fn expressions(&self) -> Vec<&Expr> {
         match self {
             Self::Parts(parts) => parts.iter().collect(),
-            Self::Template(parts) => parts
-                .iter()
-                .filter_map(|part| match part {
-                    TemplatePart::Place(place) => Some(place),
-                    TemplatePart::Text(_) => None,
-                })
-                .collect(),
+            Self::Template(template) => template.places().collect(),
         }
     }
 
@@ -81,7 +117,8 @@ impl KeySource {
     pub(crate) fn tokens(&self) -> TokenStream {
         match self {
             Self::Parts(parts) => parts.iter().map(part_of).collect(),
-            Self::Template(parts) => parts
+            Self::Template(template) => template
+                .0
                 .iter()
                 .map(|part| match part {
                     TemplatePart::Text(text) => quote!(.part(#text)),
@@ -93,7 +130,7 @@ impl KeySource {
 }
 
 /// `.part(&expression)`, so that a type that is no part is complained of where it stands.
-fn part_of(expression: &Expr) -> TokenStream {
+pub(crate) fn part_of(expression: &Expr) -> TokenStream {
     let borrowed = quote_spanned!(expression.span()=> &(#expression));
     quote!(.part(#borrowed))
 }
@@ -176,20 +213,7 @@ fn bare(path: &Path) -> Option<&Ident> {
 /// Checks that each part of the key is made of arguments of the function, or is a literal.
 pub(crate) fn check(key: &KeySource, function: &Ident, arguments: &[Ident]) -> Result<()> {
     for part in key.expressions() {
-        let names = names_in(part);
-        for name in &names {
-            if !arguments.contains(name) {
-                let known = if arguments.is_empty() {
-                    "it takes none".to_owned()
-                } else {
-                    format!("it takes {}", listed(arguments))
-                };
-                return Err(Error::new(
-                    name.span(),
-                    format!("`{name}` is not an argument of `{function}`; {known}"),
-                ));
-            }
-        }
+        let names = check_names(part, function, arguments)?;
         let constant = matches!(part, Expr::Lit(_))
             || matches!(part, Expr::Path(path) if bare(&path.path).is_none());
         if names.is_empty() && !constant {
@@ -202,6 +226,29 @@ pub(crate) fn check(key: &KeySource, function: &Ident, arguments: &[Ident]) -> R
         }
     }
     Ok(())
+}
+
+/// Checks that every name in `part` is an argument, and returns them.
+pub(crate) fn check_names<'a>(
+    part: &'a Expr,
+    function: &Ident,
+    arguments: &[Ident],
+) -> Result<Vec<&'a Ident>> {
+    let names = names_in(part);
+    match names.iter().find(|name| !arguments.contains(name)) {
+        None => Ok(names),
+        Some(name) => {
+            let known = if arguments.is_empty() {
+                "it takes none".to_owned()
+            } else {
+                format!("it takes {}", listed(arguments))
+            };
+            Err(Error::new(
+                name.span(),
+                format!("`{name}` is not an argument of `{function}`; {known}"),
+            ))
+        }
+    }
 }
 
 /// Names for a message.

@@ -8,6 +8,7 @@
 
 mod arguments;
 mod duration;
+mod entity;
 mod function;
 mod key;
 mod value;
@@ -184,6 +185,40 @@ pub fn cache_invalidate(arguments: TokenStream, function: TokenStream) -> TokenS
 pub fn cache_value(item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as DeriveInput);
     value::expand(&item)
+        .unwrap_or_else(|error| error.to_compile_error())
+        .into()
+}
+
+/// Derives `askonce::repository::CacheEntity`, and `CacheValue` with it: a type whose values a repository
+/// keeps by id.
+///
+/// ```
+/// use askonce::repository::CacheEntity;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, CacheEntity)]
+/// #[cache_entity(name = "user", version = 2, key = "id", ttl = "5m", negative_ttl = "30s")]
+/// struct User {
+///     id: u64,
+///     name: String,
+/// }
+///
+/// assert_eq!(User { id: 7, name: "Ada".to_owned() }.id(), &7);
+/// ```
+///
+/// | argument | meaning |
+/// |---|---|
+/// | `name = "user"` | The kind of entity, part of every key. Required. |
+/// | `key = "id"` | The field that holds the id. Default: `id`. |
+/// | `version = 2` | The version of the stored form. Default: 1. |
+/// | `ttl = "5m"` | How long an entity is kept. Default: the cache's. |
+/// | `negative_ttl = "30s"` | How long it is kept that there is none. Default: it is not kept. |
+/// | `list_ttl = "1m"` | How long lists and query results are kept, if nothing changes. Default: five minutes. |
+/// | `crate = <path>` | Where `askonce` is, if not at `::askonce`. |
+#[proc_macro_derive(CacheEntity, attributes(cache_entity))]
+pub fn cache_entity(item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as DeriveInput);
+    entity::expand(&item)
         .unwrap_or_else(|error| error.to_compile_error())
         .into()
 }

@@ -35,6 +35,16 @@ pub(crate) fn expand(item: &DeriveInput) -> Result<TokenStream> {
              add `#[cache_value(name = \"..\")]`",
         )
     })?;
+    implementation(item, &name, version, &krate)
+}
+
+/// `impl CacheValue`, once it is known what to write there.
+pub(crate) fn implementation(
+    item: &DeriveInput,
+    name: &LitStr,
+    version: u32,
+    krate: &Path,
+) -> Result<TokenStream> {
     if name.value().is_empty() {
         return Err(Error::new(name.span(), "a stored value is known by a name"));
     }

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use askonce::config::{BackendConfig, Loaded, SemanticConfig, Sources};
+use askonce::config::{BackendSection, Loaded, SemanticConfig, Sources};
 use askonce::savings::PricesConfig;
 use askonce::{Config, Error, ErrorKind, Result};
 use bytesize::ByteSize;
@@ -43,10 +43,12 @@ pub(crate) struct ServerConfig {
     #[serde(with = "humantime_serde")]
     pub(crate) shutdown_grace: Duration,
     /// The exact tiers, nearest first. Default: one memory tier of 512 MiB.
-    pub(crate) backends: Vec<BackendConfig>,
+    pub(crate) backends: Vec<BackendSection>,
     /// How long an answer is kept when its store does not say. Default: `24h`.
     #[serde(with = "humantime_serde")]
     pub(crate) default_ttl: Option<Duration>,
+    /// How stored answers are written: serializer, compression, protection.
+    pub(crate) codec: askonce::codec::CodecConfig,
     /// Matching by similarity.
     pub(crate) semantic: SemanticConfig,
     /// What models charge.
@@ -58,6 +60,7 @@ impl Default for ServerConfig {
         let Config {
             backends,
             default_ttl,
+            codec,
             semantic,
             prices,
             ..
@@ -71,6 +74,7 @@ impl Default for ServerConfig {
             shutdown_grace: Duration::from_secs(30),
             backends,
             default_ttl,
+            codec,
             semantic,
             prices,
         }
@@ -197,6 +201,7 @@ impl ServerConfig {
         let mut config = Config::default();
         config.backends.clone_from(&self.backends);
         config.default_ttl = self.default_ttl;
+        config.codec.clone_from(&self.codec);
         config.semantic.clone_from(&self.semantic);
         config.prices.clone_from(&self.prices);
         config

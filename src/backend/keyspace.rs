@@ -53,6 +53,12 @@ impl Keyspace {
         wire
     }
 
+    /// A key of the prefix that stands for no key of a caller: what follows the `%` is not hex.
+    #[cfg(feature = "redis")]
+    pub(super) fn reserved(&self, name: &str) -> Vec<u8> {
+        format!("{}%~{name}", self.start).into_bytes()
+    }
+
     /// The key that is stored as `wire`; `None` when it is not of this prefix, or not one of ours.
     pub(super) fn decode(&self, wire: &[u8]) -> Option<Vec<u8>> {
         let key = wire.strip_prefix(self.start.as_bytes())?;
@@ -108,6 +114,16 @@ mod tests {
         assert_eq!(long.decode(&short.encode(b"b:k")), None);
         assert!(!Keyspace::takes_prefix("a::b") && !Keyspace::takes_prefix("a:"));
         assert!(!Keyspace::takes_prefix("") && !Keyspace::takes_prefix("a b"));
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn a_reserved_key_is_nobodys() {
+        let keys = Keyspace::new("app");
+        assert_eq!(keys.reserved("feed"), b"app::%~feed");
+        assert_eq!(keys.decode(&keys.reserved("feed")), None);
+        // `feed` alone would be: all of its letters are digits of hex.
+        assert_eq!(keys.decode(b"app::%feed"), Some(vec![0xfe, 0xed]));
     }
 
     proptest! {

@@ -11,6 +11,10 @@
 //!
 //! A value is weighed as key + value + `ENTRY_OVERHEAD` + what the owner adds for structures of its
 //! own that live and die with the value (index row, catalogue row), so the byte bound covers them.
+//!
+//! Its feed is shared by all who hold the backend, so that it can stand behind several stacks of tiers.
+
+mod feed;
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,11 +30,13 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    BackendUsage, CacheBackend, Capability, Condition, Cursor, Glob, KeyPage, RemovalCause,
-    StoredValue, count_after,
+    BackendUsage, CacheBackend, Capability, Condition, Cursor, FeedHandle, Glob, KeyPage,
+    RemovalCause, StoredValue, count_after,
 };
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
+
+use feed::MemoryFeed;
 
 /// Bytes counted per value for moka's node, hash slot, queue links and timer: measured as resident
 /// memory over a million small values, rounded up.
@@ -155,6 +161,7 @@ impl MemoryBackendBuilder {
             extra_bytes: extra,
             slots: builder.build(),
             stripes: Box::new([const { Mutex::new(()) }; STRIPES]),
+            feed: Arc::new(MemoryFeed::new()),
         })
     }
 }
@@ -168,6 +175,7 @@ pub struct MemoryBackend {
     slots: Cache<Box<[u8]>, Slot>,
     /// Writes of one key take turns: moka's own compute does not keep plain inserts out.
     stripes: Box<[Mutex<()>; STRIPES]>,
+    feed: Arc<MemoryFeed>,
 }
 
 /// Locks that all keys share.
@@ -424,6 +432,10 @@ impl CacheBackend for MemoryBackend {
             self.write(&key, None);
         }
         Ok(())
+    }
+
+    fn feed(&self) -> Option<FeedHandle> {
+        Some(Arc::clone(&self.feed) as FeedHandle)
     }
 
     async fn usage(&self) -> Result<BackendUsage> {

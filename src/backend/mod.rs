@@ -14,6 +14,7 @@ mod keyspace;
 mod memcached;
 mod memory;
 mod redis;
+mod registry;
 
 use std::fmt;
 use std::future::Future;
@@ -25,6 +26,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 
+pub use crate::event::RemovalCause;
 pub use bytesize::ByteSize;
 pub use feed::{Feed, FeedBatch, FeedHandle, FeedPosition};
 pub use glob::Glob;
@@ -35,6 +37,8 @@ pub use memory::{MemoryBackend, MemoryBackendBuilder, MemoryConfig};
 pub use redis::RedisConfig;
 #[cfg(feature = "redis")]
 pub use redis::{RedisBackend, RedisBackendBuilder};
+pub(crate) use registry::build_built_in;
+pub use registry::{BackendConfig, BackendContext, BackendFactory, BackendRegistry, CustomConfig};
 
 /// What a backend can do beyond the common contract.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,26 +139,6 @@ pub struct BackendUsage {
     pub entries: u64,
     /// Bytes of keys, values and bookkeeping.
     pub bytes: u64,
-}
-
-/// Why a backend dropped a value that nobody asked it to drop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RemovalCause {
-    /// Its time to live ran out.
-    Expired,
-    /// The backend was full.
-    Evicted,
-}
-
-impl RemovalCause {
-    /// The stable name used in metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::Evicted => "evicted",
-        }
-    }
 }
 
 /// The largest magnitude of a [counter](CacheBackend::increment): what every store can count to exactly.

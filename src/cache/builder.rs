@@ -9,16 +9,17 @@ use parking_lot::Mutex;
 
 use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
-use super::stats::{Counters, RunningMean};
+use super::stats::{Counters, Probes, RunningMean};
 use super::{Inner, Semantic, SemanticCache};
-#[cfg(feature = "redis")]
-use crate::backend::RedisBackend;
-use crate::backend::{BackendHandle, MemoryBackend, RedisConfig};
+use crate::backend::{BackendContext, BackendHandle, BackendRegistry, build_built_in};
 use crate::clock::{ClockHandle, SystemClock};
-use crate::config::{BackendConfig, Config, EmbedderConfig};
+use crate::codec::Codec;
+use crate::config::{BackendSection, Config, EmbedderConfig};
 use crate::embed::EmbedStage;
 use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Events, RemovalCause};
+use crate::layer::{LayerConfig, Layered};
 use crate::policy::PolicyHandle;
 use crate::request::ExactKey;
 use crate::savings::{Ledger, PriceTable, TokenCounter};
@@ -38,7 +39,16 @@ pub struct CacheBuilder {
     clock: Option<ClockHandle>,
     embedder: Option<EmbedderHandle>,
     policy: Option<PolicyHandle>,
-    backends: Vec<BackendHandle>,
+    codec: Option<Codec>,
+    registry: BackendRegistry,
+    events: Events,
+    tiers: Vec<Tier>,
+}
+
+/// A tier that was not configured but given.
+enum Tier {
+    Bare(BackendHandle),
+    Layered(Arc<Layered>),
 }
 
 impl fmt::Debug for CacheBuilder {
@@ -78,10 +88,40 @@ impl CacheBuilder {
         self
     }
 
-    /// Adds an exact tier behind those added before; the first call replaces the configured ones.
+    /// Writes and reads stored entries by `codec` instead of the configured one.
+    #[must_use]
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = Some(codec);
+        self
+    }
+
+    /// Knows these types of backends beside the built-in ones. Default: none.
+    #[must_use]
+    pub fn registry(mut self, registry: BackendRegistry) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// Tells this stream what happens in the tiers. Default: a stream of the cache's own, see
+    /// [`SemanticCache::subscribe`].
+    #[must_use]
+    pub fn events(mut self, events: Events) -> Self {
+        self.events = events;
+        self
+    }
+
+    /// Adds an exact tier behind those added before; the first call replaces the configured ones. It is
+    /// put into layers with default settings; [`layered`](Self::layered) takes one that has its own.
     #[must_use]
     pub fn backend(mut self, backend: BackendHandle) -> Self {
-        self.backends.push(backend);
+        self.tiers.push(Tier::Bare(backend));
+        self
+    }
+
+    /// As [`backend`](Self::backend), for one that is in its layers already. It tells its own events.
+    #[must_use]
+    pub fn layered(mut self, backend: Arc<Layered>) -> Self {
+        self.tiers.push(Tier::Layered(backend));
         self
     }
 
@@ -91,43 +131,126 @@ impl CacheBuilder {
     /// [`ErrorKind::Config`] naming the field, its value and what is allowed; what the embedder says
     /// when it cannot be reached to learn its dimension.
     pub async fn build(mut self) -> Result<SemanticCache> {
-        self.config.validate()?;
+        self.config.validate_with(&self.registry)?;
         if self.config.semantic.enabled && self.embedder.is_none() {
             self.embedder = remote_embedder(&self.config.semantic.embedder).await?;
         }
-        self.build_local()
+        let registry = self.registry.clone();
+        let parts = Parts::new(self)?;
+        let mut tiers = parts.given()?;
+        if tiers.is_empty() {
+            for section in parts.sections() {
+                let backend = registry.build(&section.backend, &parts.context).await?;
+                tiers.push(parts.layered(backend, section.layers())?);
+            }
+        }
+        parts.assemble(tiers)
     }
 
     /// The cache, of parts that need no network to start.
     pub(super) fn build_local(self) -> Result<SemanticCache> {
         self.config.validate()?;
-        let Self {
-            config,
-            clock,
-            embedder,
-            policy,
-            backends,
-        } = self;
-        let clock = clock.unwrap_or_else(|| Arc::new(SystemClock));
+        let parts = Parts::new(self)?;
+        let mut tiers = parts.given()?;
+        if tiers.is_empty() {
+            for section in parts.sections() {
+                let backend = build_built_in(&section.backend, &parts.context)?;
+                tiers.push(parts.layered(backend, section.layers())?);
+            }
+        }
+        parts.assemble(tiers)
+    }
+}
+
+/// What a cache is made of, but for its tiers.
+struct Parts {
+    config: Config,
+    semantic: Option<Semantic>,
+    context: BackendContext,
+    dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
+    given: Vec<Tier>,
+    codec: Codec,
+}
+
+impl Parts {
+    fn new(builder: CacheBuilder) -> Result<Self> {
+        let config = builder.config;
+        let codec = match builder.codec {
+            Some(codec) => codec,
+            None => Codec::new(&config.codec)?,
+        };
         let semantic = config
             .semantic
             .enabled
-            .then(|| semantic(&config, embedder, policy));
+            .then(|| semantic(&config, builder.embedder, builder.policy));
         let semantic = semantic.transpose()?;
-        let dropped: Arc<Mutex<Vec<ExactKey>>> = Arc::default();
-        let tiers = if backends.is_empty() {
-            // Beside its bytes a searchable entry costs a vector, its id, and a catalogue row.
-            let vector = semantic
-                .as_ref()
-                .map_or(0, |semantic| semantic.embed.dimension() * 4 + 160);
-            configured(&config.backends, &clock, vector + ROW_BYTES, &dropped)?
-        } else {
-            backends
-        };
-        let tiers = TierStack::new(tiers)?;
+        // Beside its bytes a searchable entry costs a vector, its id, and a catalogue row.
+        let vector = semantic
+            .as_ref()
+            .map_or(0, |semantic| semantic.embed.dimension() * 4 + 160);
+        let dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>> = Arc::default();
+        let told = Arc::clone(&dropped);
+        let clock = builder.clock.unwrap_or_else(|| Arc::new(SystemClock));
+        let context = BackendContext::new(clock, builder.events)
+            .with_extra_bytes_per_value(vector + ROW_BYTES)
+            .with_on_removal(move |key, cause| {
+                if let Ok(key) = <[u8; 32]>::try_from(key) {
+                    told.lock().push((ExactKey::from_bytes(key), cause));
+                }
+            });
+        Ok(Self {
+            config,
+            semantic,
+            context,
+            dropped,
+            given: builder.tiers,
+            codec,
+        })
+    }
+
+    /// The configured tiers that are enabled, nearest first.
+    fn sections(&self) -> impl Iterator<Item = &BackendSection> {
+        let enabled = || self.config.backends.iter().filter(|tier| tier.enabled);
+        let nearest = enabled().filter(|tier| tier.default);
+        nearest.chain(enabled().filter(|tier| !tier.default))
+    }
+
+    /// The tiers that were given in place of the configured ones, nearest first.
+    fn given(&self) -> Result<Vec<Arc<Layered>>> {
+        let layered = self.given.iter().map(|tier| match tier {
+            Tier::Layered(tier) => Ok(Arc::clone(tier)),
+            Tier::Bare(tier) => self.layered(Arc::clone(tier), LayerConfig::default()),
+        });
+        layered.collect()
+    }
+
+    fn layered(&self, backend: BackendHandle, config: LayerConfig) -> Result<Arc<Layered>> {
+        let layered = Layered::builder(backend)
+            .config(config)
+            .clock(self.context.clock())
+            .events(self.context.events().clone())
+            .build()?;
+        Ok(Arc::new(layered))
+    }
+
+    fn assemble(self, layers: Vec<Arc<Layered>>) -> Result<SemanticCache> {
+        let Self {
+            config,
+            semantic,
+            context,
+            dropped,
+            codec,
+            ..
+        } = self;
+        let clock = context.clock();
+        let handles = layers.iter().map(|tier| Arc::clone(tier) as BackendHandle);
+        let tiers = TierStack::new(handles.collect(), codec)?;
         let inner = Arc::new(Inner {
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,
+            probes: Probes::new(layers.len()),
+            layers: layers.into(),
+            events: context.events().clone(),
             catalog: Catalog::default(),
             semantic,
             flights: SingleFlight::default(),
@@ -140,7 +263,7 @@ impl CacheBuilder {
             counters: Counters::default(),
             dropped,
             default_ttl: config.default_ttl,
-            volatile: config.semantic.volatile.clone(),
+            volatile: config.semantic.volatile,
             started: clock.now(),
             clock,
         });
@@ -216,61 +339,6 @@ fn semantic(
         policy,
         settings,
     })
-}
-
-fn configured(
-    backends: &[BackendConfig],
-    clock: &ClockHandle,
-    extra_bytes: usize,
-    dropped: &Arc<Mutex<Vec<ExactKey>>>,
-) -> Result<Vec<BackendHandle>> {
-    let mut tiers: Vec<BackendHandle> = Vec::with_capacity(backends.len());
-    for backend in backends {
-        match backend {
-            BackendConfig::Memory(memory) => {
-                let dropped = Arc::clone(dropped);
-                let built = MemoryBackend::builder(memory.clone())
-                    .clock(Arc::clone(clock))
-                    .extra_bytes_per_value(extra_bytes)
-                    .on_removal(move |key, _| {
-                        if let Ok(key) = <[u8; 32]>::try_from(key) {
-                            dropped.lock().push(ExactKey::from_bytes(key));
-                        }
-                    })
-                    .build()?;
-                tiers.push(Arc::new(built));
-            }
-            #[cfg(feature = "memcached")]
-            BackendConfig::Memcached(memcached) => {
-                let built = crate::backend::MemcachedBackend::builder(memcached.clone())
-                    .clock(Arc::clone(clock))
-                    .build()?;
-                tiers.push(Arc::new(built));
-            }
-            #[cfg(not(feature = "memcached"))]
-            BackendConfig::Memcached(memcached) => return Err(memcached.not_built("backends")),
-            BackendConfig::Redis(redis) => tiers.push(shared(redis, clock)?),
-        }
-    }
-    Ok(tiers)
-}
-
-#[cfg(feature = "redis")]
-fn shared(config: &RedisConfig, clock: &ClockHandle) -> Result<BackendHandle> {
-    let built = RedisBackend::builder(config.clone())
-        .clock(Arc::clone(clock))
-        .build()?;
-    Ok(Arc::new(built))
-}
-
-#[cfg(not(feature = "redis"))]
-fn shared(config: &RedisConfig, _: &ClockHandle) -> Result<BackendHandle> {
-    // Refuses, since this build has no such backend.
-    config.validate("backends")?;
-    Err(Error::new(
-        ErrorKind::Config,
-        "this build has no Redis backend",
-    ))
 }
 
 #[cfg(feature = "http-embedder")]

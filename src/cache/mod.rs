@@ -25,6 +25,8 @@ use crate::embed::EmbedStage;
 use crate::entry::catalog::Catalog;
 use crate::entry::{Answer, Entry, EntryId};
 use crate::error::Result;
+use crate::event::{Event, Events, RemovalCause, Subscription};
+use crate::layer::Layered;
 use crate::observe;
 use crate::policy::PolicyHandle;
 use crate::request::{ExactKey, Request};
@@ -43,14 +45,14 @@ pub use lookup::LookupOptions;
 pub use outcome::{
     Hit, HitKind, Miss, MissReason, Nearest, NotStored, Outcome, Served, Source, StoreOutcome,
 };
-pub use stats::{Health, Stats, TierStats};
+pub use stats::{Health, HealthStatus, Stats, TierHealth, TierStats};
 pub use store::StoreOptions;
 
 use call::Landed;
 use epoch::InvalidationLog;
 use invalidate::WrongHits;
 use lookup::Depth;
-use stats::{Counters, RunningMean};
+use stats::{Counters, Probes, RunningMean};
 
 /// Dead entries taken out per call of [`Inner::tend`], so that no store waits long for others' dead.
 const TEND_BATCH: usize = 64;
@@ -86,6 +88,10 @@ struct Inner {
     clock: ClockHandle,
     tiers: TierStack,
     tier_names: Box<[Arc<str>]>,
+    /// What the stack is made of, nearest first.
+    layers: Box<[Arc<Layered>]>,
+    events: Events,
+    probes: Probes,
     catalog: Catalog,
     semantic: Option<Semantic>,
     flights: SingleFlight<ExactKey, Result<Landed>>,
@@ -98,7 +104,7 @@ struct Inner {
     typical_cost: RunningMean,
     counters: Counters,
     /// Keys that a tier dropped on its own and that still have a catalogue row.
-    dropped: Arc<Mutex<Vec<ExactKey>>>,
+    dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
     default_ttl: Option<Duration>,
     volatile: VolatileConfig,
     started: Timestamp,
@@ -178,6 +184,13 @@ impl SemanticCache {
         self.inner.ledger.report(self.inner.clock.now(), filter)
     }
 
+    /// What happens in the tiers from now on: hits, misses, stores, evictions, outages. A subscriber that is
+    /// too slow loses events and holds nobody up.
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        self.inner.events.subscribe()
+    }
+
     /// The name of the embedding space; `None` when similarity is off.
     #[must_use]
     pub fn fingerprint(&self) -> Option<&str> {
@@ -228,15 +241,22 @@ impl Inner {
     /// Takes out what has died: entries past their expiry, and rows whose tier dropped the value.
     async fn tend(&self) {
         let dropped = std::mem::take(&mut *self.dropped.lock());
-        for key in dropped {
+        for (key, cause) in dropped {
             // It may have been stored again since, or live on in another tier.
             if let Some(id) = self.catalog.id_of(&key)
                 && !self.tiers.contains(&key).await
             {
-                self.forget(id, "evicted");
+                self.forget(id, cause.as_str());
             }
         }
         for id in self.catalog.expired(self.clock.now(), TEND_BATCH) {
+            if let Some((key, _)) = self.catalog.locate(id) {
+                self.events.emit(|events| Event::Removed {
+                    tier: self.tier_names.first().cloned().unwrap_or_default(),
+                    key: events.digest(key.as_bytes()),
+                    cause: RemovalCause::Expired,
+                });
+            }
             self.remove(id, "expired").await;
         }
     }

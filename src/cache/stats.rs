@@ -1,14 +1,22 @@
 //! What a cache has done and what it holds.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::outcome::{HitKind, MissReason};
 use super::{Inner, SemanticCache};
+use crate::backend::CacheBackend;
+use crate::error::Result;
+use crate::layer::{BreakerState, BreakerStates, LastError, LayerCounts, Layered};
 use crate::observe;
 
 /// Counts since start, and what is held now.
@@ -64,7 +72,7 @@ impl Stats {
     }
 }
 
-/// What one tier holds.
+/// What one tier holds and has done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TierStats {
     /// The tier's name.
@@ -75,6 +83,8 @@ pub struct TierStats {
     pub entries: u64,
     /// Bytes; 0 when it did not answer.
     pub bytes: u64,
+    /// Hits, misses and the like of this process, since the cache was built.
+    pub counts: LayerCounts,
 }
 
 /// Whether a cache can do its work.
@@ -82,8 +92,39 @@ pub struct TierStats {
 pub struct Health {
     /// Whether every tier answers. A cache with a failing tier still works, with fewer hits.
     pub healthy: bool,
+    /// The whole: as good as the tiers when they agree, `degraded` when they do not.
+    pub status: HealthStatus,
     /// The tiers, nearest first.
-    pub tiers: Vec<TierStats>,
+    pub tiers: Vec<TierHealth>,
+}
+
+/// How well something does its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthStatus {
+    /// As it should.
+    Healthy,
+    /// Not all of it, or not for all.
+    Degraded,
+    /// Not at all.
+    Unhealthy,
+}
+
+/// Whether one tier can do its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TierHealth {
+    /// The tier's name.
+    pub name: String,
+    /// Whether it answered now.
+    pub up: bool,
+    /// `degraded` when it answers and yet a breaker keeps calls from it.
+    pub status: HealthStatus,
+    /// What is wrong; `None` when nothing is.
+    pub reason: Option<String>,
+    /// Its breakers; `None` where it has none.
+    pub breakers: Option<BreakerStates>,
+    /// The last failure that was seen, however long ago.
+    pub last_error: Option<LastError>,
 }
 
 impl SemanticCache {
@@ -121,37 +162,102 @@ impl SemanticCache {
         }
     }
 
-    /// Whether every part answers.
+    /// Whether every part answers, asked now. Takes a second at most, whatever hangs, and asks each tier
+    /// once, all at the same time.
     pub async fn health(&self) -> Health {
-        let tiers = self.inner.tier_stats().await;
+        let tiers = self.inner.tier_health().await;
+        let all = |status| tiers.iter().all(|tier| tier.status == status);
+        let status = if all(HealthStatus::Healthy) {
+            HealthStatus::Healthy
+        } else if all(HealthStatus::Unhealthy) {
+            HealthStatus::Unhealthy
+        } else {
+            HealthStatus::Degraded
+        };
         Health {
             healthy: tiers.iter().all(|tier| tier.up),
+            status,
             tiers,
         }
     }
 }
 
-/// How long a tier may take to say what it holds.
+/// How long a tier may take to say what it holds, or that it is there.
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 
+/// Questions to one tier that may be open at the same time.
+const OPEN_PROBES: usize = 4;
+
+/// The right to ask a tier how it is: however often health is asked for, no tier is asked more often at
+/// the same time, and one that hangs takes no other's turn.
+#[derive(Debug)]
+pub(super) struct Probes(Box<[Arc<Semaphore>]>);
+
+impl Probes {
+    pub(super) fn new(tiers: usize) -> Self {
+        let turns = || Arc::new(Semaphore::new(OPEN_PROBES));
+        Self((0..tiers).map(|_| turns()).collect())
+    }
+}
+
 impl Inner {
+    /// Puts a question to all tiers at once; `None` for those that did not answer in time.
+    async fn ask_tiers<T, F>(&self, ask: impl Fn(Arc<Layered>) -> F) -> Vec<Option<Result<T>>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let mut asked = JoinSet::new();
+        for (position, (tier, turns)) in self.layers.iter().zip(&self.probes.0).enumerate() {
+            let (turns, asking) = (Arc::clone(turns), ask(Arc::clone(tier)));
+            asked.spawn(async move {
+                let deadline = Instant::now() + PROBE_DEADLINE;
+                let answer = tokio::time::timeout_at(deadline, async {
+                    let _turn = turns.acquire().await;
+                    // Those whose time is up leave together: none of them asks on the way out.
+                    if Instant::now() >= deadline {
+                        return None;
+                    }
+                    Some(asking.await)
+                });
+                (position, answer.await.ok().flatten())
+            });
+        }
+        let mut answers: Vec<_> = self.layers.iter().map(|_| None).collect();
+        while let Some(answer) = asked.join_next().await {
+            // A tier that panics has not answered.
+            if let Ok((position, answer)) = answer {
+                answers[position] = answer;
+            }
+        }
+        answers
+    }
+
+    async fn tier_health(&self) -> Vec<TierHealth> {
+        let answers = self
+            .ask_tiers(|tier| async move { CacheBackend::ping(&*tier).await })
+            .await;
+        let tiers = self.layers.iter().zip(answers);
+        tiers
+            .map(|(tier, answer)| health_of(tier, answer))
+            .collect()
+    }
+
     async fn tier_stats(&self) -> Vec<TierStats> {
-        let probe = tokio::time::timeout(PROBE_DEADLINE, self.tiers.usage()).await;
-        let usage = probe.unwrap_or_else(|_| {
-            self.tier_names
-                .iter()
-                .map(|name| (name.to_string(), None))
-                .collect()
-        });
-        usage
-            .into_iter()
-            .map(|(name, usage)| {
+        let answers = self
+            .ask_tiers(|tier| async move { CacheBackend::usage(&*tier).await })
+            .await;
+        let tiers = self.layers.iter().zip(answers);
+        tiers
+            .map(|(tier, usage)| {
+                let usage = usage.and_then(Result::ok);
                 let held = usage.unwrap_or_default();
                 TierStats {
-                    name,
+                    name: CacheBackend::name(&**tier).to_owned(),
                     up: usage.is_some(),
                     entries: held.entries,
                     bytes: held.bytes,
+                    counts: tier.counts(),
                 }
             })
             .collect()
@@ -165,6 +271,37 @@ impl Inner {
             .as_ref()
             .map_or(0, |semantic| semantic.search.bytes());
         observe::holding(self.catalog.len() as u64, bytes, index as u64);
+    }
+}
+
+fn health_of(tier: &Layered, answer: Option<Result<()>>) -> TierHealth {
+    let breakers = tier.breakers();
+    let closed = breakers.is_none_or(|breakers| {
+        breakers.read == BreakerState::Closed && breakers.write == BreakerState::Closed
+    });
+    let (status, reason) = match answer {
+        Some(Ok(())) if closed => (HealthStatus::Healthy, None),
+        Some(Ok(())) => {
+            let why = tier.breaker_reason().unwrap_or("unknown");
+            let reason = format!("answers, but a breaker is not closed yet: {why}");
+            (HealthStatus::Degraded, Some(reason))
+        }
+        Some(Err(error)) => {
+            let reason = format!("does not answer: {}", error.kind());
+            (HealthStatus::Unhealthy, Some(reason))
+        }
+        None => {
+            let reason = format!("did not answer within {PROBE_DEADLINE:?}");
+            (HealthStatus::Unhealthy, Some(reason))
+        }
+    };
+    TierHealth {
+        name: CacheBackend::name(tier).to_owned(),
+        up: status != HealthStatus::Unhealthy,
+        status,
+        reason,
+        breakers,
+        last_error: tier.last_error(),
     }
 }
 

@@ -6,6 +6,10 @@
 //! lists from files are replaced whole.
 //!
 //! An error names the field by its full path, its value, what is expected, and the layer that set it.
+//! A section `cache:` and variables `LEX_CACHE__SECTION__FIELD`, as the reference system writes them, are
+//! read as if they stood at the top ([`super::reference`]). Text in files may name variables, `${NAME}`
+//! or `${NAME:default}`; `$${` is a plain `${`.
+//!
 //! Two things stand in the way of that, and are undone here:
 //! - serde reads a tagged section (`type: ...`) in two steps and forgets the path on the way: the field
 //!   at fault is found by leaving out one at a time ([`blame`]);
@@ -24,6 +28,7 @@ use ::config::{ConfigBuilder, ConfigError, File, Map, Source, Value as Raw, Valu
 use serde::de::DeserializeOwned;
 use serde_json::{Number, Value};
 
+use super::reference;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The endings of files looked for, in this order.
@@ -57,6 +62,8 @@ pub struct Sources {
     defaults: Vec<Assignment>,
     variables: Vec<Assignment>,
     overrides: Vec<Assignment>,
+    /// What text in files may name.
+    environment: BTreeMap<String, String>,
 }
 
 /// Settings that were read, and from where.
@@ -123,6 +130,7 @@ impl Sources {
             defaults: Vec::new(),
             variables: Vec::new(),
             overrides: Vec::new(),
+            environment: BTreeMap::new(),
         }
     }
 
@@ -148,7 +156,8 @@ impl Sources {
         self
     }
 
-    /// Takes the variables of this process: `{NAME}__...`, and the profile from `{NAME}_ENV`.
+    /// Takes the variables of this process: `{NAME}__...`, the reference system's `LEX_CACHE__...`, and
+    /// the profile from `{NAME}_ENV`, `LEX_PROFILE` or `LEX_ENV`, the first that is set.
     #[must_use]
     pub fn process(self) -> Self {
         // A variable that is not Unicode cannot be meant for us.
@@ -166,25 +175,38 @@ impl Sources {
         V: Into<String>,
     {
         let name = self.name.to_ascii_uppercase();
-        let (prefix, profile) = (format!("{name}__"), format!("{name}_ENV"));
+        let prefixes = [format!("{name}__"), reference::VARIABLES.to_owned()];
+        let profiles = [&*format!("{name}_ENV"), "LEX_PROFILE", "LEX_ENV"];
+        let mut profile = None;
         for (name, value) in variables {
             let (name, value) = (name.into(), value.into());
-            if name == profile && !value.is_empty() {
-                self.profile = Some(value);
-            } else if let Some(path) = name.strip_prefix(&prefix) {
+            let rank = profiles.iter().position(|known| *known == name);
+            if let Some(rank) = rank.filter(|_| !value.is_empty()) {
+                if profile.as_ref().is_none_or(|(best, _)| rank < *best) {
+                    profile = Some((rank, value.clone()));
+                }
+            } else if let Some(path) = prefixes.iter().find_map(|p| name.strip_prefix(p)) {
                 let steps = path.split("__").map(|step| match step.parse() {
                     Ok(index) => Step::Item(index),
                     Err(_) => Step::Field(step.to_ascii_lowercase()),
                 });
                 self.variables.push(Assignment {
                     path: steps.collect(),
-                    value,
-                    origin: name,
+                    value: value.clone(),
+                    origin: name.clone(),
                 });
             }
+            self.environment.insert(name, value);
         }
-        // What a process is started with has no order; what is set must not depend on one.
-        self.variables.sort_by(|a, b| a.origin.cmp(&b.origin));
+        if let Some((_, name)) = profile {
+            self.profile = Some(name);
+        }
+        // What a process is started with has no order; what is set must not depend on one. Our own
+        // variables win over the reference system's.
+        self.variables.sort_by_cached_key(|assignment| {
+            let foreign = assignment.origin.starts_with(reference::VARIABLES);
+            (!foreign, assignment.origin.clone())
+        });
         self
     }
 
@@ -221,7 +243,8 @@ impl Sources {
     pub fn load<T: DeserializeOwned>(&self) -> Result<Loaded<T>> {
         let (tree, files) = self.merge()?;
         let mut origins = BTreeMap::new();
-        let tree = to_json(tree, &mut Vec::new(), &mut origins);
+        let mut tree = to_json(tree, &mut Vec::new(), &mut origins);
+        reference::translate(&mut tree, &mut origins)?;
         let settings = read(tree, &origins)?;
         Ok(Loaded {
             settings,
@@ -246,7 +269,13 @@ impl Sources {
             ConfigBuilder::<DefaultState>::default().add_source(Assignments(self.defaults.clone()));
         for file in &files {
             fs::read_to_string(file).map_err(|error| unreadable(file, error))?;
-            builder = builder.add_source(File::from(file.as_path()));
+            let read = File::from(file.as_path()).collect();
+            let mut fields = read.map_err(|error| malformed(&error))?;
+            for value in fields.values_mut() {
+                self.interpolate(value)?;
+            }
+            // The reference system's section is that of the same names at the top.
+            builder = builder.add_source(Layer(reference::hoist(fields)?));
         }
         let built = builder
             .add_source(Assignments(self.variables.clone()))
@@ -254,6 +283,62 @@ impl Sources {
             .build();
         let tree = built.map_err(|error| malformed(&error))?.cache;
         Ok((tree, files))
+    }
+
+    /// Puts the values of variables into text that names them.
+    fn interpolate(&self, value: &mut Raw) -> Result<()> {
+        match &mut value.kind {
+            ValueKind::Table(fields) => fields
+                .values_mut()
+                .try_for_each(|value| self.interpolate(value)),
+            ValueKind::Array(items) => items
+                .iter_mut()
+                .try_for_each(|value| self.interpolate(value)),
+            ValueKind::String(text) if text.contains("${") => {
+                *text = self.filled_in(text)?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn filled_in(&self, text: &str) -> Result<String> {
+        let mut filled = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find("${") {
+            let (before, named) = rest.split_at(at);
+            let named = &named[2..];
+            if let Some(before) = before.strip_suffix('$') {
+                filled.push_str(before);
+                filled.push_str("${");
+                rest = named;
+                continue;
+            }
+            filled.push_str(before);
+            let Some((name, after)) = named.split_once('}') else {
+                return Err(Error::new(ErrorKind::Config, "a `${` has no `}`")
+                    .with("remedy", "close it, or write `$${` for a plain `${`"));
+            };
+            let (name, default) = match name.split_once(':') {
+                Some((name, default)) => (name, Some(default)),
+                None => (name, None),
+            };
+            let value = self.environment.get(name).map(String::as_str).or(default);
+            filled.push_str(value.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Config,
+                    "the file names a variable that is not set",
+                )
+                .with("variable", shown(name))
+                .with(
+                    "remedy",
+                    format!("set it, or write `${{{}:default}}`", shown(name)),
+                )
+            })?);
+            rest = after;
+        }
+        filled.push_str(rest);
+        Ok(filled)
     }
 
     fn first_file(&self) -> Result<Option<PathBuf>> {
@@ -377,6 +462,26 @@ fn parse_path(text: &str) -> Option<Vec<Step>> {
         }
     }
     (!steps.is_empty()).then_some(steps)
+}
+
+/// A layer that was read already.
+#[derive(Clone)]
+struct Layer(Map<String, Raw>);
+
+impl fmt::Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Layer({})", self.0.len())
+    }
+}
+
+impl Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Raw>, ConfigError> {
+        Ok(self.0.clone())
+    }
 }
 
 /// A layer of single values.
@@ -994,6 +1099,68 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_systems_section_and_variables_are_read_as_ours() {
+        let files = [("askonce.yaml", "cache:\n  listen: a\n  workers: 3\n")];
+        let sources = sources().directory(directory(&files)).variables([
+            ("LEX_CACHE__STORES__0__TYPE", "memory"),
+            ("LEX_CACHE__WORKERS", "5"),
+            ("LEX_CACHE__VERBOSE", "true"),
+            ("ASKONCE__WORKERS", "7"),
+        ]);
+        let loaded = sources.load::<Settings>().unwrap();
+        let settings = &loaded.settings;
+        assert_eq!((&*settings.listen, settings.workers), ("a", 7));
+        assert!(settings.verbose && settings.stores.len() == 1);
+        assert_eq!(loaded.origin("workers"), Some("ASKONCE__WORKERS"));
+        assert_eq!(loaded.origin("verbose"), Some("LEX_CACHE__VERBOSE"));
+
+        let twice = [("askonce.yaml", "listen: b\ncache: { listen: a }\n")];
+        let error = super::Sources::named("askonce")
+            .directory(directory(&twice))
+            .load::<Settings>()
+            .unwrap_err();
+        assert_eq!(context(&error, "field"), Some("cache.listen"));
+    }
+
+    #[test]
+    fn w_64_an_unknown_setting_of_the_reference_is_an_error_and_not_an_empty_result() {
+        for yaml in ["cache: { listne: a }", "cache: 7"] {
+            let files = [("askonce.yaml", yaml)];
+            let loaded = sources().directory(directory(&files)).load::<Settings>();
+            loaded.unwrap_err();
+        }
+    }
+
+    #[test]
+    fn the_first_of_the_profile_variables_counts() {
+        for (variables, profile) in [
+            (&["LEX_ENV=test"][..], "test"),
+            (&["LEX_ENV=test", "LEX_PROFILE=blue"], "blue"),
+            (&["ASKONCE_ENV=live", "LEX_PROFILE=blue"], "live"),
+            (&["ASKONCE_ENV=", "LEX_ENV=test"], "test"),
+        ] {
+            let pairs = variables.iter().filter_map(|pair| pair.split_once('='));
+            assert_eq!(sources().variables(pairs).profile_name(), Some(profile));
+        }
+    }
+
+    #[test]
+    fn text_in_files_may_name_variables() {
+        let yaml = "listen: \"${HOST:localhost}:${PORT}\"\ntags: [\"$${x}\", \"${EMPTY:}\"]\n";
+        let files = [("askonce.yaml", yaml)];
+        let sources = sources().directory(directory(&files));
+        let settings = sources.clone().variables([("PORT", "80")]);
+        let settings = settings.load::<Settings>().unwrap().settings;
+        assert_eq!(settings.listen, "localhost:80");
+        assert_eq!(settings.tags, ["${x}", ""]);
+        let error = sources.load::<Settings>().unwrap_err();
+        assert_eq!(context(&error, "variable"), Some("PORT"));
+        // What a variable holds is taken as it is.
+        let loaded = sources.variables([("PORT", "1"), ("ASKONCE__LISTEN", "${NO}")]);
+        assert_eq!(loaded.load::<Settings>().unwrap().settings.listen, "${NO}");
+    }
+
+    #[test]
     fn a_profile_is_a_name_and_not_a_path() {
         let directory = directory(&[("askonce.yaml", "")]);
         let load = |profile: &str| {
@@ -1042,7 +1209,7 @@ mod tests {
         let config = load("a.yaml").unwrap();
         config.validate().unwrap();
         assert_eq!(config.default_ttl, None);
-        let crate::config::BackendConfig::Memory(memory) = &config.backends[0] else {
+        let crate::config::BackendConfig::Memory(memory) = &config.backends[0].backend else {
             panic!("{config:?}");
         };
         assert_eq!(memory.max_bytes.as_u64(), 64 << 20);
@@ -1090,7 +1257,7 @@ mod tests {
                 .load::<crate::Config>()
         };
         let config = load("1s").unwrap().settings;
-        let crate::config::BackendConfig::Redis(redis) = &config.backends[0] else {
+        let crate::config::BackendConfig::Redis(redis) = &config.backends[0].backend else {
             panic!("{config:?}");
         };
         assert_eq!(redis.redis_url, "redis://:hunter2@host/1");

@@ -6,17 +6,25 @@
 
 #[cfg(feature = "config-file")]
 mod load;
+#[cfg(feature = "config-file")]
+mod production;
+#[cfg(feature = "config-file")]
+mod reference;
 
 use std::time::Duration;
 
 use askonce_index::{AutoConfig, IndexKind};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::backend::{MemcachedConfig, MemoryConfig, RedisConfig};
+use crate::backend::{BackendRegistry, MemoryConfig};
+use crate::codec::CodecConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::layer::LayerConfig;
 use crate::policy::PolicyConfig;
 use crate::savings::PricesConfig;
 
+pub use crate::backend::BackendConfig;
 #[cfg(feature = "config-file")]
 pub use load::{Loaded, Sources};
 
@@ -25,11 +33,13 @@ pub use load::{Loaded, Sources};
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The exact tiers, nearest first. Default: one memory tier of 512 MiB.
-    pub backends: Vec<BackendConfig>,
+    pub backends: Vec<BackendSection>,
     /// How long an answer is kept when its store does not say. Default: `24h`. `null`: until it is
     /// evicted.
     #[serde(with = "humantime_serde")]
     pub default_ttl: Option<Duration>,
+    /// How stored entries are written.
+    pub codec: CodecConfig,
     /// Matching by similarity.
     pub semantic: SemanticConfig,
     /// What models charge.
@@ -39,8 +49,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            backends: vec![BackendConfig::Memory(MemoryConfig::default())],
+            backends: vec![BackendConfig::Memory(MemoryConfig::default()).into()],
             default_ttl: Some(Duration::from_secs(24 * 60 * 60)),
+            codec: CodecConfig::default(),
             semantic: SemanticConfig::default(),
             prices: PricesConfig::default(),
         }
@@ -48,28 +59,50 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks every field and what fields say together.
+    /// Checks every field and what fields say together. Types of backends are the built-in ones;
+    /// [`validate_with`](Self::validate_with) knows more.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] naming the field, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
-        if self.backends.is_empty() {
-            return Err(
-                Error::new(ErrorKind::Config, "a cache needs at least one backend")
-                    .with("field", "backends"),
-            );
-        }
+        self.validate_with(&BackendRegistry::default())
+    }
+
+    /// As [`validate`](Self::validate), with the types of backends that `registry` knows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming the field, its value and what is allowed.
+    pub fn validate_with(&self, registry: &BackendRegistry) -> Result<()> {
         let mut names = Vec::new();
-        for (i, backend) in self.backends.iter().enumerate() {
-            backend.validate(&format!("backends[{i}]"))?;
-            if names.contains(&backend.name()) {
+        let mut default = None;
+        for (i, section) in self.backends.iter().enumerate() {
+            let path = format!("backends[{i}]");
+            section.validate(registry, &path)?;
+            if section.default
+                && let Some(earlier) = default.replace(i)
+            {
                 return Err(
-                    Error::new(ErrorKind::Config, "two backends have the same name")
-                        .with("field", format!("backends[{i}].name"))
-                        .with("value", backend.name()),
+                    Error::new(ErrorKind::Config, "two backends are the default")
+                        .with("field", format!("{path}.default"))
+                        .with("other", format!("backends[{earlier}].default")),
                 );
             }
-            names.push(backend.name());
+            let name = section.backend.name();
+            if names.contains(&name) {
+                return Err(
+                    Error::new(ErrorKind::Config, "two backends have the same name")
+                        .with("field", format!("{path}.name"))
+                        .with("value", name),
+                );
+            }
+            names.push(name);
+        }
+        if !self.backends.iter().any(|section| section.enabled) {
+            return Err(
+                Error::new(ErrorKind::Config, "a cache needs at least one backend")
+                    .with("field", "backends")
+                    .with("allowed", "one or more that are enabled"),
+            );
         }
         if self.default_ttl.is_some_and(|ttl| ttl.as_millis() == 0) {
             return Err(
@@ -78,41 +111,103 @@ impl Config {
                     .with("allowed", "at least 1ms, or null for no expiry"),
             );
         }
+        self.codec.validate("codec")?;
         self.semantic.validate("semantic")?;
         self.prices.validate("prices")
     }
 }
 
-/// One exact tier.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum BackendConfig {
-    /// In this process.
-    Memory(MemoryConfig),
-    /// In memcached. Needs the feature `memcached`.
-    Memcached(MemcachedConfig),
-    /// In a Redis or Valkey server that processes share. Needs the feature `redis`.
-    Redis(RedisConfig),
+/// One exact tier: a store, and what stands around it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BackendSection {
+    /// Whether it is used. Default: true. A section that is not is checked all the same.
+    pub enabled: bool,
+    /// Makes this the nearest tier, whatever its place in the list. Default: false, and the first of the
+    /// list is.
+    pub default: bool,
+    /// Deadline, retries and circuit breaker. Default: those of [`LayerConfig`]. Refused for the type
+    /// `memory`, which needs none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<LayerConfig>,
+    /// The store.
+    #[serde(flatten)]
+    pub backend: BackendConfig,
 }
 
-impl BackendConfig {
-    /// The name of the tier.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Memory(memory) => &memory.name,
-            Self::Memcached(memcached) => &memcached.name,
-            Self::Redis(redis) => &redis.name,
+impl From<BackendConfig> for BackendSection {
+    /// A section that is enabled, with default layers.
+    fn from(backend: BackendConfig) -> Self {
+        Self {
+            enabled: true,
+            default: false,
+            layers: None,
+            backend,
         }
     }
+}
 
-    fn validate(&self, path: &str) -> Result<()> {
-        match self {
-            Self::Memory(memory) => memory.validate(path),
-            Self::Memcached(memcached) => memcached.validate(path),
-            Self::Redis(redis) => redis.validate(path),
+impl<'de> Deserialize<'de> for BackendSection {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// The fields that every section has; which others there are depends on the type.
+        #[derive(Deserialize)]
+        struct Fields {
+            #[serde(default = "yes")]
+            enabled: bool,
+            #[serde(default)]
+            default: bool,
+            #[serde(default)]
+            layers: Option<LayerConfig>,
+            #[serde(flatten)]
+            others: serde_json::Map<String, serde_json::Value>,
         }
+        let Fields {
+            enabled,
+            default,
+            layers,
+            others,
+        } = Fields::deserialize(deserializer)?;
+        Ok(Self {
+            enabled,
+            default,
+            layers,
+            backend: BackendConfig::from_fields(others).map_err(D::Error::custom)?,
+        })
+    }
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl BackendSection {
+    fn validate(&self, registry: &BackendRegistry, path: &str) -> Result<()> {
+        registry.validate(&self.backend, path)?;
+        if self.default && !self.enabled {
+            return Err(
+                Error::new(ErrorKind::Config, "the default backend is not enabled")
+                    .with("field", format!("{path}.enabled"))
+                    .with("value", false)
+                    .with("remedy", "enable it, or make another the default"),
+            );
+        }
+        let Some(layers) = &self.layers else {
+            return Ok(());
+        };
+        if matches!(self.backend, BackendConfig::Memory(_)) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "a backend in this process has no deadline, retries or breaker",
+            )
+            .with("field", format!("{path}.layers"))
+            .with("remedy", "leave it out"));
+        }
+        layers.validate(&format!("{path}.layers"))
+    }
+
+    /// The settings of the layers, with the deadline written out.
+    pub(crate) fn layers(&self) -> LayerConfig {
+        let layers = self.layers.clone().unwrap_or_default();
+        layers.for_timeout(self.backend.timeout())
     }
 }
 
@@ -343,4 +438,130 @@ pub enum VolatileAction {
     NoStore,
     /// Treat them as any other prompt.
     Ignore,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(backends: &str) -> Config {
+        serde_json::from_str(&format!(r#"{{"backends": {backends}}}"#)).unwrap()
+    }
+
+    fn refused(backends: &str) -> String {
+        let error = config(backends).validate().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        error.to_string()
+    }
+
+    #[test]
+    fn w_66_a_disabled_default_and_a_cache_without_backends_are_refused_at_start() {
+        let error = refused(
+            r#"[{"type": "memory"}, {"type": "memory", "name": "b", "enabled": false, "default": true}]"#,
+        );
+        assert!(error.contains("field: backends[1].enabled"), "{error}");
+        let error = refused(r#"[{"type": "memory", "enabled": false}]"#);
+        assert!(error.contains("field: backends"), "{error}");
+        assert!(error.contains("enabled"), "{error}");
+        let error = refused(
+            r#"[{"type": "memory", "default": true}, {"type": "memory", "name": "b", "default": true}]"#,
+        );
+        assert!(error.contains("field: backends[1].default"), "{error}");
+        let mixed = r#"[{"type": "memory", "enabled": false}, {"type": "memory", "name": "b"}]"#;
+        config(mixed).validate().unwrap();
+    }
+
+    #[test]
+    fn layers_belong_to_backends_outside_this_process_and_are_checked_by_name() {
+        let error = refused(r#"[{"type": "memory", "layers": {}}]"#);
+        assert!(error.contains("field: backends[0].layers"), "{error}");
+        #[cfg(feature = "redis")]
+        {
+            let error = refused(r#"[{"type": "redis", "layers": {"retries": 99}}]"#);
+            assert!(
+                error.contains("backends[0].layers.retries, value: 99"),
+                "{error}"
+            );
+            let redis = config(
+                r#"[{"type": "redis", "timeout": "3s", "layers": {"breaker": {"min_calls": 3}}}]"#,
+            );
+            redis.validate().unwrap();
+            let layers = redis.backends[0].layers();
+            assert_eq!(layers.breaker.min_calls, 3);
+            assert_eq!(layers.deadline, Some(Duration::from_secs(6)));
+        }
+    }
+
+    #[test]
+    fn an_unknown_type_is_refused_with_what_is_known() {
+        let error = refused(r#"[{"type": "memory"}, {"type": "rediss"}]"#);
+        assert!(
+            error.contains("field: backends[1].type, value: rediss"),
+            "{error}"
+        );
+        assert!(
+            error.contains("allowed: memcached, memory, redis"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_section_that_is_written_out_reads_back() {
+        let config = config(
+            r#"[{"type": "memory", "default": true},
+                {"type": "memcached", "enabled": false, "layers": {"deadline": "50ms"}},
+                {"type": "disk", "path": "x"}]"#,
+        );
+        let again: Config = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+        assert_eq!(again, config);
+    }
+
+    #[cfg(feature = "config-file")]
+    #[test]
+    fn errors_in_layers_name_the_whole_path_also_when_they_come_from_a_variable() {
+        let load = |field: &str, value: &str| {
+            Sources::named("askonce")
+                .variables([
+                    ("ASKONCE__BACKENDS__0__TYPE", "redis"),
+                    ("ASKONCE__BACKENDS__0__ENABLED", "false"),
+                    (field, value),
+                ])
+                .load::<Config>()
+                .map(|loaded| loaded.settings)
+        };
+        let config = load("ASKONCE__BACKENDS__0__LAYERS__RETRIES", "3").unwrap();
+        assert!(!config.backends[0].enabled);
+        assert_eq!(config.backends[0].layers().retries, 3);
+        for (variable, value, field) in [
+            (
+                "ASKONCE__BACKENDS__0__LAYERS__RETRIES",
+                "many",
+                "backends[0].layers.retries",
+            ),
+            (
+                "ASKONCE__BACKENDS__0__LAYERS__RETRY",
+                "1",
+                "backends[0].layers.retry",
+            ),
+            (
+                "ASKONCE__BACKENDS__0__LAYERS__BREAKER__WINDOW",
+                "wide",
+                "backends[0].layers.breaker.window",
+            ),
+            (
+                "ASKONCE__BACKENDS__0__ENABLED",
+                "perhaps",
+                "backends[0].enabled",
+            ),
+            ("ASKONCE__BACKENDS__0__REDIS", "x", "backends[0].redis"),
+            (
+                "ASKONCE__BACKENDS__0__TIMEOUT",
+                "soon",
+                "backends[0].timeout",
+            ),
+        ] {
+            let error = load(variable, value).unwrap_err().to_string();
+            assert!(error.contains(&format!("field: {field}")), "{error}");
+        }
+    }
 }

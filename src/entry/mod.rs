@@ -23,7 +23,7 @@ use crate::savings::{Saved, Usage, Usd};
 pub use answer::{Answer, Media};
 pub use id::EntryId;
 pub use ttl::Ttl;
-pub(crate) use ttl::zero_life;
+pub(crate) use ttl::{jittered, zero_life};
 
 /// A stored answer, complete enough to be checked, priced, replayed and invalidated.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]

@@ -67,6 +67,12 @@ impl Ttl {
     }
 }
 
+/// `life` less a share of it: `jitter`, from 0 to 1, times `draw`, from 0 to 1 as well.
+pub(crate) fn jittered(life: Duration, jitter: f64, draw: f64) -> Duration {
+    let kept = 1.0 - jitter.clamp(0.0, 1.0) * draw.clamp(0.0, 1.0);
+    life.mul_f64(kept).min(life)
+}
+
 pub(crate) fn zero_life() -> Error {
     Error::new(
         ErrorKind::InvalidRequest,
@@ -74,4 +80,20 @@ pub(crate) fn zero_life() -> Error {
     )
     .with("field", "ttl")
     .with("allowed", "more than zero, or none for no expiry")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_only_ever_shortens_and_by_no_more_than_its_share() {
+        let life = Duration::from_secs(100);
+        assert_eq!(jittered(life, 0.0, 0.7), life);
+        assert_eq!(jittered(life, 0.2, 0.0), life);
+        assert_eq!(jittered(life, 0.2, 0.5), Duration::from_secs(90));
+        assert_eq!(jittered(life, 0.2, 1.0), Duration::from_secs(80));
+        assert!(jittered(Duration::MAX, 0.1, 0.5) < Duration::MAX);
+        assert_eq!(jittered(Duration::MAX, 0.0, 0.5), Duration::MAX);
+    }
 }

@@ -121,6 +121,12 @@ where
         self.calls.lock().len()
     }
 
+    /// Whether a call for `key` is running.
+    #[must_use]
+    pub fn is_running(&self, key: &K) -> bool {
+        self.calls.lock().contains_key(key)
+    }
+
     /// The result of the call for `key`: of the one that is running, or of `call`.
     ///
     /// `None` when this caller's own call panicked or was aborted. Must be called within a tokio

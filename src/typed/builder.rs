@@ -4,12 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::key::{KeyPart, KeyWriter};
-use super::{Cache, Inner};
+use parking_lot::Mutex;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::key::KeyPart;
+use super::{Cache, Inner, Space};
 use crate::backend::BackendHandle;
 use crate::clock::{ClockHandle, SystemClock};
+use crate::codec::Codec;
 use crate::entry::zero_life;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Builds a [`Cache`].
 ///
@@ -30,8 +35,13 @@ use crate::error::Result;
 pub struct CacheBuilder {
     backend: BackendHandle,
     clock: ClockHandle,
-    namespace: KeyWriter,
+    codec: Codec,
+    namespace: Space,
     default_ttl: Option<Duration>,
+    jitter: f64,
+    hashed_keys: bool,
+    generations: bool,
+    seed: Option<u64>,
 }
 
 impl fmt::Debug for CacheBuilder {
@@ -48,8 +58,13 @@ impl CacheBuilder {
         Self {
             backend,
             clock: Arc::new(SystemClock),
-            namespace: KeyWriter::default(),
+            codec: Codec::default(),
+            namespace: Space::default(),
             default_ttl: None,
+            jitter: 0.0,
+            hashed_keys: false,
+            generations: true,
+            seed: None,
         }
     }
 
@@ -57,7 +72,7 @@ impl CacheBuilder {
     /// again, it makes a namespace within the namespace.
     #[must_use]
     pub fn namespace(mut self, name: impl KeyPart) -> Self {
-        name.write(&mut self.namespace);
+        self.namespace = self.namespace.within(&name);
         self
     }
 
@@ -76,13 +91,66 @@ impl CacheBuilder {
         self
     }
 
+    /// How values are written. Default: MessagePack, uncompressed and unprotected. Values that other
+    /// codecs wrote are read if they can be; whether a codec that protects values takes unprotected
+    /// ones is a setting of it.
+    #[must_use]
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// The share of its life, from 0 to 1, that is taken off a value at random, so that values stored
+    /// together do not die together: a value lives for `life * (1 - share * u)`, `u` uniform from 0 to
+    /// 1. Never longer than asked, and never at all where there is no life to take from. Default: 0.
+    #[must_use]
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.jitter = share;
+        self
+    }
+
+    /// Keeps keys unreadable in the store: a value lies under its namespace and a digest. For keys made
+    /// of what must not be seen there. Patterns then match nothing but all. Caches with and without it
+    /// do not see each other's values. Default: off.
+    #[must_use]
+    pub fn hashed_keys(mut self, hashed: bool) -> Self {
+        self.hashed_keys = hashed;
+        self
+    }
+
+    /// Whether a value carries the generation of its namespace, which makes [`Cache::clear`] one write
+    /// however much there is to clear, and stops loads in other processes. It costs one small value more
+    /// per read, in the same request, and one request more per write. A cache without a namespace has no
+    /// generation. All caches in a namespace must agree. Default: on.
+    #[must_use]
+    pub fn generations(mut self, on: bool) -> Self {
+        self.generations = on;
+        self
+    }
+
+    /// Makes jitter and early refreshes the same in every run. For tests and simulations; default: not.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
     /// The cache.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) when the default life is zero.
+    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) when the default life is zero, or
+    /// jitter is not from 0 to 1.
     pub fn build(self) -> Result<Cache> {
         if self.default_ttl == Some(Duration::ZERO) {
             return Err(zero_life());
+        }
+        if !(0.0..=1.0).contains(&self.jitter) {
+            return Err(
+                Error::new(ErrorKind::InvalidRequest, "jitter is a share of a life")
+                    .with("field", "jitter")
+                    .with("value", self.jitter)
+                    .with("allowed", "0 to 1"),
+            );
         }
         Ok(self.finish())
     }
@@ -91,13 +159,22 @@ impl CacheBuilder {
         let inner = Inner {
             backend: self.backend,
             clock: self.clock,
+            codec: self.codec,
             default_ttl: self.default_ttl,
+            jitter: self.jitter,
+            hashed_keys: self.hashed_keys,
+            generations: self.generations,
+            chance: Mutex::new(match self.seed {
+                Some(seed) => StdRng::seed_from_u64(seed),
+                None => rand::make_rng(),
+            }),
             gates: Default::default(),
             loads: Default::default(),
+            refreshing: Default::default(),
         };
         Cache {
             inner: Arc::new(inner),
-            namespace: self.namespace,
+            namespace: Arc::new(self.namespace),
         }
     }
 }

@@ -3,17 +3,17 @@
 //! A [`Cache`] keeps serde values under [`Key`]s made of declared parts. A value, the knowledge that
 //! there is none, an empty place and a failure are four different answers ([`Lookup`] and an error).
 //! [`Cache::get_or_set`] and its kin run one load per key, however many callers ask at once, and never
-//! fail because the cache does. The attribute macros `cacheable`, `cache_put` and `cache_invalidate`
-//! (feature `macros`) write these calls around a function.
+//! fail because the cache does; [`Load`] adds stale values, early refreshes, time limits and leases that
+//! make it one load for many processes. The attribute macros `cacheable`, `cache_put` and
+//! `cache_invalidate` (feature `macros`) write these calls around a function.
 //!
 //! Always true: values written in one way are seen in every other, as there is one key for each; a
 //! value of another type, and bytes that are damaged or belong to another key, are never returned; a
 //! load that began before a write of its key is neither stored over it nor handed to callers who ask
-//! after it; a loader's error is never stored.
+//! after it; what was loaded before its tag was invalidated or its namespace cleared is not served
+//! after that, in any process; a loader's error is never stored.
 //!
 //! Left to others: where the bytes lie ([`crate::backend`]) and in what form ([`crate::codec`]).
-//! Coalescing across processes, tags and clearing a namespace need more than the backends promise
-//! today, so there is no method that would only pretend to do it.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -39,38 +39,56 @@
 //! ```
 
 mod builder;
+mod detached;
+mod fresh;
 mod gate;
+mod held;
 mod key;
+mod lease;
 mod load;
+mod marks;
+mod ops;
+mod options;
 mod value;
 
 #[doc(hidden)]
 pub mod expansion;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::RngExt;
+use rand::rngs::StdRng;
 
 use crate::backend::BackendHandle;
 use crate::clock::{ClockHandle, Timestamp};
-use crate::codec::{Envelope, EnvelopeError};
+use crate::codec::{Codec, EnvelopeError, Header, Mark};
+use crate::entry::{jittered, zero_life};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
 use crate::stampede::SingleFlight;
 
 use gate::Gates;
-use key::Digest;
+use key::{Digest, Namespace, Place};
 use load::{Landed, LoadId};
+use marks::MarkName;
 use value::{Found, Payload};
 
 pub use crate::entry::Ttl;
 #[cfg(feature = "macros")]
 pub use askonce_macros::CacheValue;
 pub use builder::CacheBuilder;
+pub use detached::Detached;
+pub use fresh::Fresh;
 pub use key::{Key, KeyPart, KeyWriter, Text};
+pub use lease::LeaseOptions;
 pub use load::{Load, Loaded};
+pub use ops::{Keys, Remaining, Version};
+pub use options::SetOptions;
 pub use value::{CacheValue, Lookup};
 
 /// A typed cache in one namespace of a backend; see the [module](self).
@@ -80,7 +98,23 @@ pub use value::{CacheValue, Lookup};
 #[derive(Clone)]
 pub struct Cache {
     inner: Arc<Inner>,
-    namespace: KeyWriter,
+    namespace: Arc<Space>,
+}
+
+/// A namespace, and the marks of what lies in it: its own, and those of the namespaces around it.
+#[derive(Clone, Debug, Default)]
+struct Space {
+    name: Namespace,
+    marks: Vec<MarkName>,
+}
+
+impl Space {
+    fn within(&self, name: &impl KeyPart) -> Self {
+        let name = self.name.within(name);
+        let mut marks = self.marks.clone();
+        marks.push(MarkName::namespace(&name));
+        Self { name, marks }
+    }
 }
 
 /// What a cache and its namespaces share.
@@ -88,8 +122,15 @@ struct Inner {
     backend: BackendHandle,
     clock: ClockHandle,
     default_ttl: Option<Duration>,
+    jitter: f64,
+    hashed_keys: bool,
+    generations: bool,
+    codec: Codec,
+    chance: Mutex<StdRng>,
     gates: Gates,
     loads: SingleFlight<LoadId, Landed>,
+    /// Keys whose old values are being replaced in the background.
+    refreshing: Mutex<HashSet<Digest>>,
 }
 
 impl fmt::Debug for Cache {
@@ -102,10 +143,11 @@ impl fmt::Debug for Cache {
     }
 }
 
-/// A live value as a backend gave it.
-struct Sealed {
-    envelope: Envelope,
-    bytes: Bytes,
+impl Inner {
+    /// A number from 0 to 1, the latter not included.
+    fn draw(&self) -> f64 {
+        self.chance.lock().random()
+    }
 }
 
 impl Cache {
@@ -140,101 +182,10 @@ impl Cache {
     /// ```
     #[must_use]
     pub fn namespace(&self, name: impl KeyPart) -> Self {
-        let mut namespace = self.namespace.clone();
-        name.write(&mut namespace);
         Self {
             inner: Arc::clone(&self.inner),
-            namespace,
+            namespace: Arc::new(self.namespace.within(&name)),
         }
-    }
-
-    /// What is stored under `key`.
-    ///
-    /// # Errors
-    /// - [`ErrorKind::Corrupt`] when what is stored is no `T`, is damaged, or belongs to another key.
-    /// - Whatever the backend reports.
-    pub async fn get<T: CacheValue>(&self, key: &Key) -> Result<Lookup<T>> {
-        self.read(self.digest(key)).await.map(|(lookup, _)| lookup)
-    }
-
-    /// What is stored under each key, in order. That one of them cannot be read says nothing of the
-    /// others.
-    pub async fn get_many<T: CacheValue>(&self, keys: &[Key]) -> Vec<Result<Lookup<T>>> {
-        let mut found = Vec::with_capacity(keys.len());
-        for key in keys {
-            found.push(self.get(key).await);
-        }
-        found
-    }
-
-    /// Stores `value` under `key`, in place of what is there, for `ttl`.
-    ///
-    /// # Errors
-    /// - [`ErrorKind::InvalidRequest`] when `ttl` is zero, or `value` has no MessagePack form.
-    /// - Whatever the backend reports. What was stored before may then still be.
-    pub async fn set<T: CacheValue>(
-        &self,
-        key: &Key,
-        value: &T,
-        ttl: impl Into<Ttl>,
-    ) -> Result<()> {
-        self.put(self.digest(key), Some(value), ttl.into()).await
-    }
-
-    /// Stores each value under its key for `ttl`; one result for each, in order.
-    pub async fn set_many<T: CacheValue>(
-        &self,
-        values: &[(Key, T)],
-        ttl: impl Into<Ttl>,
-    ) -> Vec<Result<()>> {
-        let ttl = ttl.into();
-        let mut stored = Vec::with_capacity(values.len());
-        for (key, value) in values {
-            stored.push(self.set(key, value, ttl).await);
-        }
-        stored
-    }
-
-    /// Stores that there is no value under `key`, in place of what is there, for `ttl`.
-    ///
-    /// # Errors
-    /// As [`set`](Self::set).
-    pub async fn set_null(&self, key: &Key, ttl: impl Into<Ttl>) -> Result<()> {
-        self.put(self.digest(key), None::<&String>, ttl.into())
-            .await
-    }
-
-    /// Removes what is stored under `key`; `true` when it was a value or a null that was alive.
-    ///
-    /// # Errors
-    /// Whatever the backend reports. The value may then still be stored.
-    pub async fn delete(&self, key: &Key) -> Result<bool> {
-        let digest = self.digest(key);
-        let backend = &self.inner.backend;
-        self.inner
-            .gates
-            .of(digest)
-            .write(backend.delete(digest.as_bytes()))
-            .await
-    }
-
-    /// Removes what is stored under each key; one result for each, in order.
-    pub async fn delete_many(&self, keys: &[Key]) -> Vec<Result<bool>> {
-        let mut deleted = Vec::with_capacity(keys.len());
-        for key in keys {
-            deleted.push(self.delete(key).await);
-        }
-        deleted
-    }
-
-    /// Whether a value or a null, of whatever type, is stored under `key`.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get), except that every type will do.
-    pub async fn exists(&self, key: &Key) -> Result<bool> {
-        self.sealed(self.digest(key))
-            .await
-            .map(|sealed| sealed.is_some())
     }
 
     /// The value under `key`, or else the one that `loader` gives, which is then stored for `ttl`.
@@ -271,63 +222,101 @@ impl Cache {
         self.load(key).ttl(ttl).run(loader).await
     }
 
-    fn digest(&self, key: &Key) -> Digest {
-        key.digest(&self.namespace)
+    fn place(&self, key: &Key) -> Place {
+        self.namespace.name.place(key, self.inner.hashed_keys)
     }
 
-    /// What is stored, and in what form.
-    async fn read<T: CacheValue>(&self, key: Digest) -> Result<(Lookup<T>, Bytes)> {
-        match self.sealed(key).await? {
-            Some(Sealed { envelope, bytes }) => Ok((self.open(&envelope)?, bytes)),
-            None => Ok((Lookup::Miss, Bytes::new())),
+    /// The header of a value that is stored now for `ttl`, less a share that `jitter` allows, and may
+    /// be served for `stale` after that.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`] when it would live for no time.
+    fn header(
+        &self,
+        ttl: Ttl,
+        jitter: Option<f64>,
+        stale: Duration,
+        marks: Vec<Mark>,
+    ) -> Result<Header> {
+        let inner = &self.inner;
+        let life = ttl.life(inner.default_ttl);
+        if life == Some(Duration::ZERO) {
+            return Err(zero_life());
         }
-    }
-
-    /// The live envelope under `key`. A backend that returns the dead is not believed.
-    async fn sealed(&self, key: Digest) -> Result<Option<Sealed>> {
-        let Some(held) = self.inner.backend.get(key.as_bytes()).await? else {
-            return Ok(None);
+        let jitter = jitter.unwrap_or(inner.jitter);
+        let life = match life {
+            Some(life) if jitter > 0.0 => Some(jittered(life, jitter, inner.draw())),
+            life => life,
         };
-        let bytes = held.bytes;
-        let envelope = Envelope::decode(key.as_bytes(), &bytes).map_err(|error| {
-            self.unusable("the stored bytes cannot be read")
-                .caused_by(error)
-        })?;
-        let now = self.inner.clock.now();
-        let live = envelope.expires.is_none_or(|expires| now < expires);
-        Ok(live.then_some(Sealed { envelope, bytes }))
+        let created = inner.clock.now();
+        let expires = life.map(|life| created.after(life.max(Duration::from_millis(1))));
+        Ok(Header {
+            created,
+            expires,
+            stale_until: expires
+                .filter(|_| !stale.is_zero())
+                .map(|expires| expires.after(stale)),
+            marks,
+            ..Header::default()
+        })
     }
 
-    fn open<T: CacheValue>(&self, envelope: &Envelope) -> Result<Lookup<T>> {
-        match envelope.read::<Found<T>>() {
-            Ok(Found::Value(value)) => Ok(Lookup::Hit(value)),
-            Ok(Found::Null) => Ok(Lookup::Null),
-            Ok(Found::Other(stored)) => Err(self
-                .unusable("the stored value is of another type")
-                .with("stored", stored)
-                .with("asked", T::schema())),
-            Err(error) => Err(self
-                .unusable("the stored value does not fit its type")
-                .with("asked", T::schema())
-                .caused_by(error)),
-        }
+    /// The stored form of a value, or of a null.
+    fn seal<T: CacheValue>(
+        &self,
+        place: &Place,
+        header: &Header,
+        value: Option<&T>,
+    ) -> Result<Bytes> {
+        let key = place.digest.as_bytes();
+        let sealed = self.inner.codec.seal(key, header, &Payload(value));
+        let readable = sealed.and_then(|bytes| self.readable::<T>(key, bytes));
+        readable.map_err(|error| {
+            let kind = match error {
+                EnvelopeError::TooLarge { .. } => ErrorKind::TooLarge,
+                _ => ErrorKind::InvalidRequest,
+            };
+            Error::new(kind, "the value has no stored form")
+                .with("type", T::schema())
+                .caused_by(error)
+        })
     }
 
     fn unusable(&self, message: &'static str) -> Error {
         Error::new(ErrorKind::Corrupt, message).with("tier", self.inner.backend.name())
     }
 
-    /// Stores a value, or a null, whatever else is going on under `key`.
-    async fn put<T: CacheValue>(&self, key: Digest, value: Option<&T>, ttl: Ttl) -> Result<()> {
-        let now = self.inner.clock.now();
-        let expires = ttl.expires(now, self.inner.default_ttl)?;
-        let bytes = seal(key, now, expires, value)?;
-        let backend = &self.inner.backend;
-        self.inner
-            .gates
-            .of(key)
-            .write(backend.set(key.as_bytes(), bytes, expires))
-            .await
+    /// The error of an operation that others have kept from finishing.
+    fn contended(&self, operation: &'static str) -> Error {
+        Error::new(ErrorKind::BackendUnavailable, "too many writers of one key")
+            .with("tier", self.inner.backend.name())
+            .with("operation", operation)
+            .retryable()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// `bytes`, if what is sealed in them can be read. Where the format does not describe itself, that
+    /// a value can be written does not mean that.
+    fn readable<T: CacheValue>(
+        &self,
+        key: &[u8; 32],
+        bytes: Bytes,
+    ) -> Result<Bytes, EnvelopeError> {
+        let codec = &self.inner.codec;
+        let serializer = codec.serializer();
+        if serializer.is_self_describing() {
+            return Ok(bytes);
+        }
+        let envelope = codec.open(key, &bytes)?;
+        match envelope.read_front::<Found<T>>() {
+            Ok((Found::Value(_) | Found::Null, true)) => Ok(bytes),
+            _ => Err(EnvelopeError::Unfaithful {
+                serializer: serializer.as_str(),
+            }),
+        }
     }
 
     /// Notes a failure that must not reach the caller.
@@ -336,22 +325,6 @@ impl Cache {
         observe::backend_error(tier, operation);
         tracing::warn!(tier, operation, kind = %error.kind(), %error, "the cache was passed over");
     }
-}
-
-/// The stored form of a value, or of a null.
-fn seal<T: CacheValue>(
-    key: Digest,
-    now: Timestamp,
-    expires: Option<Timestamp>,
-    value: Option<&T>,
-) -> Result<Bytes> {
-    Envelope::encode(key.as_bytes(), now, expires, 0, &Payload(value)).map_err(
-        |error: EnvelopeError| {
-            Error::new(ErrorKind::InvalidRequest, "the value has no stored form")
-                .with("type", T::schema())
-                .caused_by(error)
-        },
-    )
 }
 
 #[cfg(test)]

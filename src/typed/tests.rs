@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use proptest::prelude::*;
 use tokio::sync::Notify;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::backend::{
-    BackendUsage, CacheBackend, Capability, MemoryBackend, MemoryConfig, StoredValue,
+    BackendUsage, CacheBackend, Capability, Condition, Cursor, Glob, KeyPage, MemoryBackend,
+    MemoryConfig, StoredValue, Write,
 };
 use crate::clock::{Clock, ManualClock};
 
@@ -18,6 +21,7 @@ struct Store {
     memory: MemoryBackend,
     failing: AtomicBool,
     writes: AtomicUsize,
+    batches: AtomicUsize,
 }
 
 impl Store {
@@ -62,6 +66,47 @@ impl CacheBackend for Store {
     async fn usage(&self) -> Result<BackendUsage> {
         CacheBackend::usage(&self.memory).await
     }
+
+    async fn get_many(&self, keys: &[Bytes]) -> Vec<Result<Option<StoredValue>>> {
+        self.batches.fetch_add(1, Ordering::SeqCst);
+        let mut found = Vec::new();
+        for key in keys {
+            found.push(CacheBackend::get(self, key).await);
+        }
+        found
+    }
+
+    async fn set_many(&self, writes: &[Write]) -> Vec<Result<()>> {
+        self.batches.fetch_add(1, Ordering::SeqCst);
+        let mut stored = Vec::new();
+        for write in writes {
+            stored.push(
+                CacheBackend::set(self, &write.key, write.value.clone(), write.expires).await,
+            );
+        }
+        stored
+    }
+
+    async fn set_if(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        expires: Option<Timestamp>,
+        condition: Condition<'_>,
+    ) -> Result<bool> {
+        self.check()?;
+        CacheBackend::set_if(&self.memory, key, value, expires, condition).await
+    }
+
+    async fn delete_if(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
+        self.check()?;
+        CacheBackend::delete_if(&self.memory, key, expected).await
+    }
+
+    async fn scan(&self, pattern: &Glob, cursor: Cursor, limit: usize) -> Result<KeyPage> {
+        self.check()?;
+        CacheBackend::scan(&self.memory, pattern, cursor, limit).await
+    }
 }
 
 struct Fixture {
@@ -77,6 +122,7 @@ fn fixture() -> Fixture {
         memory: memory.build().unwrap(),
         failing: AtomicBool::new(false),
         writes: AtomicUsize::new(0),
+        batches: AtomicUsize::new(0),
     });
     let cache = Cache::builder(Arc::clone(&store) as _).clock(Arc::clone(&clock) as _);
     Fixture {
@@ -515,15 +561,10 @@ async fn what_cannot_be_used_is_loaded_anew_and_replaced() {
         Lookup::Hit(Pixel { x: 2 })
     );
 
-    let digest = cache.digest(&key());
-    CacheBackend::set(
-        &*store,
-        digest.as_bytes(),
-        Bytes::from_static(b"rubbish"),
-        None,
-    )
-    .await
-    .unwrap();
+    let rubbish = Bytes::from_static(b"rubbish");
+    CacheBackend::set(&*store, &cache.place(&key()).name, rubbish, None)
+        .await
+        .unwrap();
     assert_eq!(
         cache.get::<u8>(&key()).await.unwrap_err().kind(),
         ErrorKind::Corrupt

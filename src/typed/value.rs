@@ -1,9 +1,10 @@
 //! What is stored under a key: a value with the name of its type, or the knowledge that there is none.
 //!
-//! The payload of the envelope is a MessagePack array: `[1, schema, value]`, or `[0]` for a null. The
-//! schema is a name that the type gives itself, not what the compiler calls it, so it survives renames
-//! and rebuilds. A reader that asks for another type is told so; nothing is ever guessed from the
-//! shape of a value, and no map of the caller's can be mistaken for bookkeeping of the cache.
+//! The payload of the envelope is a tuple in whatever format the codec writes: `[1, schema, value]`, or
+//! `[0]` for a null. The schema is a name that the type gives itself, not what the compiler calls it,
+//! so it survives renames and rebuilds. A reader that asks for another type is told so; nothing is ever
+//! guessed from the shape of a value, and no map of the caller's can be mistaken for bookkeeping of the
+//! cache.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -92,12 +93,15 @@ composed! {
     [A: CacheValue, B: CacheValue, C: CacheValue, D: CacheValue] (A, B, C, D): "({},{},{},{})", A B C D;
 }
 
-/// What a cache knows about a key. That it could not find out is an error, a fourth thing.
+/// What a cache knows about a key. That it could not find out is an error, a thing of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Lookup<T> {
     /// This value is stored.
     Hit(T),
+    /// This value is stored, but its life is over: it is kept for those who would rather have an old
+    /// value than none.
+    Stale(T),
     /// It is stored that there is no value: asking the source again would be in vain.
     Null,
     /// Nothing is stored.
@@ -105,22 +109,32 @@ pub enum Lookup<T> {
 }
 
 impl<T> Lookup<T> {
-    /// The value, if one is stored.
+    /// The value, if a fresh one is stored.
     #[must_use]
     pub fn hit(self) -> Option<T> {
         match self {
             Self::Hit(value) => Some(value),
+            Self::Stale(_) | Self::Null | Self::Miss => None,
+        }
+    }
+
+    /// The value, if one is stored, fresh or not.
+    #[must_use]
+    pub fn hit_or_stale(self) -> Option<T> {
+        match self {
+            Self::Hit(value) | Self::Stale(value) => Some(value),
             Self::Null | Self::Miss => None,
         }
     }
 
-    /// What is stored, `Some(None)` being a null; `None` when nothing is.
+    /// What is known for certain, `Some(None)` being a null; `None` when nothing is, or what is stored
+    /// is stale.
     #[must_use]
     pub fn known(self) -> Option<Option<T>> {
         match self {
             Self::Hit(value) => Some(Some(value)),
             Self::Null => Some(None),
-            Self::Miss => None,
+            Self::Stale(_) | Self::Miss => None,
         }
     }
 }
@@ -146,7 +160,8 @@ impl<T: CacheValue> Serialize for Payload<'_, T> {
     }
 }
 
-/// A payload as it was found.
+/// A payload as it was found. Of another type's value nothing is read where the format does not say
+/// how long it is.
 pub(super) enum Found<T> {
     Value(T),
     Null,
@@ -174,7 +189,9 @@ impl<'de, T: CacheValue> Deserialize<'de> for Found<T> {
                         if schema == T::schema() {
                             parts.next_element()?.ok_or_else(short).map(Found::Value)
                         } else {
-                            parts.next_element::<IgnoredAny>()?.ok_or_else(short)?;
+                            // Formats that describe themselves want their lists read to the end; the
+                            // others cannot skip a value. Neither matters: the value is not used.
+                            let _ = parts.next_element::<IgnoredAny>();
                             Ok(Found::Other(schema))
                         }
                     }
@@ -183,6 +200,6 @@ impl<'de, T: CacheValue> Deserialize<'de> for Found<T> {
             }
         }
 
-        deserializer.deserialize_seq(Parts(PhantomData))
+        deserializer.deserialize_tuple(3, Parts(PhantomData))
     }
 }

@@ -9,13 +9,15 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     // Leaves.
     ("error", &[]),
     ("clock", &[]),
+    ("event", &[]),
     ("observe", &[]),
     // From a prompt to a stored answer.
     ("request", &[]),
     ("savings", &["clock", "request"]),
     ("entry", &["clock", "request", "savings"]),
     ("codec", &["clock", "entry", "request"]),
-    ("backend", &["clock", "codec"]),
+    ("backend", &["clock", "codec", "event"]),
+    ("layer", &["backend", "clock", "event", "observe"]),
     // The stages of a lookup.
     (
         "tier",
@@ -25,17 +27,26 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ("search", &["clock", "entry", "index", "observe", "request"]),
     ("policy", &["entry", "request", "savings"]),
     ("stampede", &["backend", "clock", "observe"]),
+    // One holder at a time, among processes.
+    ("lock", &["backend", "clock", "observe"]),
     // The same tools for the results of any function.
     (
         "typed",
         &["backend", "clock", "codec", "entry", "observe", "stampede"],
     ),
+    // A backend for tests.
+    ("fault", &["backend", "clock"]),
+    // Patterns over the typed cache.
+    ("secret", &[]),
+    ("scoped", &["stampede", "typed"]),
+    ("strategy", &["entry", "observe", "typed"]),
+    ("repository", &["entry", "strategy", "typed"]),
     // The settings of all stages, and what callers hold.
     (
         "config",
         &[
-            "backend", "embed", "index", "models", "policy", "request", "savings", "search",
-            "stampede", "tier",
+            "backend", "codec", "embed", "index", "layer", "models", "policy", "request",
+            "savings", "search", "stampede", "tier",
         ],
     ),
     ("cache", &[EVERYTHING]),

@@ -10,9 +10,12 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use askonce::backend::{ByteSize, CacheBackend, MemcachedBackend, MemcachedConfig};
+use askonce::backend::{
+    ByteSize, CacheBackend, Condition, MemcachedBackend, MemcachedConfig, Write,
+};
 use askonce::clock::{Clock, ManualClock};
 use askonce::config::BackendConfig;
+use askonce::typed::{Cache, Key, Lookup, Ttl};
 use askonce::{
     Answer, Config, Error, ErrorKind, Fill, Outcome, SemanticCache, Source, StoreOptions,
 };
@@ -48,6 +51,28 @@ fn assert_outage(error: &Error) {
     );
     assert!(error.is_retryable(), "{error:?}");
     assert!(error.to_string().contains("server: 127.0.0.1:"), "{error}");
+}
+
+#[tokio::test]
+async fn w_06_values_of_every_type_come_back_as_what_they_were() {
+    use std::collections::BTreeMap;
+    let Some(config) = shared() else { return };
+    let cache = Cache::new(Arc::new(backend(&config, &support::clock())));
+    let (map, number, text) = (Key::new("map"), Key::new("number"), Key::new("text"));
+    let value = BTreeMap::from([("a".to_owned(), 1.5), ("b".to_owned(), -2.0)]);
+    cache.set(&map, &value, Ttl::Forever).await.unwrap();
+    cache.set(&number, &42_i64, Ttl::Forever).await.unwrap();
+    cache
+        .set(&text, &"42".to_owned(), Ttl::Forever)
+        .await
+        .unwrap();
+    let found = cache.get::<BTreeMap<String, f64>>(&map).await.unwrap();
+    assert_eq!(found, Lookup::Hit(value));
+    // One by one and in a batch alike, and a number is no text.
+    assert_eq!(cache.get::<i64>(&number).await.unwrap(), Lookup::Hit(42));
+    let both = cache.get_many::<String>(&[text, number]).await;
+    assert_eq!(*both[0].as_ref().unwrap(), Lookup::Hit("42".to_owned()));
+    assert_eq!(both[1].as_ref().unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[tokio::test]
@@ -331,7 +356,7 @@ async fn through_the_cache_a_killed_server_is_a_named_miss_and_never_an_error() 
         return;
     };
     let config = Config {
-        backends: vec![BackendConfig::Memcached(settings(&[&server]))],
+        backends: vec![BackendConfig::Memcached(settings(&[&server])).into()],
         ..Config::default()
     };
     let cache = SemanticCache::builder()
@@ -369,6 +394,10 @@ async fn through_the_cache_a_killed_server_is_a_named_miss_and_never_an_error() 
     assert!(!cache.health().await.healthy);
 
     server.resume();
+    assert!(
+        cache.health().await.healthy,
+        "asking ends the wait of the breakers"
+    );
     assert!(store().await.entry().is_some());
     assert_eq!(
         support::answer_to(&cache, &request).await,
@@ -395,7 +424,7 @@ fn settings_are_read_as_documented() {
         key_prefix: "p".to_owned(),
         ..MemcachedConfig::default()
     };
-    assert_eq!(config.backends, [BackendConfig::Memcached(expected)]);
+    assert_eq!(config.backends, [BackendConfig::Memcached(expected).into()]);
 
     let error = read(r#"{"type": "memcached", "server": "a:1"}"#).unwrap_err();
     assert!(
@@ -411,10 +440,13 @@ fn settings_are_read_as_documented() {
 async fn a_cache_starts_while_its_server_is_down() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let config = Config {
-        backends: vec![BackendConfig::Memcached(MemcachedConfig {
-            servers: vec![nobody],
-            ..MemcachedConfig::default()
-        })],
+        backends: vec![
+            BackendConfig::Memcached(MemcachedConfig {
+                servers: vec![nobody],
+                ..MemcachedConfig::default()
+            })
+            .into(),
+        ],
         ..Config::default()
     };
     let cache = SemanticCache::builder()
@@ -429,4 +461,268 @@ async fn a_cache_starts_while_its_server_is_down() {
             .any(|reason| reason.as_str() == "tier_unavailable"),
         "{miss:?}"
     );
+}
+
+#[tokio::test]
+async fn what_another_process_cleared_is_absent_to_every_condition() {
+    let Some(config) = shared() else { return };
+    let clock = support::clock();
+    let (ours, theirs) = (backend(&config, &clock), backend(&config, &clock));
+    let set_if = async |condition| {
+        let value = Bytes::from_static(b"new");
+        let written = CacheBackend::set_if(&ours, b"k", value, None, condition);
+        written.await.unwrap()
+    };
+    set(&ours, b"k", b"old").await.unwrap();
+    CacheBackend::clear(&theirs).await.unwrap();
+    assert!(!set_if(Condition::Present).await);
+    assert!(!set_if(Condition::Equals(b"old")).await);
+    assert!(!CacheBackend::delete_if(&ours, b"k", b"old").await.unwrap());
+    assert_eq!(CacheBackend::take(&ours, b"k").await.unwrap(), None);
+    // The dead value is still on the server: it is replaced, not added to.
+    assert!(set_if(Condition::Absent).await);
+    assert_eq!(get(&theirs, b"k").await.as_deref(), Some(&b"new"[..]));
+}
+
+/// An address that leads to `server`, and runs `before` once, when the first command that stores under a
+/// key with `mark` in it arrives and has not yet been passed on.
+async fn detour<F>(server: String, mark: &'static str, before: F) -> String
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut before = Some(before);
+        // One connection is enough: the tests use it for one operation after another.
+        let (client, _) = listener.accept().await.unwrap();
+        let server = tokio::net::TcpStream::connect(server).await.unwrap();
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        tokio::spawn(async move {
+            let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+        });
+        let mut sent = Vec::new();
+        while from_client.read_buf(&mut sent).await.is_ok_and(|n| n > 0) {
+            let text = String::from_utf8_lossy(&sent).into_owned();
+            let stores = text.starts_with("ms ") && text.contains(mark);
+            if stores && let Some(before) = before.take() {
+                before.await;
+            }
+            to_server.write_all(&sent).await.unwrap();
+            sent.clear();
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_a_clear_came_into_covers_no_newer_value_with_a_dead_one() {
+    let Some(config) = shared() else { return };
+    let clock = support::clock();
+    let theirs = Arc::new(backend(&config, &clock));
+    set(&theirs, b"mark", b"old").await.unwrap();
+    let clear_and_write = {
+        let theirs = Arc::clone(&theirs);
+        async move {
+            CacheBackend::clear(&*theirs).await.unwrap();
+            set(&theirs, b"mark", b"newer").await.unwrap();
+        }
+    };
+    let server = config.servers[0].clone();
+    let ours = MemcachedConfig {
+        servers: vec![detour(server, "mark", clear_and_write).await],
+        ..config
+    };
+    let ours = backend(&ours, &clock);
+    set(&ours, b"mark", b"ours").await.unwrap();
+    // Read by either: it was written in the generation that is in force now.
+    assert_eq!(get(&theirs, b"mark").await.as_deref(), Some(&b"ours"[..]));
+    assert_eq!(get(&ours, b"mark").await.as_deref(), Some(&b"ours"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conditional_write_that_another_came_into_decides_anew() {
+    let Some(config) = shared() else { return };
+    let clock = support::clock();
+    let theirs = Arc::new(backend(&config, &clock));
+    set(&theirs, b"mark", b"1").await.unwrap();
+    let count = {
+        let theirs = Arc::clone(&theirs);
+        async move {
+            let counted = CacheBackend::increment(&*theirs, b"mark", 10, None);
+            assert_eq!(counted.await.unwrap(), 11);
+        }
+    };
+    let server = config.servers[0].clone();
+    let ours = MemcachedConfig {
+        servers: vec![detour(server, "mark", count).await],
+        ..config
+    };
+    let ours = backend(&ours, &clock);
+    let counted = CacheBackend::increment(&ours, b"mark", 1, None);
+    assert_eq!(counted.await.unwrap(), 12, "neither count is lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_of_several_processes_are_never_lost() {
+    let Some(config) = shared() else { return };
+    let clock = support::clock();
+    let counting = (0..8).map(|_| {
+        let backend = backend(&config, &clock);
+        tokio::spawn(async move {
+            for _ in 0..25 {
+                CacheBackend::increment(&backend, b"count", 2, None)
+                    .await
+                    .unwrap();
+            }
+        })
+    });
+    for task in counting.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    let held = get(&backend(&config, &clock), b"count").await;
+    assert_eq!(held.as_deref(), Some(&b"400"[..]));
+}
+
+#[tokio::test]
+async fn a_cancelled_count_is_made_once_or_not_at_all() {
+    let Some(config) = shared() else { return };
+    let backend = backend(&config, &support::clock());
+    let mut finished = 0;
+    for micros in (0..4_000).step_by(50) {
+        let count = CacheBackend::increment(&backend, b"count", 1, None);
+        let counted = tokio::time::timeout(Duration::from_micros(micros), count).await;
+        finished += i64::from(matches!(counted, Ok(Ok(_))));
+        // The reply that nobody waited for is not taken for this one's.
+        assert_eq!(get(&backend, b"other").await, None);
+    }
+    let count = CacheBackend::increment(&backend, b"count", 0, None);
+    let count = count.await.unwrap();
+    assert!((finished..=80).contains(&count), "{finished} of {count}");
+}
+
+#[tokio::test]
+async fn a_server_without_versions_refuses_conditional_writes_and_says_what_to_do() {
+    let Some(server) = Server::start_with("-C") else {
+        return;
+    };
+    let backend = backend(&settings(&[&server]), &support::clock());
+    set(&backend, b"k", b"1").await.unwrap();
+    let error = CacheBackend::increment(&backend, b"k", 1, None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("without -C"), "{error}");
+    assert_eq!(get(&backend, b"k").await.as_deref(), Some(&b"1"[..]));
+}
+
+fn many_keys(range: std::ops::Range<u32>) -> Vec<Bytes> {
+    range.map(|i| Bytes::from(format!("key:{i}"))).collect()
+}
+
+fn writes(keys: &[Bytes], value: &Bytes) -> Vec<Write> {
+    let write = |key: &Bytes| Write {
+        key: key.clone(),
+        value: value.clone(),
+        expires: None,
+    };
+    keys.iter().map(write).collect()
+}
+
+#[tokio::test]
+async fn a_batch_over_two_servers_fails_only_where_one_is_dead() {
+    let (Some(first), Some(mut second)) = (Server::start(), Server::start()) else {
+        return;
+    };
+    let backend = backend(&settings(&[&first, &second]), &support::clock());
+    let keys = many_keys(0..500);
+    let value = Bytes::from_static(b"v");
+    let stored = CacheBackend::set_many(&backend, &writes(&keys, &value)).await;
+    assert!(stored.iter().all(Result::is_ok));
+    second.kill();
+    let found = CacheBackend::get_many(&backend, &keys).await;
+    let stored = CacheBackend::set_many(&backend, &writes(&keys, &value)).await;
+    let deleted = CacheBackend::delete_many(&backend, &keys).await;
+    let mut dead = 0;
+    for (i, key) in keys.iter().enumerate() {
+        if backend.server_of(key) == first.address() {
+            assert!(found[i].as_ref().unwrap().is_some());
+            assert!(stored[i].is_ok());
+            assert!(*deleted[i].as_ref().unwrap());
+        } else {
+            dead += 1;
+            assert_outage(found[i].as_ref().unwrap_err());
+            assert_outage(stored[i].as_ref().unwrap_err());
+            assert_outage(deleted[i].as_ref().unwrap_err());
+        }
+    }
+    assert!((100..400).contains(&dead), "{dead}");
+    assert_outage(&CacheBackend::ping(&backend).await.unwrap_err());
+    second.resume();
+    CacheBackend::ping(&backend).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_value_above_the_servers_own_limit_leaves_the_rest_of_its_batch() {
+    let Some(config) = shared() else { return };
+    let config = MemcachedConfig {
+        max_value_bytes: ByteSize::mib(4),
+        ..config
+    };
+    let backend = backend(&config, &support::clock());
+    let keys = many_keys(0..20);
+    let mut writes = writes(&keys, &Bytes::from_static(b"v"));
+    // Each alone in its batch, and the small ones behind it in the next.
+    for large in [5, 11] {
+        writes[large].value = Bytes::from(vec![0; 2 << 20]);
+    }
+    let stored = CacheBackend::set_many(&backend, &writes).await;
+    for (i, stored) in stored.iter().enumerate() {
+        if [5, 11].contains(&i) {
+            let error = stored.as_ref().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TooLarge);
+        } else {
+            assert!(stored.is_ok(), "{i}: {stored:?}");
+            assert!(get(&backend, &keys[i]).await.is_some(), "{i}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_large_values_asked_for_at_once_do_not_block_the_connection() {
+    let Some(config) = shared() else { return };
+    let backend = backend(&config, &support::clock());
+    // Keys as long as they can be and answers of several megabytes: more than any buffer holds.
+    let keys: Vec<Bytes> = (0..600)
+        .map(|i| Bytes::from(format!("{i:0>200}")))
+        .collect();
+    let value = Bytes::from(vec![7; 20_000]);
+    let stored = CacheBackend::set_many(&backend, &writes(&keys, &value)).await;
+    assert!(stored.iter().all(Result::is_ok));
+    for found in CacheBackend::get_many(&backend, &keys).await {
+        assert_eq!(found.unwrap().unwrap().bytes, value);
+    }
+}
+
+#[tokio::test]
+async fn a_readable_key_can_be_read_by_any_tool() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let Some(config) = shared() else { return };
+    let backend = backend(&config, &support::clock());
+    set(&backend, b"users:7", b"value").await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(&config.servers[0])
+        .await
+        .unwrap();
+    let ask = format!("get {}::users:7\r\n", config.key_prefix);
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"END\r\n") {
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("value\r\n"), "{answer}");
 }

@@ -428,7 +428,7 @@ async fn an_answer_larger_than_the_tier_is_not_stored_and_nothing_is_left_behind
         ..MemoryConfig::default()
     };
     let config = Config {
-        backends: vec![BackendConfig::Memory(memory)],
+        backends: vec![BackendConfig::Memory(memory).into()],
         ..Config::default()
     };
     let cache = SemanticCache::builder()
@@ -459,7 +459,7 @@ async fn w_36_memory_is_bounded_and_the_index_follows_evictions() {
         ..MemoryConfig::default()
     };
     let config = Config {
-        backends: vec![BackendConfig::Memory(memory)],
+        backends: vec![BackendConfig::Memory(memory).into()],
         ..Config::default()
     };
     let cache = SemanticCache::builder()

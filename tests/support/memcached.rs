@@ -15,15 +15,21 @@ use askonce::backend::MemcachedConfig;
 #[derive(Debug)]
 pub(crate) struct Server {
     port: u16,
+    option: &'static str,
     shell: Option<Child>,
 }
 
-const WATCH: &str = r#"memcached -l 127.0.0.1 -p "$0" -U 0 -u root -m 64 -t 2 &
+const WATCH: &str = r#"memcached -l 127.0.0.1 -p "$0" -U 0 -u root -m 64 -t 2 $1 &
 read -r _; kill -9 $!; wait"#;
 
 impl Server {
     /// A new server, or `None`, said aloud, where memcached is not installed.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// As [`start`](Self::start), with one more option of memcached's.
+    pub(crate) fn start_with(option: &'static str) -> Option<Self> {
         if Command::new("memcached").arg("-V").output().is_err() {
             println!("SKIPPED: memcached is not installed");
             return None;
@@ -31,6 +37,7 @@ impl Server {
         for _ in 0..20 {
             let mut server = Self {
                 port: free_port(),
+                option,
                 shell: None,
             };
             if server.try_resume() {
@@ -60,7 +67,7 @@ impl Server {
 
     fn try_resume(&mut self) -> bool {
         let shell = Command::new("sh")
-            .args(["-c", WATCH, &self.port.to_string()])
+            .args(["-c", WATCH, &self.port.to_string(), self.option])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -209,7 +209,7 @@ impl CacheBackend for FaultyBackend {
     async fn get(&self, key: &[u8]) -> Result<Option<StoredValue>> {
         self.check()?;
         match self.fault() {
-            Fault::Garbage => Ok(Some(Bytes::from_static(b"garbage in a tier")).map(alive)),
+            Fault::Garbage => Ok(Some(alive(Bytes::from_static(b"garbage in a tier")))),
             Fault::WrongKey => Ok(self.values.lock().values().next().cloned().map(alive)),
             Fault::Undead => Ok(self.values.lock().get(key).cloned().map(alive)),
             _ => CacheBackend::get(&self.good, key).await,

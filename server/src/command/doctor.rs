@@ -180,7 +180,8 @@ async fn check_cache(config: &ServerConfig, report: &mut Report) {
         if tier.up {
             report.add(check, Finding::Pass, "answers");
         } else {
-            report.add(check, Finding::Fail, "does not answer").remedy =
+            let reason = tier.reason.as_deref().unwrap_or("does not answer");
+            report.add(check, Finding::Fail, reason).remedy =
                 Some("check that it runs and that its address and password are right");
         }
     }

@@ -107,6 +107,7 @@ fn install_metrics() -> Result<PrometheusHandle> {
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|error| refused(&error))?;
     askonce::observe::describe();
+    askonce::tier::metrics::describe();
     metrics::describe_counter!(REQUESTS, "HTTP requests, by route and status");
     metrics::describe_histogram!(
         REQUEST_SECONDS,

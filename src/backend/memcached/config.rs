@@ -18,8 +18,8 @@ pub struct MemcachedConfig {
     /// The servers, each as `host:port`. Processes that share a cache must write them alike; their
     /// order does not matter. Default: `127.0.0.1:11211`.
     pub servers: Vec<String>,
-    /// What the keys of this cache begin with, 1 to 100 visible ASCII characters. Caches with different
-    /// prefixes do not see each other. Default: `askonce`.
+    /// What the keys of this cache begin with, 1 to 100 visible ASCII characters, without `::` and not
+    /// ending in `:`. Caches with different prefixes do not see each other. Default: `askonce`.
     pub key_prefix: String,
     /// How long one operation may take, connecting included. Default: `500ms`.
     #[serde(with = "humantime_serde")]
@@ -83,15 +83,12 @@ impl MemcachedConfig {
             }
         }
         let prefix = &self.key_prefix;
-        if prefix.is_empty()
-            || prefix.len() > Self::LONGEST_PREFIX
-            || !prefix.bytes().all(|byte| byte.is_ascii_graphic())
-        {
+        if prefix.len() > Self::LONGEST_PREFIX || !takes_prefix(prefix) {
             return Err(refused(
                 "memcached cannot take keys with this prefix",
                 format!("{path}.key_prefix"),
                 format!("{prefix:?}"),
-                "1 to 100 visible ASCII characters, no spaces",
+                "1 to 100 visible ASCII characters, no spaces, no ::, no : at the end",
             ));
         }
         if self.timeout.is_zero() {
@@ -136,6 +133,17 @@ fn refused(
         .with("field", field)
         .with("value", value)
         .with("allowed", allowed)
+}
+
+#[cfg(feature = "memcached")]
+fn takes_prefix(prefix: &str) -> bool {
+    crate::backend::keyspace::Keyspace::takes_prefix(prefix)
+}
+
+/// Not asked: without the feature no prefix will do.
+#[cfg(not(feature = "memcached"))]
+fn takes_prefix(_: &str) -> bool {
+    false
 }
 
 fn is_address(server: &str) -> bool {
@@ -197,6 +205,8 @@ mod tests {
             (servers(&["h:1", "h:1"]), "b.servers[1]", "h:1"),
             (prefix(""), "b.key_prefix", "\"\""),
             (prefix("a b"), "b.key_prefix", "\"a b\""),
+            (prefix("a::b"), "b.key_prefix", "\"a::b\""),
+            (prefix("a:"), "b.key_prefix", "\"a:\""),
             (prefix("a\r\nflush_all"), "b.key_prefix", "flush_all"),
             (prefix(&"x".repeat(101)), "b.key_prefix", "xxx"),
             (

@@ -5,7 +5,8 @@
 //! order of the list nor the compiler's release matters, and a server more or less moves only its own
 //! share. A server that is down is not replaced by another: its keys are errors until it is back,
 //! because a stand-in would leave old values behind on both. On the wire a key is
-//! `prefix:` and its bytes in hex, or `prefix:h` and their BLAKE3 hash where that is too long.
+//! spelled as in every shared store, `prefix::key` or `prefix::%` and its bytes in hex, or `prefix::%h`
+//! and their BLAKE3 hash where that is longer than memcached takes.
 //!
 //! # What a value carries
 //! Sixteen bytes stand before each value: the generation it was written in and its absolute expiry in
@@ -23,9 +24,23 @@
 //! servers at once but not atomically, and fails when any server could not be reached: its old values
 //! are still there when it comes back, and the caller must clear again.
 //!
-//! Every operation has one deadline, connecting included. Nothing connects before the first operation.
+//! # Conditional writes
+//! Whatever depends on what a key holds reads it with its version (memcached's CAS unique) and changes
+//! exactly that version, or adds where there is nothing; when another came between, it looks again. Expiry
+//! and generation are judged by the reader, so a value that is dead to `get` is absent to a condition. A
+//! server that was started with `-C` has no versions, and says so. Versions begin anew with a restarted
+//! server: one that restarts within a single operation and is written to just as often may be mistaken
+//! for what it was.
+//!
+//! # Many keys at once
+//! The keys of each server travel in batches, the servers work at once. No batch is larger than what the
+//! buffers between hold, as a server stops reading while nobody reads its answers.
+//!
+//! Every operation, and every batch, has one deadline, connecting included. Nothing connects before the first operation.
 
 mod config;
+#[cfg(feature = "memcached")]
+mod record;
 #[cfg(feature = "memcached")]
 mod server;
 #[cfg(feature = "memcached")]

@@ -5,7 +5,7 @@
 use std::io;
 use std::time::Duration;
 
-use memcache::exp::{AsyncMetaClient, Error as ClientError, MutationStatus, Op, OpResult};
+use memcache::exp::{AsyncMetaClient, Error as ClientError, Meta, MutationStatus, OpResult};
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -14,7 +14,12 @@ use tokio::sync::Semaphore;
 use crate::backend::BackendUsage;
 use crate::error::{Error, ErrorKind, Result};
 
-pub(super) use memcache::exp::{Delete, Get, Set};
+pub(super) use memcache::exp::{Delete, Get, Op, Set};
+
+/// Asks for a value with its version.
+pub(super) fn get_versioned(key: &str) -> Get {
+    Get::new(key).meta(Meta::NONE.cas())
+}
 
 /// Operations under way at once; later ones wait, within their own deadline. Bounds the connections
 /// that a slow server can cost.
@@ -41,17 +46,30 @@ pub(super) struct Server {
 #[derive(Debug)]
 pub(super) enum Reply {
     /// The value, or that there is none.
-    Value(Option<Vec<u8>>),
+    Value(Option<Held>),
     /// Whether a change took effect.
     Changed(bool),
 }
 
+/// What a server holds under a key.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) bytes: Vec<u8>,
+    /// Changes with every write; only where it was asked for, and never where the server was started
+    /// without.
+    pub(super) version: Option<u64>,
+}
+
 impl Reply {
-    pub(super) fn into_value(self) -> Option<Vec<u8>> {
+    pub(super) fn into_held(self) -> Option<Held> {
         match self {
-            Self::Value(value) => value,
+            Self::Value(held) => held,
             Self::Changed(_) => None,
         }
+    }
+
+    pub(super) fn into_value(self) -> Option<Vec<u8>> {
+        self.into_held().map(|held| held.bytes)
     }
 
     pub(super) fn is_changed(&self) -> bool {
@@ -96,29 +114,53 @@ impl Server {
     /// Sends `commands` in one write and returns one reply each. They run in order, though commands of
     /// other connections may come between.
     pub(super) async fn run<const N: usize>(&self, commands: [Op; N]) -> Result<[Reply; N]> {
-        let replies = self.exchange(commands.into()).await.map_err(|error| {
-            if matches!(error, ClientError::Io(_)) {
-                self.client.lock().take();
-            }
-            self.failed(error)
-        })?;
-        <[Reply; N]>::try_from(replies).map_err(|_| self.unreadable("replies are missing"))
+        let replies: Result<Vec<Reply>> =
+            self.run_each(commands.into()).await.into_iter().collect();
+        <[Reply; N]>::try_from(replies?).map_err(|_| self.unreadable("replies are missing"))
     }
 
-    async fn exchange(&self, commands: Vec<Op>) -> Result<Vec<Reply>, ClientError> {
-        let replies = self.client().await?.run_batch(commands).await?;
-        replies
-            .into_iter()
-            .map(|reply| {
-                Ok(match reply.map_err(innermost)? {
-                    OpResult::Get(got) => Reply::Value(got.value),
-                    OpResult::Mutation(mutation) => {
-                        Reply::Changed(mutation.status == MutationStatus::Applied)
-                    }
-                    _ => Reply::Changed(false),
+    /// As [`run`](Self::run), but what became of one command says nothing of the others. What the server
+    /// had no answer to are those after a failed one, too: they may have taken effect.
+    pub(super) async fn run_each(&self, commands: Vec<Op>) -> Vec<Result<Reply>> {
+        let asked = commands.len();
+        let replies = match self.client().await {
+            Ok(client) => client.run_batch(commands).await,
+            Err(error) => Err(error),
+        };
+        let replies = replies.map_err(|error| self.noted(error));
+        match replies {
+            Ok(replies) => replies
+                .into_iter()
+                .map(|reply| {
+                    reply
+                        .map(read)
+                        .map_err(|error| self.noted(innermost(error)))
                 })
-            })
-            .collect()
+                .collect(),
+            Err(error) => (0..asked).map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    /// The client's error in our terms; a connection that failed is not used again.
+    fn noted(&self, error: ClientError) -> Error {
+        if matches!(error, ClientError::Io(_)) {
+            self.client.lock().take();
+        }
+        self.failed(error)
+    }
+
+    /// Whether it answers at all.
+    pub(super) async fn ping(&self) -> Result<()> {
+        let answered = match self.client().await {
+            Ok(client) => client.noop().await,
+            Err(error) => Err(error),
+        };
+        answered.map_err(|error| self.noted(innermost(error)))
+    }
+
+    /// Gives the connections back. The next operation makes new ones.
+    pub(super) fn close(&self) {
+        self.client.lock().take();
     }
 
     async fn client(&self) -> Result<AsyncMetaClient, ClientError> {
@@ -209,14 +251,27 @@ impl Server {
         }
     }
 
-    fn error(&self, kind: ErrorKind, message: &'static str) -> Error {
+    pub(super) fn error(&self, kind: ErrorKind, message: &'static str) -> Error {
         Error::new(kind, message)
             .with("tier", &self.tier)
             .with("server", &self.address)
     }
 }
 
-/// What went wrong, without whether the command may have taken effect: all of ours can be repeated.
+fn read(answer: OpResult) -> Reply {
+    match answer {
+        OpResult::Get(got) => Reply::Value(got.value.map(|bytes| Held {
+            bytes,
+            // A server that was started with `-C` calls every version 0.
+            version: got.item.cas.filter(|version| *version != 0),
+        })),
+        OpResult::Mutation(mutation) => Reply::Changed(mutation.status == MutationStatus::Applied),
+        _ => Reply::Changed(false),
+    }
+}
+
+/// What went wrong, without whether the command may have taken effect: after a failure, that is never
+/// known.
 fn innermost(error: ClientError) -> ClientError {
     match error {
         ClientError::Ambiguous { source, .. } => innermost(*source),

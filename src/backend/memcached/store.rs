@@ -1,34 +1,30 @@
-//! The backend itself: keys, headers, generations and expiry. See the module above for the design.
+//! The backend itself: which server and which key, one operation or many. See the module above for the
+//! design.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::config::MemcachedConfig;
-use super::server::{Delete, Get, Reply, Server, Set};
-use crate::backend::{BackendUsage, CacheBackend, Capability, StoredValue};
-use crate::clock::{Clock, ClockHandle, SystemClock, Timestamp};
+use super::record::{Change, Record, Records};
+use super::server::Server;
+use crate::backend::keyspace::Keyspace;
+use crate::backend::{
+    BackendUsage, CacheBackend, Capability, Condition, StoredValue, Write, count_after,
+};
+use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes of a generation.
-const GENERATION: usize = 8;
-/// Bytes before a value: its generation, then its expiry in milliseconds, both big-endian.
-const HEADER: usize = GENERATION + 8;
-/// In place of an expiry: the value has none.
-const NEVER: u64 = u64::MAX;
 /// The longest key that memcached takes.
 const LONGEST_KEY: usize = 250;
-/// Seconds that memcached's expiry lies behind ours: its clock ticks once a second, and it counts from
-/// a tick that may be nearly two seconds old.
-const LATE_SECS: u64 = 2;
-/// Above this, memcached reads a number of seconds as a date.
-const LONGEST_RELATIVE_SECS: u64 = 30 * 24 * 60 * 60;
-/// Attempts at making a generation while others make or evict theirs.
-const GENERATION_ATTEMPTS: usize = 4;
+
+/// Items of one exchange with a server, and bytes that it may send: the server stops reading while its
+/// answers are not read, so what is sent before must fit into the buffers between.
+const BATCH: usize = 100;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Builds a [`MemcachedBackend`].
 pub struct MemcachedBackendBuilder {
@@ -63,13 +59,19 @@ impl MemcachedBackendBuilder {
             let server = Server::new(&config.name, address, config.timeout);
             (xxh3_64(address.as_bytes()), Arc::new(server))
         };
+        let servers = config.servers.iter().map(server).collect();
+        let records = Records {
+            // After the `%` come only hex digits in a key that is written in hex, and `h` in a hash.
+            generation_key: format!("{}::%generation", config.key_prefix),
+            clock,
+        };
         Ok(MemcachedBackend {
-            servers: config.servers.iter().map(server).collect(),
-            generation_key: format!("{}:generation", config.key_prefix),
+            servers,
+            records,
             max_value_bytes: usize::try_from(config.max_value_bytes.as_u64()).unwrap_or(usize::MAX),
+            keys: Keyspace::new(&config.key_prefix),
             name: config.name,
             key_prefix: config.key_prefix,
-            clock,
         })
     }
 }
@@ -77,10 +79,9 @@ impl MemcachedBackendBuilder {
 /// The memcached backend: a tier that several processes share. Its servers need memcached 1.6.
 pub struct MemcachedBackend {
     name: String,
-    clock: ClockHandle,
     key_prefix: String,
-    /// No key of ours is spelled like this one: it has letters that are not hex digits.
-    generation_key: String,
+    keys: Keyspace,
+    records: Records,
     max_value_bytes: usize,
     /// Each with the hash of its address.
     servers: Vec<(u64, Arc<Server>)>,
@@ -102,7 +103,7 @@ impl MemcachedBackend {
         self.place(key).address()
     }
 
-    fn place(&self, key: &[u8]) -> &Server {
+    fn place(&self, key: &[u8]) -> &Arc<Server> {
         let weight = |seed: u64| xxh3_64_with_seed(key, seed);
         let heaviest = self.servers.iter().max_by(|(a, left), (b, right)| {
             // Equal weights are as good as impossible; the address keeps them independent of the order.
@@ -115,59 +116,36 @@ impl MemcachedBackend {
 
     /// `key` as memcached sees it.
     fn wire_key(&self, key: &[u8]) -> String {
-        let prefix = &self.key_prefix;
-        if prefix.len() + 1 + key.len() * 2 > LONGEST_KEY {
-            return format!("{prefix}:h{}", blake3::hash(key).to_hex());
+        match String::from_utf8(self.keys.encode(key)) {
+            Ok(wire) if wire.len() <= LONGEST_KEY => wire,
+            _ => format!("{}::%h{}", self.key_prefix, blake3::hash(key).to_hex()),
         }
-        let mut wire = String::with_capacity(prefix.len() + 1 + key.len() * 2);
-        wire.push_str(prefix);
-        wire.push(':');
-        for byte in key {
-            for digit in [byte >> 4, byte & 15] {
-                wire.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
-            }
-        }
-        wire
     }
 
-    /// The generation in force on `server`, made when there is none.
-    async fn generation(&self, server: &Server) -> Result<[u8; GENERATION]> {
-        for _ in 0..GENERATION_ATTEMPTS {
-            let [held] = server.run([Get::new(&self.generation_key).into()]).await?;
-            let held = held.into_value();
-            if let Some(generation) = held.as_deref().and_then(as_generation) {
-                return Ok(generation);
-            }
-            let fresh = fresh_generation();
-            let mut made = Set::new(&self.generation_key, fresh);
-            if held.is_none() {
-                // Whoever comes first decides; the others read it in their next attempt.
-                made = made.add();
-            }
-            let [made] = server.run([made.into()]).await?;
-            if made.is_changed() {
-                return Ok(fresh);
-            }
+    /// Refuses what can never fit. The server would refuse it too, but only after dropping what the key
+    /// held before.
+    fn check_size(&self, value: &[u8]) -> Result<()> {
+        if value.len() <= self.max_value_bytes {
+            return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::BackendUnavailable,
-            "the server drops the generation of this cache at once",
+        Err(
+            Error::new(ErrorKind::TooLarge, "the value does not fit into the tier")
+                .with("tier", &self.name)
+                .with("bytes", value.len())
+                .with("allowed", self.max_value_bytes),
         )
-        .with("tier", &self.name)
-        .with("server", server.address())
-        .retryable())
     }
 
-    /// The value in `stored`, when it is of this generation and alive.
-    fn live(&self, generation: Reply, stored: Reply) -> Option<StoredValue> {
-        let generation = as_generation(&generation.into_value()?)?;
-        let stored = Bytes::from(stored.into_value()?);
-        let (header, _) = stored.split_first_chunk::<HEADER>()?;
-        let (of, expires) = header.split_first_chunk::<GENERATION>()?;
-        let expires = u64::from_be_bytes(expires.try_into().ok()?);
-        let expires = (expires != NEVER).then(|| Timestamp::from_millis(expires));
-        let alive = expires.is_none_or(|expires| self.clock.now() < expires);
-        (*of == generation && alive).then(|| StoredValue::new(stored.slice(HEADER..), expires))
+    /// Changes `key` as `decide` says.
+    async fn change<T>(
+        &self,
+        key: &[u8],
+        decide: impl Fn(Option<&StoredValue>) -> Result<Change<T>>,
+    ) -> Result<T> {
+        let server = self.place(key);
+        let wire_key = self.wire_key(key);
+        let changed = self.records.change(server, &wire_key, decide);
+        server.within_deadline(changed).await
     }
 
     /// Runs `operation` on every server at once; the first failure, when all have ended.
@@ -184,6 +162,118 @@ impl MemcachedBackend {
         }
         tasks.join_all().await.into_iter().collect()
     }
+
+    /// Runs `operation` over `items` in batches: the servers at once, the batches of one server in order,
+    /// each within a deadline of its own. One result for each item, in order. When a server fails a whole
+    /// batch, the rest of its share fails with it instead of waiting as long each time.
+    async fn in_batches<I, T, F>(
+        &self,
+        items: Vec<Placed<I>>,
+        operation: impl Fn(Records, Arc<Server>, Vec<I>) -> F + Clone + Send + 'static,
+    ) -> Vec<Result<T>>
+    where
+        I: Send + 'static,
+        T: Send + 'static,
+        F: Future<Output = Result<Vec<Result<T>>>> + Send + 'static,
+    {
+        let mut shares: Vec<Share<I>> = Vec::new();
+        for item in items {
+            let same = |share: &&mut Share<I>| Arc::ptr_eq(&share.server, &item.server);
+            match shares.iter_mut().find(same) {
+                Some(share) => share.add(item),
+                None => shares.push(Share::of(item)),
+            }
+        }
+        let mut tasks = JoinSet::new();
+        for Share {
+            server, batches, ..
+        } in shares
+        {
+            let (records, operation) = (self.records.clone(), operation.clone());
+            tasks.spawn(async move {
+                let mut ended = Vec::new();
+                let mut failed = None;
+                for (indices, items) in batches {
+                    let results = match failed.clone() {
+                        Some(error) => Err(error),
+                        None => {
+                            let work = operation(records.clone(), Arc::clone(&server), items);
+                            server.within_deadline(work).await
+                        }
+                    };
+                    match results {
+                        Ok(results) => ended.extend(indices.into_iter().zip(results)),
+                        Err(error) => {
+                            ended.extend(indices.iter().map(|i| (*i, Err(error.clone()))));
+                            failed = Some(error);
+                        }
+                    }
+                }
+                ended
+            });
+        }
+        let mut ended: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+        ended.sort_unstable_by_key(|(i, _)| *i);
+        ended.into_iter().map(|(_, result)| result).collect()
+    }
+
+    fn placed<I>(&self, index: usize, key: &[u8], bytes: usize, item: I) -> Placed<I> {
+        Placed {
+            index,
+            server: Arc::clone(self.place(key)),
+            bytes,
+            item,
+        }
+    }
+
+    fn placed_keys(&self, keys: &[Bytes]) -> Vec<Placed<String>> {
+        let keys = keys.iter().enumerate();
+        keys.map(|(i, key)| self.placed(i, key, 0, self.wire_key(key)))
+            .collect()
+    }
+}
+
+/// One item of many, and whose it is.
+struct Placed<I> {
+    index: usize,
+    server: Arc<Server>,
+    /// What it takes to send it, beyond its key.
+    bytes: usize,
+    item: I,
+}
+
+/// The items of one server, in batches, each item with its index.
+struct Share<I> {
+    server: Arc<Server>,
+    batches: Vec<(Vec<usize>, Vec<I>)>,
+    /// Of the last batch.
+    bytes: usize,
+}
+
+impl<I> Share<I> {
+    fn of(first: Placed<I>) -> Self {
+        Self {
+            server: first.server,
+            batches: vec![(vec![first.index], vec![first.item])],
+            bytes: first.bytes,
+        }
+    }
+
+    fn add(&mut self, next: Placed<I>) {
+        match self.batches.last_mut() {
+            Some((indices, items))
+                if items.len() < BATCH && self.bytes + next.bytes <= BATCH_BYTES =>
+            {
+                indices.push(next.index);
+                items.push(next.item);
+                self.bytes += next.bytes;
+            }
+            _ => {
+                self.batches.push((vec![next.index], vec![next.item]));
+                self.bytes = next.bytes;
+            }
+        }
+    }
 }
 
 impl fmt::Debug for MemcachedBackend {
@@ -197,6 +287,15 @@ impl fmt::Debug for MemcachedBackend {
     }
 }
 
+/// The one result of a batch of one.
+fn only<T>(results: Vec<Result<T>>, server: &Server) -> Result<T> {
+    results.into_iter().next().unwrap_or_else(|| {
+        Err(server
+            .error(ErrorKind::BackendUnavailable, "a reply is missing")
+            .retryable())
+    })
+}
+
 impl CacheBackend for MemcachedBackend {
     fn name(&self) -> &str {
         &self.name
@@ -208,87 +307,161 @@ impl CacheBackend for MemcachedBackend {
             evicts: true,
             counts_exactly: false,
             max_value_bytes: Some(self.max_value_bytes),
-            conditional_writes: false,
+            conditional_writes: true,
             lists_keys: false,
         }
     }
 
     async fn get(&self, key: &[u8]) -> Result<Option<StoredValue>> {
         let server = self.place(key);
-        let commands = [
-            Get::new(&self.generation_key).into(),
-            Get::new(self.wire_key(key)).into(),
-        ];
-        let [generation, stored] = server.within_deadline(server.run(commands)).await?;
-        Ok(self.live(generation, stored))
+        let keys = [self.wire_key(key)];
+        let found = self.records.get(server, &keys);
+        only(server.within_deadline(found).await?, server)
     }
 
     async fn set(&self, key: &[u8], value: Bytes, expires: Option<Timestamp>) -> Result<()> {
-        // The server would refuse it too, but only after dropping what the key held before.
-        if value.len() > self.max_value_bytes {
-            return Err(
-                Error::new(ErrorKind::TooLarge, "the value does not fit into the tier")
-                    .with("tier", &self.name)
-                    .with("bytes", value.len())
-                    .with("allowed", self.max_value_bytes),
-            );
-        }
+        self.check_size(&value)?;
         let server = self.place(key);
-        let wire_key = self.wire_key(key);
-        let now = self.clock.now();
-        if expires.is_some_and(|expires| expires <= now) {
-            let commands = [Delete::new(wire_key).into()];
-            return server
-                .within_deadline(server.run(commands))
-                .await
-                .map(|_| ());
-        }
-        let exptime = exptime(expires.map(|at| at.since(now)), SystemClock.now());
-        server
-            .within_deadline(async {
-                let generation = self.generation(server).await?;
-                let mut bytes = Vec::with_capacity(HEADER + value.len());
-                bytes.extend(generation);
-                bytes.extend(expires.map_or(NEVER, Timestamp::as_millis).to_be_bytes());
-                bytes.extend_from_slice(&value);
-                let mut command = Set::new(wire_key, []).ttl_raw(exptime);
-                command.value = bytes;
-                let [stored] = server.run([command.into()]).await?;
-                if stored.is_changed() {
-                    return Ok(());
-                }
-                Err(
-                    Error::new(ErrorKind::BackendUnavailable, "memcached did not store")
-                        .with("tier", &self.name)
-                        .with("server", server.address())
-                        .retryable(),
-                )
-            })
-            .await
+        let records = [Record {
+            wire_key: self.wire_key(key),
+            value,
+            expires,
+        }];
+        let stored = self.records.set(server, &records);
+        only(server.within_deadline(stored).await?, server)
     }
 
     async fn delete(&self, key: &[u8]) -> Result<bool> {
         let server = self.place(key);
-        let wire_key = self.wire_key(key);
-        let commands = [
-            Get::new(&self.generation_key).into(),
-            Get::new(&wire_key).into(),
-            Delete::new(&wire_key).into(),
-        ];
-        let [generation, stored, deleted] = server.within_deadline(server.run(commands)).await?;
-        let was_live = self.live(generation, stored);
-        // Of several who delete at once, the server says yes to one.
-        Ok(deleted.is_changed() && was_live.is_some())
+        let keys = [self.wire_key(key)];
+        let deleted = self.records.delete(server, &keys);
+        only(server.within_deadline(deleted).await?, server)
+    }
+
+    async fn get_many(&self, keys: &[Bytes]) -> Vec<Result<Option<StoredValue>>> {
+        let get = |records: Records, server: Arc<Server>, keys: Vec<String>| async move {
+            records.get(&server, &keys).await
+        };
+        self.in_batches(self.placed_keys(keys), get).await
+    }
+
+    async fn set_many(&self, writes: &[Write]) -> Vec<Result<()>> {
+        let items = writes.iter().enumerate().map(|(i, write)| {
+            let record = self.check_size(&write.value).map(|()| Record {
+                wire_key: self.wire_key(&write.key),
+                value: write.value.clone(),
+                expires: write.expires,
+            });
+            let bytes = record.as_ref().map_or(0, |record| record.value.len());
+            self.placed(i, &write.key, bytes, record)
+        });
+        let set = |records: Records, server: Arc<Server>, items: Vec<Result<Record>>| async move {
+            let fitting: Vec<Record> = items.iter().flatten().cloned().collect();
+            let mut stored = if fitting.is_empty() {
+                Vec::new()
+            } else {
+                records.set(&server, &fitting).await?
+            };
+            // The server's refusal of one ends the batch; what came after it has not been answered.
+            for (record, stored) in fitting.iter().zip(&mut stored) {
+                if matches!(stored, Err(error) if error.kind() == ErrorKind::TooLarge) {
+                    let alone = std::slice::from_ref(record);
+                    *stored = only(records.set(&server, alone).await?, &server);
+                }
+            }
+            let mut stored = stored.into_iter();
+            let each = items.into_iter().map(|item| match item {
+                Ok(_) => only(stored.next().into_iter().collect(), &server),
+                Err(refused) => Err(refused),
+            });
+            Ok(each.collect())
+        };
+        self.in_batches(items.collect(), set).await
+    }
+
+    async fn delete_many(&self, keys: &[Bytes]) -> Vec<Result<bool>> {
+        let delete = |records: Records, server: Arc<Server>, keys: Vec<String>| async move {
+            records.delete(&server, &keys).await
+        };
+        self.in_batches(self.placed_keys(keys), delete).await
+    }
+
+    async fn set_if(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        expires: Option<Timestamp>,
+        condition: Condition<'_>,
+    ) -> Result<bool> {
+        self.check_size(&value)?;
+        self.change(key, |held| {
+            let holds = match (condition, held) {
+                (Condition::Absent, held) => held.is_none(),
+                (Condition::Present, held) => held.is_some(),
+                (Condition::Equals(expected), Some(held)) => held.bytes == expected,
+                (Condition::Equals(_), None) => false,
+            };
+            Ok(if holds {
+                Change::Write(value.clone(), expires, true)
+            } else {
+                Change::Leave(false)
+            })
+        })
+        .await
+    }
+
+    async fn delete_if(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
+        self.change(key, |held| {
+            Ok(match held {
+                Some(held) if held.bytes == expected => Change::Remove(true),
+                _ => Change::Leave(false),
+            })
+        })
+        .await
+    }
+
+    async fn take(&self, key: &[u8]) -> Result<Option<StoredValue>> {
+        self.change(key, |held| {
+            Ok(match held {
+                Some(held) => Change::Remove(Some(held.clone())),
+                None => Change::Leave(None),
+            })
+        })
+        .await
+    }
+
+    async fn touch(&self, key: &[u8], expires: Option<Timestamp>) -> Result<bool> {
+        self.change(key, |held| {
+            Ok(match held {
+                Some(held) => Change::Write(held.bytes.clone(), expires, true),
+                None => Change::Leave(false),
+            })
+        })
+        .await
+    }
+
+    /// Not by memcached's own counters: those know neither a sign nor our header.
+    async fn increment(&self, key: &[u8], by: i64, expires: Option<Timestamp>) -> Result<i64> {
+        self.change(key, |held| {
+            let count = count_after(held.map(|held| &held.bytes), by)
+                .map_err(|error| error.with("tier", &self.name))?;
+            let expires = held.map_or(expires, |held| held.expires);
+            Ok(Change::Write(
+                Bytes::from(count.to_string()),
+                expires,
+                count,
+            ))
+        })
+        .await
     }
 
     async fn clear(&self) -> Result<()> {
-        let key = &self.generation_key;
         self.on_every_server(|server| {
-            let command = Set::new(key, fresh_generation());
-            async move { server.run([command.into()]).await }
+            let records = self.records.clone();
+            async move { records.clear(&server).await }
         })
         .await
-        .map(|_| ())
+        .map(drop)
     }
 
     /// What the servers report: all they hold, of this cache and of everyone else, dead values that
@@ -302,42 +475,23 @@ impl CacheBackend for MemcachedBackend {
             bytes: each.iter().map(|usage| usage.bytes).sum(),
         })
     }
-}
 
-fn as_generation(bytes: &[u8]) -> Option<[u8; GENERATION]> {
-    bytes.try_into().ok()
-}
+    /// Whether every server answers.
+    async fn ping(&self) -> Result<()> {
+        let pinged = self.on_every_server(|server| async move { server.ping().await });
+        pinged.await.map(drop)
+    }
 
-fn fresh_generation() -> [u8; GENERATION] {
-    rand::random()
-}
-
-/// When memcached may give the memory of a value back that has `life` left: 0 for never, a number of
-/// seconds, or a date. A date is by the wall clock, whatever clock measured the life.
-fn exptime(life: Option<Duration>, wall: Timestamp) -> u32 {
-    let Some(life) = life else { return 0 };
-    let secs = ceil_secs(life).saturating_add(LATE_SECS);
-    let secs = if secs > LONGEST_RELATIVE_SECS {
-        let date = wall.after(life).as_millis().div_ceil(1_000);
-        date.saturating_add(LATE_SECS)
-    } else {
-        secs
-    };
-    // memcached reads a signed number; what lies beyond it is left to eviction and the header.
-    i32::try_from(secs).map_or(0, i32::unsigned_abs)
-}
-
-fn ceil_secs(duration: Duration) -> u64 {
-    let part = u64::from(duration.subsec_nanos() > 0);
-    duration.as_secs().saturating_add(part)
+    async fn close(&self) {
+        for (_, server) in &self.servers {
+            server.close();
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const WALL: Timestamp = Timestamp::from_millis(1_800_000_000_001);
-    const DAY: u64 = 24 * 60 * 60;
 
     fn backend(servers: &[&str]) -> MemcachedBackend {
         let config = MemcachedConfig {
@@ -348,37 +502,31 @@ mod tests {
     }
 
     #[test]
-    fn the_expiry_of_the_server_is_never_before_ours() {
-        assert_eq!(exptime(None, WALL), 0);
-        for (millis, secs) in [(1, 3), (999, 3), (1_000, 3), (1_001, 4), (60_000, 62)] {
-            assert_eq!(exptime(Some(Duration::from_millis(millis)), WALL), secs);
-        }
-        let days = |days| exptime(Some(Duration::from_secs(days * DAY)), WALL);
-        assert_eq!(u64::from(days(29)), 29 * DAY + 2);
-        // More than thirty days as a number of seconds would be a date in 1970: gone at once.
-        assert_eq!(u64::from(days(30)), 1_800_000_001 + 30 * DAY + 2);
-        assert_eq!(u64::from(days(365)), 1_800_000_001 + 365 * DAY + 2);
-        // Beyond 2038 the field overflows.
-        assert_eq!(days(36_500), 0);
-        assert_eq!(exptime(Some(Duration::MAX), WALL), 0);
-    }
-
-    #[test]
     fn keys_on_the_wire_are_ones_that_memcached_takes_and_never_collide() {
         let backend = backend(&["h:1"]);
-        assert_eq!(backend.wire_key(b""), "askonce:");
-        assert_eq!(backend.wire_key(b"\0 \r\n\xff"), "askonce:00200d0aff");
+        assert_eq!(backend.wire_key(b"users:7"), "askonce::users:7");
+        assert_eq!(backend.wire_key(b""), "askonce::%");
+        assert_eq!(backend.wire_key(b"\0 \r\n\xff"), "askonce::%00200d0aff");
         let long = backend.wire_key(&[7; 2_000]);
-        assert_eq!(long.len(), "askonce:h".len() + 64);
+        assert_eq!(long.len(), "askonce::%h".len() + 64);
+        let generation_key = &backend.records.generation_key;
         for length in 0..400 {
-            let wire = backend.wire_key(&vec![b' '; length]);
-            assert!(wire.len() <= LONGEST_KEY, "{wire}");
-            assert!(wire.bytes().all(|byte| byte.is_ascii_graphic()), "{wire}");
-            assert_ne!(wire, backend.generation_key);
+            for byte in [b' ', b'g'] {
+                let wire = backend.wire_key(&vec![byte; length]);
+                assert!(wire.len() <= LONGEST_KEY, "{wire}");
+                assert!(wire.bytes().all(|byte| byte.is_ascii_graphic()), "{wire}");
+                assert_ne!(wire, *generation_key);
+            }
         }
-        // A key that is another key's hash is not that key.
+        // A key that is another key's hash, or is spelled like one or like the generation, is not that.
         let digest = blake3::hash(&[7; 2_000]);
+        let spelled = long.strip_prefix("askonce::").unwrap();
         assert_ne!(backend.wire_key(digest.as_bytes()), long);
+        assert_ne!(backend.wire_key(spelled.as_bytes()), long);
+        let spelled = generation_key.strip_prefix("askonce::").unwrap();
+        assert_ne!(backend.wire_key(spelled.as_bytes()), *generation_key);
+        // Neither is a key of another prefix.
+        assert_ne!(backend.wire_key(b":x"), "askonce:::x");
     }
 
     #[test]

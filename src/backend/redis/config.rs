@@ -9,20 +9,61 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Settings of the Redis backend. Needs the feature `redis`.
+/// Settings of the Redis backend. Needs the feature `redis`. Valkey speaks the same protocol.
 ///
-/// `Debug` and `Serialize` leave user and password out of the address, so serializing a configuration
-/// shows it and does not copy it.
+/// The server is named by [`redis_url`](Self::redis_url) or, where that is empty, by the parts
+/// `redis_host` to `redis_ssl`, which need no escaping. With [`sentinels`](Self::sentinels) the server
+/// is whichever they call the master; with [`cluster`](Self::cluster) or
+/// [`cluster_nodes`](Self::cluster_nodes) it is a Redis Cluster. User, password and TLS are those of the
+/// address or the parts in every case.
+///
+/// `Debug` and `Serialize` leave users and passwords out, so serializing a configuration shows it and
+/// does not copy it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisConfig {
     /// Name in metrics, reports and `Cache-Status`. Default: `redis`.
     pub name: String,
     /// Where the server is: `redis://user:password@host:6379/0`, `rediss://` for TLS, `unix:///path`
-    /// for a socket. Default: `redis://127.0.0.1:6379`.
+    /// for a socket. Default: empty, which means the parts below.
     #[serde(serialize_with = "without_secrets")]
     pub redis_url: String,
-    /// What every key starts with, followed by a colon. Caches that share a server share answers
+    /// Host name or address of the server. Default: `127.0.0.1`.
+    pub redis_host: String,
+    /// Port of the server. Default: 6379.
+    pub redis_port: u16,
+    /// Number of the database; a cluster has 0 alone. Default: 0.
+    pub redis_db: u32,
+    /// User of the access control list. Default: none, the server's default user.
+    #[serde(serialize_with = "hidden")]
+    pub redis_username: Option<String>,
+    /// Password, as it is. Default: none.
+    #[serde(serialize_with = "hidden")]
+    pub redis_password: Option<String>,
+    /// Whether to speak TLS. Default: `false`.
+    pub redis_ssl: bool,
+    /// Connections to each server, 1 to 64, used in turn. One carries any number of operations at the
+    /// same time; more help only where one core cannot keep up with one connection. Default: 1.
+    pub redis_pool_size: usize,
+    /// Addresses of the Sentinels, `host:port` each. Default: none.
+    #[serde(serialize_with = "plain_nodes")]
+    pub sentinels: Vec<String>,
+    /// What the Sentinels call the master. Default: `mymaster`.
+    pub sentinel_master: String,
+    /// User of the Sentinels themselves. Default: none.
+    #[serde(serialize_with = "hidden")]
+    pub sentinel_username: Option<String>,
+    /// Password of the Sentinels themselves. Default: none.
+    #[serde(serialize_with = "hidden")]
+    pub sentinel_password: Option<String>,
+    /// Whether the server is a node of a Redis Cluster, which is then asked for the others.
+    /// Default: `false`.
+    pub cluster: bool,
+    /// Nodes of a Redis Cluster to ask for the others, `host:port` each, in place of the one address;
+    /// name several, for the time when one is down. Default: none.
+    #[serde(serialize_with = "plain_nodes")]
+    pub cluster_nodes: Vec<String>,
+    /// What every key starts with, followed by two colons. Caches that share a server share answers
     /// when their prefixes are the same, and nothing when they are not. Default: `askonce`.
     pub key_prefix: String,
     /// How long one operation may take, connecting included, 1ms to 30s. Default: `500ms`.
@@ -36,7 +77,20 @@ impl Default for RedisConfig {
     fn default() -> Self {
         Self {
             name: "redis".to_owned(),
-            redis_url: "redis://127.0.0.1:6379".to_owned(),
+            redis_url: String::new(),
+            redis_host: "127.0.0.1".to_owned(),
+            redis_port: 6379,
+            redis_db: 0,
+            redis_username: None,
+            redis_password: None,
+            redis_ssl: false,
+            redis_pool_size: 1,
+            sentinels: Vec::new(),
+            sentinel_master: "mymaster".to_owned(),
+            sentinel_username: None,
+            sentinel_password: None,
+            cluster: false,
+            cluster_nodes: Vec::new(),
             key_prefix: "askonce".to_owned(),
             timeout: Duration::from_millis(500),
             max_value_bytes: ByteSize::mib(16),
@@ -45,37 +99,89 @@ impl Default for RedisConfig {
 }
 
 impl RedisConfig {
-    const LONGEST_PREFIX: usize = 64;
-    const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
-    const VALUE_BYTES: std::ops::RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::mib(256);
-
     /// Checks every field; `path` is where this section stands in the file.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] naming the field, its value and what is allowed; in a build without the
     /// backend, how to get one that has it.
     pub fn validate(&self, path: &str) -> Result<()> {
-        if !cfg!(feature = "redis") {
-            return Err(
-                Error::new(ErrorKind::Config, "this build has no Redis backend")
-                    .with("field", format!("{path}.type"))
-                    .with("remedy", "build with the feature redis, or use type memory"),
-            );
+        #[cfg(feature = "redis")]
+        return self.check(path);
+        #[cfg(not(feature = "redis"))]
+        Err(
+            Error::new(ErrorKind::Config, "this build has no Redis backend")
+                .with("field", format!("{path}.type"))
+                .with("remedy", "build with the feature redis, or use type memory"),
+        )
+    }
+
+    /// The address that is used: the one that was given, or one made of the parts. Holds the password.
+    #[cfg(feature = "redis")]
+    pub(super) fn url(&self) -> String {
+        if !self.redis_url.is_empty() {
+            return self.redis_url.clone();
         }
+        let scheme = if self.redis_ssl { "rediss" } else { "redis" };
+        let escaped = |text: &Option<String>| text.as_deref().map(escape).unwrap_or_default();
+        let secrets = match (&self.redis_username, &self.redis_password) {
+            (None, None) => String::new(),
+            (user, password) => format!("{}:{}@", escaped(user), escaped(password)),
+        };
+        // An address of version 6 has colons of its own.
+        let host = match self.redis_host.contains(':') && !self.redis_host.starts_with('[') {
+            true => format!("[{}]", self.redis_host),
+            false => self.redis_host.clone(),
+        };
+        let (port, database) = (self.redis_port, self.redis_db);
+        format!("{scheme}://{secrets}{host}:{port}/{database}")
+    }
+
+    /// Whether the server is a cluster.
+    #[cfg(feature = "redis")]
+    pub(super) fn is_cluster(&self) -> bool {
+        self.cluster || !self.cluster_nodes.is_empty()
+    }
+
+    /// Where the server is, without user, password and parameters.
+    #[must_use]
+    pub fn shown_url(&self) -> String {
+        if self.redis_url.is_empty() {
+            let scheme = if self.redis_ssl { "rediss" } else { "redis" };
+            let secret = self.redis_username.is_some() || self.redis_password.is_some();
+            let secrets = if secret { "***@" } else { "" };
+            let (host, port, database) = (&self.redis_host, self.redis_port, self.redis_db);
+            return format!("{scheme}://{secrets}{host}:{port}/{database}");
+        }
+        shown(&self.redis_url)
+    }
+}
+
+#[cfg(feature = "redis")]
+impl RedisConfig {
+    const LONGEST_PREFIX: usize = 64;
+    const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
+    const VALUE_BYTES: std::ops::RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::mib(256);
+    const POOL_SIZE: std::ops::RangeInclusive<usize> = 1..=64;
+
+    fn check(&self, path: &str) -> Result<()> {
         let refuse = |field: &str, what: &'static str| {
             Error::new(ErrorKind::Config, what).with("field", format!("{path}.{field}"))
         };
         if self.name.is_empty() {
             return Err(refuse("name", "a backend needs a name"));
         }
-        self.check_url(path)?;
+        self.check_servers(path)?;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
-        if !(1..=Self::LONGEST_PREFIX).contains(&self.key_prefix.len())
+        if self.key_prefix.len() > Self::LONGEST_PREFIX
             || !self.key_prefix.chars().all(plain)
+            || !crate::backend::keyspace::Keyspace::takes_prefix(&self.key_prefix)
         {
             return Err(refuse("key_prefix", "the prefix of keys cannot be used")
                 .with("value", self.key_prefix.escape_debug())
-                .with("allowed", "1 to 64 letters, digits, - _ . :"));
+                .with(
+                    "allowed",
+                    "1 to 64 letters, digits, - _ . :, no two colons in a row, none at the end",
+                ));
         }
         if self.timeout.as_millis() == 0 || self.timeout > Self::LONGEST_TIMEOUT {
             return Err(refuse("timeout", "a setting is out of range")
@@ -87,53 +193,112 @@ impl RedisConfig {
                 .with("value", self.max_value_bytes)
                 .with("allowed", "1KiB to 256MiB"));
         }
-        Ok(())
-    }
-
-    #[cfg(feature = "redis")]
-    fn check_url(&self, path: &str) -> Result<()> {
-        use redis::IntoConnectionInfo;
-
-        // What the parser says is left out: it may quote the address.
-        self.redis_url
-            .as_str()
-            .into_connection_info()
-            .map(drop)
-            .map_err(|_| {
-                Error::new(ErrorKind::Config, "the address of Redis cannot be used")
-                    .with("field", format!("{path}.redis_url"))
-                    .with("value", self.shown_url())
-                    .with(
-                        "allowed",
-                        "redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix:///path",
-                    )
-            })
-    }
-
-    #[cfg(not(feature = "redis"))]
-    fn check_url(&self, _: &str) -> Result<()> {
-        Ok(())
-    }
-
-    /// The address without user, password and parameters.
-    #[must_use]
-    pub fn shown_url(&self) -> String {
-        let (scheme, rest) = match self.redis_url.split_once("://") {
-            Some((scheme, rest)) => (format!("{scheme}://"), rest),
-            None => (String::new(), self.redis_url.as_str()),
-        };
-        // A socket's password is a parameter; a password may itself hold an @ that was not escaped.
-        let (place, secrets) = match rest.rsplit_once('@') {
-            Some((_, place)) => (place, "***@"),
-            None => (rest, ""),
-        };
-        let place = place.split('?').next().unwrap_or_default();
-        if scheme.is_empty() {
-            // No address at all: it may be a password that was put into the wrong field.
-            return "(hidden)".to_owned();
+        if !Self::POOL_SIZE.contains(&self.redis_pool_size) {
+            return Err(refuse("redis_pool_size", "a setting is out of range")
+                .with("value", self.redis_pool_size)
+                .with("allowed", "1 to 64"));
         }
-        format!("{scheme}{secrets}{place}")
+        Ok(())
     }
+
+    fn check_servers(&self, path: &str) -> Result<()> {
+        use redis::{ConnectionAddr, IntoConnectionInfo};
+
+        let refuse = |field: &str, what: &'static str| {
+            Error::new(ErrorKind::Config, what).with("field", format!("{path}.{field}"))
+        };
+        // What the parser says is left out: it may quote the address.
+        let info = self.url().into_connection_info().map_err(|_| {
+            let field = match self.redis_url.is_empty() {
+                true => "redis_host",
+                false => "redis_url",
+            };
+            refuse(field, "the address of Redis cannot be used")
+                .with("value", self.shown_url())
+                .with(
+                    "allowed",
+                    "redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix:///path",
+                )
+        })?;
+        let several = !self.sentinels.is_empty() || self.is_cluster();
+        if several && matches!(info.addr(), ConnectionAddr::Unix(_)) {
+            let what = "Sentinels and clusters are not reached through a socket";
+            return Err(refuse("redis_url", what).with("value", self.shown_url()));
+        }
+        if !self.sentinels.is_empty() && self.is_cluster() {
+            let what = "a server is either watched by Sentinels or a node of a cluster";
+            return Err(refuse("sentinels", what).with(
+                "remedy",
+                "leave out sentinels, or cluster and cluster_nodes",
+            ));
+        }
+        if !self.sentinels.is_empty() && self.sentinel_master.is_empty() {
+            return Err(refuse("sentinel_master", "the master needs a name"));
+        }
+        if self.is_cluster() && info.redis_settings().db() != 0 {
+            return Err(refuse("redis_db", "a cluster has no databases")
+                .with("value", info.redis_settings().db())
+                .with("allowed", "0"));
+        }
+        let lists = [
+            ("sentinels", &self.sentinels),
+            ("cluster_nodes", &self.cluster_nodes),
+        ];
+        for (field, nodes) in lists {
+            for (at, node) in nodes.iter().enumerate() {
+                if host_and_port(node).is_none() {
+                    // Not quoted: it may be an address with a password.
+                    let what = "the address of a server cannot be used";
+                    return Err(refuse(&format!("{field}[{at}]"), what)
+                        .with("allowed", "host:port, without user and password"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The two parts of `host:port`; a host of version 6 stands in brackets, which are taken off.
+pub(super) fn host_and_port(node: &str) -> Option<(String, u16)> {
+    let (host, port) = node.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let colons_allowed = bare.is_some();
+    let host = bare.unwrap_or(host);
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '@' | '[' | ']' | '?' | '#');
+    (!host.is_empty() && host.chars().all(plain) && (colons_allowed || !host.contains(':')))
+        .then(|| (host.to_owned(), port))
+}
+
+/// `text` as it stands in an address, where some characters mean something else.
+#[cfg(feature = "redis")]
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+/// An address without user, password and parameters.
+fn shown(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        // No address at all: it may be a password that was put into the wrong field.
+        return "(hidden)".to_owned();
+    };
+    // A socket's password is a parameter; a password may itself hold an @ that was not escaped.
+    let (place, secrets) = match rest.rsplit_once('@') {
+        Some((_, place)) => (place, "***@"),
+        None => (rest, ""),
+    };
+    let place = place.split('?').next().unwrap_or_default();
+    format!("{scheme}://{secrets}{place}")
 }
 
 impl fmt::Debug for RedisConfig {
@@ -141,6 +306,11 @@ impl fmt::Debug for RedisConfig {
         f.debug_struct("RedisConfig")
             .field("name", &self.name)
             .field("redis_url", &self.shown_url())
+            .field("redis_pool_size", &self.redis_pool_size)
+            .field("sentinels", &self.sentinels.len())
+            .field("sentinel_master", &self.sentinel_master)
+            .field("cluster", &self.cluster)
+            .field("cluster_nodes", &self.cluster_nodes.len())
             .field("key_prefix", &self.key_prefix)
             .field("timeout", &self.timeout)
             .field("max_value_bytes", &self.max_value_bytes)
@@ -149,11 +319,23 @@ impl fmt::Debug for RedisConfig {
 }
 
 fn without_secrets<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    let shown = RedisConfig {
-        redis_url: url.to_owned(),
-        ..RedisConfig::default()
-    };
-    serializer.serialize_str(&shown.shown_url())
+    if url.is_empty() {
+        return serializer.serialize_str(url);
+    }
+    serializer.serialize_str(&shown(url))
+}
+
+fn plain_nodes<S: Serializer>(nodes: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(nodes.iter().map(|node| match host_and_port(node) {
+        Some(_) => node.as_str(),
+        // It may be an address with a password.
+        None => "(hidden)",
+    }))
+}
+
+#[expect(clippy::ref_option, reason = "serde calls it with the field")]
+fn hidden<S: Serializer>(secret: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(|_| "***").serialize(serializer)
 }
 
 #[cfg(test)]
@@ -203,8 +385,14 @@ mod tests {
             error.contains("backends[1].key_prefix, value: a*, allowed"),
             "{error}"
         );
-        let error = refused(|config| config.key_prefix = String::new());
-        assert!(error.contains("key_prefix"), "{error}");
+        for prefix in ["", "a::b", "a:", "a b", "{a}"] {
+            let error = RedisConfig {
+                key_prefix: prefix.to_owned(),
+                ..RedisConfig::default()
+            };
+            let error = error.validate("backends[1]").unwrap_err().to_string();
+            assert!(error.contains("key_prefix"), "{error}");
+        }
         let error = refused(|config| config.timeout = Duration::ZERO);
         assert!(
             error.contains("timeout, value: 0ns, allowed: 1ms to 30s"),
@@ -219,7 +407,102 @@ mod tests {
         );
         let error = refused(|config| config.name.clear());
         assert!(error.contains("backends[1].name"), "{error}");
+        for size in [0, 65] {
+            let error = RedisConfig {
+                redis_pool_size: size,
+                ..RedisConfig::default()
+            };
+            let error = error.validate("b").unwrap_err().to_string();
+            assert!(error.contains("b.redis_pool_size"), "{error}");
+        }
         RedisConfig::default().validate("backends[1]").unwrap();
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn servers_that_do_not_go_together_are_refused_by_name() {
+        let node = || vec!["host:7000".to_owned()];
+        let refused = |field: &str, change: &dyn Fn(&mut RedisConfig)| {
+            let mut config = RedisConfig::default();
+            change(&mut config);
+            let error = config.validate("b").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(&format!("b.{field}")), "{error}");
+            assert!(!format!("{error} {config:?}").contains("hunter2"));
+            assert!(!serde_json::to_string(&config).unwrap().contains("hunter2"));
+        };
+        refused("sentinels", &|config| {
+            (config.sentinels, config.cluster) = (node(), true);
+        });
+        refused("sentinel_master", &|config| {
+            config.sentinels = node();
+            config.sentinel_master.clear();
+        });
+        refused("redis_db", &|config| {
+            (config.cluster_nodes, config.redis_db) = (node(), 1);
+        });
+        refused("redis_url", &|config| {
+            config.cluster = true;
+            config.redis_url = "unix:///run/redis.sock".to_owned();
+        });
+        refused("redis_host", &|config| config.redis_host.clear());
+        for wrong in [
+            "host",
+            "host:0",
+            "redis://me:hunter2@host:1",
+            "::1:1",
+            ":1",
+            "h:x",
+        ] {
+            refused("sentinels[1]", &|config| {
+                config.sentinels = vec!["h:1".to_owned(), wrong.to_owned()];
+            });
+            refused("cluster_nodes[0]", &|config| {
+                config.cluster_nodes = vec![wrong.to_owned()];
+            });
+        }
+        assert_eq!(host_and_port("[::1]:7000"), Some(("::1".to_owned(), 7000)));
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn w_61_an_address_made_of_parts_is_read_back_as_they_are() {
+        use redis::{ConnectionAddr, IntoConnectionInfo};
+
+        let config = RedisConfig {
+            redis_host: "::1".to_owned(),
+            redis_port: 6380,
+            redis_db: 3,
+            redis_username: Some("me@home".to_owned()),
+            redis_password: Some("p@ss/w#rd?:%41[ ü".to_owned()),
+            ..RedisConfig::default()
+        };
+        let info = config.url().into_connection_info().unwrap();
+        assert_eq!(
+            info.redis_settings().username(),
+            config.redis_username.as_deref()
+        );
+        assert_eq!(
+            info.redis_settings().password(),
+            config.redis_password.as_deref()
+        );
+        assert_eq!(info.redis_settings().db(), 3);
+        let ConnectionAddr::Tcp(host, 6380) = info.addr() else {
+            panic!("another port");
+        };
+        assert_eq!(host, "::1");
+        assert_eq!(config.shown_url(), "redis://***@::1:6380/3");
+        let tls = RedisConfig {
+            redis_ssl: true,
+            ..RedisConfig::default()
+        };
+        assert_eq!(tls.url(), "rediss://127.0.0.1:6379/0");
+        let whole = at("redis://elsewhere");
+        assert_eq!(
+            whole.url(),
+            "redis://elsewhere",
+            "a whole address wins over parts"
+        );
     }
 
     #[cfg(not(feature = "redis"))]

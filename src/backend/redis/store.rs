@@ -1,19 +1,22 @@
-//! The backend itself: commands, deadlines, errors, the connection.
+//! The backend itself: values with their header, and the command for each operation.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisError, RedisResult};
 
 use super::RedisConfig;
+use super::feed::RedisFeed;
+use super::link::Link;
+use super::scan::Walk;
+use super::script::{self, Call, Script};
 use crate::backend::keyspace::Keyspace;
-use crate::backend::{BackendUsage, CacheBackend, Capability, StoredValue};
+use crate::backend::{
+    BackendUsage, CacheBackend, Capability, Condition, Cursor, FeedHandle, Glob, KeyPage,
+    MAX_COUNT, StoredValue, Write,
+};
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -29,18 +32,8 @@ const PHYSICAL_GRACE: Duration = Duration::from_secs(60);
 /// Lives longer than this are not told to Redis, which refuses expiries that overflow.
 const LONGEST_LIFE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// Keys asked for, and removed, per round trip of a scan.
-const SCAN_BATCH: usize = 1_000;
-
 /// How long a count of all keys is good for.
 const USAGE_AGE: Duration = Duration::from_secs(30);
-
-/// Connections made anew by hand, at most one in this time. The manager does it after failures of the
-/// network, but keeps a refused login for ever.
-const RENEW_INTERVAL: Duration = Duration::from_secs(1);
-
-/// When the network swallows what was sent, the connection is given up after this time.
-const LOST_AFTER: Duration = Duration::from_secs(10);
 
 /// Builds a [`RedisBackend`].
 pub struct RedisBackendBuilder {
@@ -71,30 +64,19 @@ impl RedisBackendBuilder {
     pub fn build(self) -> Result<RedisBackend> {
         const PATH: &str = "backends[redis]";
         self.config.validate(PATH)?;
-        let unusable = |_| {
+        let link = Link::new(&self.config).map_err(|_| {
             // The cause may quote the address.
             Error::new(ErrorKind::Config, "the address of Redis cannot be used")
                 .with("field", format!("{PATH}.redis_url"))
                 .with("value", self.config.shown_url())
-        };
-        let info = self.config.redis_url.as_str().into_connection_info();
-        let info = info.map_err(unusable)?;
-        if matches!(info.addr(), ConnectionAddr::TcpTls { .. })
-            && rustls::crypto::CryptoProvider::get_default().is_none()
-        {
-            // An error says that another thread was first, which is as good.
-            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        }
-        let tcp = TcpSettings::default().set_nodelay(true);
-        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-        let tcp = tcp.set_user_timeout(LOST_AFTER);
-        let client = Client::open(info.set_tcp_settings(tcp)).map_err(unusable)?;
+        })?;
+        let keys = Keyspace::new(&self.config.key_prefix);
         Ok(RedisBackend {
-            keys: Keyspace::new(&self.config.key_prefix),
+            feed: Arc::new(RedisFeed::new(Arc::clone(&link), keys.reserved("feed"))),
+            keys,
             config: self.config,
             clock: self.clock,
-            client,
-            link: Mutex::default(),
+            link,
             counted: Mutex::default(),
         })
     }
@@ -103,17 +85,11 @@ impl RedisBackendBuilder {
 /// A tier in a Redis or Valkey server, shared by processes. See the module documentation.
 pub struct RedisBackend {
     config: RedisConfig,
-    keys: Keyspace,
+    pub(super) keys: Keyspace,
     clock: ClockHandle,
-    client: Client,
-    link: Mutex<Option<Link>>,
+    pub(super) link: Arc<Link>,
+    feed: Arc<RedisFeed>,
     counted: Mutex<Option<(Instant, BackendUsage)>>,
-}
-
-/// The connection in use.
-struct Link {
-    manager: ConnectionManager,
-    since: Instant,
 }
 
 impl fmt::Debug for RedisBackend {
@@ -140,6 +116,20 @@ fn is_live(header: &[u8], now: Timestamp) -> Option<bool> {
     Some(header == NEVER || now < Timestamp::from_millis(u64::from_be_bytes(header)))
 }
 
+/// How long Redis is told to keep a value, in milliseconds; empty: for ever.
+fn kept(expires: Option<Timestamp>, now: Timestamp) -> String {
+    match expires.map(|expires| expires.since(now)) {
+        Some(life) if life < LONGEST_LIFE => {
+            life.saturating_add(PHYSICAL_GRACE).as_millis().to_string()
+        }
+        _ => String::new(),
+    }
+}
+
+fn is_past(expires: Option<Timestamp>, now: Timestamp) -> bool {
+    expires.is_some_and(|expires| expires <= now)
+}
+
 impl RedisBackend {
     /// A builder for a backend with these settings.
     #[must_use]
@@ -150,140 +140,124 @@ impl RedisBackend {
         }
     }
 
-    fn connection(&self) -> RedisResult<ConnectionManager> {
-        let mut link = self.link.lock();
-        if let Some(link) = &*link {
-            return Ok(link.manager.clone());
+    /// Refuses what can never fit.
+    fn check_size(&self, value: &Bytes) -> Result<()> {
+        if value.len() as u64 > self.config.max_value_bytes.as_u64() {
+            return Err(
+                Error::new(ErrorKind::TooLarge, "the value does not fit into the tier")
+                    .with("tier", &self.config.name)
+                    .with("bytes", value.len())
+                    .with("allowed", self.config.max_value_bytes.as_u64()),
+            );
         }
-        let settings = ConnectionManagerConfig::new()
-            // Each operation is an attempt of its own; waiting between attempts would only make it
-            // slower to fail.
-            .set_number_of_retries(0)
-            .set_connection_timeout(Some(self.config.timeout.max(Duration::from_secs(2))))
-            .set_response_timeout(Some(self.config.timeout));
-        let manager = ConnectionManager::new_lazy_with_config(self.client.clone(), settings)?;
-        *link = Some(Link {
-            manager: manager.clone(),
-            since: Instant::now(),
-        });
-        Ok(manager)
+        Ok(())
     }
 
-    /// Lets the next operation connect anew.
-    fn renew(&self) {
-        let mut link = self.link.lock();
-        if link
-            .as_ref()
-            .is_some_and(|link| link.since.elapsed() >= RENEW_INTERVAL)
-        {
-            *link = None;
+    /// A value as it is stored; empty when it is dead already.
+    fn stored(&self, value: &[u8], expires: Option<Timestamp>, now: Timestamp) -> Bytes {
+        if is_past(expires, now) {
+            return Bytes::new();
         }
+        let mut stored = Vec::with_capacity(HEADER + value.len());
+        stored.extend_from_slice(&header(expires));
+        stored.extend_from_slice(value);
+        Bytes::from(stored)
     }
 
-    /// One round trip, within the deadline.
-    async fn ask<T, F>(
+    /// The live value in what Redis holds.
+    fn opened(
         &self,
         operation: &'static str,
-        ask: impl FnOnce(ConnectionManager) -> F,
-    ) -> Result<T>
-    where
-        T: FromRedisValue,
-        F: Future<Output = RedisResult<T>>,
-    {
-        let connection = self
-            .connection()
-            .map_err(|error| self.failure(operation, &error))?;
-        match tokio::time::timeout(self.config.timeout, ask(connection)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                if !error.is_io_error() {
-                    self.renew();
-                }
-                Err(self.failure(operation, &error))
-            }
-            Err(_) => Err(self.too_slow(operation)),
-        }
-    }
-
-    fn too_slow(&self, operation: &'static str) -> Error {
-        Error::new(ErrorKind::Timeout, "Redis did not answer in time")
-            .with("tier", &self.config.name)
-            .with("operation", operation)
-            .with("timeout", format!("{:?}", self.config.timeout))
-            .retryable()
-    }
-
-    fn failure(&self, operation: &'static str, error: &RedisError) -> Error {
-        use redis::ErrorKind as Redis;
-
-        if error.is_timeout() {
-            return self.too_slow(operation);
-        }
-        // Never the server's own words, which may repeat the command with the value.
-        let problem = match error.code() {
-            Some(code) => format!("{}: {code}", error.category()),
-            None if error.is_io_error() => error.to_string(),
-            None => error.category().to_owned(),
+        held: Option<Vec<u8>>,
+    ) -> Result<Option<StoredValue>> {
+        let Some(held) = held.map(Bytes::from) else {
+            return Ok(None);
         };
-        let (kind, message, retryable) = match error.kind() {
-            _ if error.code() == Some("WRONGTYPE") => {
-                let message = "another program's value stands under a key of the cache";
-                (ErrorKind::Corrupt, message, false)
-            }
-            Redis::AuthenticationFailed => {
-                let message = "Redis refuses the user or the password";
-                (ErrorKind::BackendUnavailable, message, false)
-            }
-            _ => {
-                let message = "Redis cannot be used now";
-                (ErrorKind::BackendUnavailable, message, true)
-            }
-        };
-        let failure = Error::new(kind, message)
-            .with("tier", &self.config.name)
-            .with("operation", operation)
-            .with("problem", problem);
-        if retryable {
-            failure.retryable()
-        } else {
-            failure
+        match is_live(&held, self.clock.now()) {
+            Some(true) => Ok(Some(StoredValue::new(held.slice(HEADER..), expiry(&held)))),
+            Some(false) => Ok(None),
+            None => Err(self.link.foreign(operation)),
         }
     }
 
-    /// The next keys of this backend, from `cursor` on, and where to go on; 0 at the end.
-    async fn scan(&self, operation: &'static str, cursor: u64) -> Result<(u64, Vec<Vec<u8>>)> {
-        let (next, mut keys) = self
-            .ask(operation, async |mut connection| {
-                redis::cmd("SCAN")
-                    .arg(cursor)
-                    .arg("MATCH")
-                    .arg(self.keys.pattern())
-                    .arg("COUNT")
-                    .arg(SCAN_BATCH)
-                    .query_async::<(u64, Vec<Vec<u8>>)>(&mut connection)
-                    .await
-            })
-            .await?;
-        keys.retain(|key| self.keys.decode(key).is_some());
-        Ok((next, keys))
+    fn setting(&self, key: &[u8], value: &Bytes, expires: Option<Timestamp>) -> Call {
+        let now = self.clock.now();
+        let key = self.keys.encode(key);
+        let stored = self.stored(value, expires, now);
+        if stored.is_empty() {
+            return Call::plain("UNLINK", key, &[]);
+        }
+        match kept(expires, now).as_str() {
+            "" => Call::plain("SET", key, &[&stored]),
+            life => Call::plain("SET", key, &[&stored, b"PX", life.as_bytes()]),
+        }
+    }
+
+    /// A call of a script, which is told the time before its other arguments.
+    fn script<const N: usize>(
+        &self,
+        script: &'static Script,
+        key: &[u8],
+        arguments: [Bytes; N],
+    ) -> Call {
+        let mut all = Vec::with_capacity(N + 1);
+        all.push(Bytes::from(self.clock.now().as_millis().to_string()));
+        all.extend(arguments);
+        Call::Script {
+            script,
+            key: self.keys.encode(key),
+            arguments: all,
+        }
     }
 
     /// Bytes of these keys and their values.
     async fn measure(&self, keys: &[Vec<u8>]) -> Result<u64> {
-        if keys.is_empty() {
-            return Ok(0);
+        let calls: Vec<Call> = keys
+            .iter()
+            .map(|key| Call::plain("STRLEN", key.clone(), &[]))
+            .collect();
+        let mut bytes: u64 = keys.iter().map(|key| key.len() as u64).sum();
+        for length in self.link.calls::<u64>("usage", &calls).await {
+            match length {
+                Ok(length) => bytes += length,
+                // Another program's, and of a kind that has no length.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {}
+                Err(error) => return Err(error),
+            }
         }
-        let lengths: Vec<u64> = self
-            .ask("usage", async |mut connection| {
-                let mut lengths = redis::pipe();
-                for key in keys {
-                    lengths.cmd("STRLEN").arg(key);
-                }
-                lengths.query_async(&mut connection).await
+        Ok(bytes)
+    }
+
+    /// Those of these keys that hold live values, as callers know them.
+    async fn live(&self, keys: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Vec<Bytes>> {
+        let last = (HEADER - 1).to_string();
+        let calls: Vec<Call> = keys
+            .iter()
+            .map(|(wire, _)| Call::plain("GETRANGE", wire.clone(), &[b"0", last.as_bytes()]))
+            .collect();
+        let headers = self.link.calls::<Vec<u8>>("scan", &calls).await;
+        let now = self.clock.now();
+        let mut live = Vec::with_capacity(keys.len());
+        for ((_, key), header) in keys.into_iter().zip(headers) {
+            match header {
+                Ok(header) if is_live(&header, now) == Some(true) => live.push(Bytes::from(key)),
+                Ok(_) => {}
+                // Another program's.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(live)
+    }
+
+    /// Of keys as the server sees them, those that match, with what callers know them as.
+    fn matching(&self, wire: Vec<Vec<u8>>, pattern: &Glob) -> Vec<(Vec<u8>, Vec<u8>)> {
+        wire.into_iter()
+            .filter_map(|wire| {
+                let key = self.keys.decode(&wire)?;
+                pattern.matches(&key).then_some((wire, key))
             })
-            .await?;
-        let names: usize = keys.iter().map(Vec::len).sum();
-        Ok(lengths.into_iter().sum::<u64>() + names as u64)
+            .collect()
     }
 }
 
@@ -299,110 +273,208 @@ impl CacheBackend for RedisBackend {
             evicts: true,
             counts_exactly: false,
             max_value_bytes: usize::try_from(self.config.max_value_bytes.as_u64()).ok(),
-            conditional_writes: false,
-            lists_keys: false,
+            conditional_writes: true,
+            lists_keys: true,
         }
     }
 
     async fn get(&self, key: &[u8]) -> Result<Option<StoredValue>> {
-        let value: Option<Vec<u8>> = self
-            .ask("get", async |mut connection| {
-                redis::cmd("GET")
-                    .arg(self.keys.encode(key))
-                    .query_async(&mut connection)
-                    .await
-            })
-            .await?;
-        let Some(value) = value.map(Bytes::from) else {
-            return Ok(None);
-        };
-        match is_live(&value, self.clock.now()) {
-            Some(true) => Ok(Some(StoredValue::new(
-                value.slice(HEADER..),
-                expiry(&value),
-            ))),
-            Some(false) => Ok(None),
-            None => Err(Error::new(
-                ErrorKind::Corrupt,
-                "another program's value stands under a key of the cache",
-            )
-            .with("tier", &self.config.name)
-            .with("operation", "get")),
-        }
+        let call = Call::plain("GET", self.keys.encode(key), &[]);
+        let held = self.link.call("get", &call).await?;
+        self.opened("get", held)
+    }
+
+    async fn get_many(&self, keys: &[Bytes]) -> Vec<Result<Option<StoredValue>>> {
+        let calls: Vec<Call> = keys
+            .iter()
+            .map(|key| Call::plain("GET", self.keys.encode(key), &[]))
+            .collect();
+        let held = self.link.calls("get_many", &calls).await;
+        held.into_iter()
+            .map(|held| held.and_then(|held| self.opened("get_many", held)))
+            .collect()
     }
 
     async fn set(&self, key: &[u8], value: Bytes, expires: Option<Timestamp>) -> Result<()> {
-        if value.len() as u64 > self.config.max_value_bytes.as_u64() {
-            return Err(
-                Error::new(ErrorKind::TooLarge, "the value does not fit into the tier")
-                    .with("tier", &self.config.name)
-                    .with("bytes", value.len())
-                    .with("allowed", self.config.max_value_bytes.as_u64()),
-            );
-        }
+        self.check_size(&value)?;
+        let call = self.setting(key, &value, expires);
+        self.link.call::<redis::Value>("set", &call).await.map(drop)
+    }
+
+    async fn set_many(&self, writes: &[Write]) -> Vec<Result<()>> {
+        let sizes: Vec<Result<()>> = writes
+            .iter()
+            .map(|write| self.check_size(&write.value))
+            .collect();
+        let calls: Vec<Call> = writes
+            .iter()
+            .zip(&sizes)
+            .filter(|(_, size)| size.is_ok())
+            .map(|(write, _)| self.setting(&write.key, &write.value, write.expires))
+            .collect();
+        let mut stored = self
+            .link
+            .calls::<redis::Value>("set_many", &calls)
+            .await
+            .into_iter();
+        sizes
+            .into_iter()
+            .map(|size| {
+                size?;
+                stored.next().map_or(Ok(()), |stored| stored.map(drop))
+            })
+            .collect()
+    }
+
+    async fn set_if(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        expires: Option<Timestamp>,
+        condition: Condition<'_>,
+    ) -> Result<bool> {
+        self.check_size(&value)?;
         let now = self.clock.now();
-        let key = self.keys.encode(key);
-        let command = if expires.is_some_and(|expires| expires <= now) {
-            redis::cmd("UNLINK").arg(key).take()
-        } else {
-            let mut stored = Vec::with_capacity(HEADER + value.len());
-            stored.extend_from_slice(&header(expires));
-            stored.extend_from_slice(&value);
-            let mut set = redis::cmd("SET");
-            set.arg(key).arg(stored);
-            let life = expires.map(|expires| expires.since(now));
-            if let Some(life) = life.filter(|life| *life < LONGEST_LIFE) {
-                let kept = life.saturating_add(PHYSICAL_GRACE).as_millis();
-                set.arg("PX").arg(u64::try_from(kept).unwrap_or(u64::MAX));
-            }
-            set
+        let (name, expected): (&'static str, &[u8]) = match condition {
+            Condition::Absent => ("absent", b""),
+            Condition::Present => ("present", b""),
+            Condition::Equals(expected) => ("equals", expected),
         };
-        self.ask("set", async |mut connection| {
-            command.query_async::<redis::Value>(&mut connection).await
-        })
-        .await
-        .map(drop)
+        let arguments = [
+            Bytes::from_static(name.as_bytes()),
+            Bytes::copy_from_slice(expected),
+            self.stored(&value, expires, now),
+            Bytes::from(kept(expires, now)),
+        ];
+        let call = self.script(&script::SET_IF, key, arguments);
+        self.link.call("set_if", &call).await
     }
 
     async fn delete(&self, key: &[u8]) -> Result<bool> {
-        let key = self.keys.encode(key);
-        let (header, removed): (Vec<u8>, u64) = self
-            .ask("delete", async |mut connection| {
-                redis::pipe()
-                    .atomic()
-                    .cmd("GETRANGE")
-                    .arg(&key)
-                    .arg(0)
-                    .arg(HEADER - 1)
-                    .cmd("UNLINK")
-                    .arg(&key)
-                    .query_async(&mut connection)
-                    .await
-            })
-            .await?;
-        Ok(removed > 0 && is_live(&header, self.clock.now()).unwrap_or(false))
+        let call = self.script(&script::DELETE, key, []);
+        self.link.call("delete", &call).await
+    }
+
+    async fn delete_many(&self, keys: &[Bytes]) -> Vec<Result<bool>> {
+        let calls: Vec<Call> = keys
+            .iter()
+            .map(|key| self.script(&script::DELETE, key, []))
+            .collect();
+        self.link.calls("delete_many", &calls).await
+    }
+
+    async fn delete_if(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
+        let expected = Bytes::copy_from_slice(expected);
+        let call = self.script(&script::DELETE_IF, key, [expected]);
+        self.link.call("delete_if", &call).await
+    }
+
+    async fn take(&self, key: &[u8]) -> Result<Option<StoredValue>> {
+        let call = self.script(&script::TAKE, key, []);
+        let held = self.link.call("take", &call).await?;
+        self.opened("take", held)
+    }
+
+    async fn touch(&self, key: &[u8], expires: Option<Timestamp>) -> Result<bool> {
+        let now = self.clock.now();
+        let arguments = [
+            self.stored(b"", expires, now),
+            Bytes::from(kept(expires, now)),
+        ];
+        let call = self.script(&script::TOUCH, key, arguments);
+        self.link.call("touch", &call).await
+    }
+
+    async fn increment(&self, key: &[u8], by: i64, expires: Option<Timestamp>) -> Result<i64> {
+        let refuse = |what: &'static str| {
+            Error::new(ErrorKind::InvalidRequest, what).with("tier", &self.config.name)
+        };
+        let overflow = || {
+            refuse("the counter would overflow")
+                .with("allowed", format!("-{MAX_COUNT} to {MAX_COUNT}"))
+        };
+        let now = self.clock.now();
+        let halves = [by / 2, by - by / 2];
+        if halves.iter().any(|half| half.abs() > MAX_COUNT) {
+            return Err(overflow());
+        }
+        let arguments = [
+            Bytes::from(halves[0].to_string()),
+            Bytes::from(halves[1].to_string()),
+            Bytes::from(MAX_COUNT.to_string()),
+            self.stored(b"", expires, now),
+            Bytes::from(kept(expires, now)),
+        ];
+        let call = self.script(&script::INCREMENT, key, arguments);
+        let (code, digits): (i64, String) = self.link.call("increment", &call).await?;
+        match code {
+            script::count::COUNTED => digits.parse().map_err(|_| self.link.foreign("increment")),
+            script::count::NO_COUNTER => Err(refuse("the key holds something else than a counter")
+                .with("remedy", "count under a key that is only ever incremented")),
+            _ => Err(overflow()),
+        }
+    }
+
+    /// Asks on until there are `limit` keys, or the timeout has passed: other programs' keys may be many.
+    async fn scan(&self, pattern: &Glob, cursor: Cursor, limit: usize) -> Result<KeyPage> {
+        let mut walk = Walk::from_cursor(&cursor).ok_or_else(|| self.unknown_cursor())?;
+        let started = Instant::now();
+        let mut page = KeyPage::default();
+        loop {
+            let (wire, next) = self.step("scan", walk).await?;
+            page.keys
+                .extend(self.live(self.matching(wire, pattern)).await?);
+            match next {
+                None => return Ok(page),
+                Some(next)
+                    if page.keys.len() >= limit || started.elapsed() >= self.link.timeout() =>
+                {
+                    page.next = Some(next.into_cursor());
+                    return Ok(page);
+                }
+                Some(next) => walk = next,
+            }
+        }
+    }
+
+    async fn delete_matching(&self, pattern: &Glob) -> Result<u64> {
+        let mut walk = Walk::default();
+        let mut removed = 0;
+        loop {
+            let (wire, next) = self.step("delete_matching", walk).await?;
+            let calls: Vec<Call> = self
+                .matching(wire, pattern)
+                .into_iter()
+                .map(|(_, key)| self.script(&script::DELETE, &key, []))
+                .collect();
+            for deleted in self.link.calls::<bool>("delete_matching", &calls).await {
+                removed += u64::from(deleted?);
+            }
+            match next {
+                Some(next) => walk = next,
+                None => return Ok(removed),
+            }
+        }
     }
 
     /// Removes every key of the prefix, batch by batch, each within the timeout; a key that is written
-    /// meanwhile may stay.
+    /// meanwhile may stay. The feed stays.
     async fn clear(&self) -> Result<()> {
         *self.counted.lock() = None;
-        let mut cursor = 0;
+        let mut walk = Walk::default();
         loop {
-            let (next, keys) = self.scan("clear", cursor).await?;
-            if !keys.is_empty() {
-                self.ask("clear", async |mut connection| {
-                    redis::cmd("UNLINK")
-                        .arg(&keys)
-                        .query_async::<u64>(&mut connection)
-                        .await
-                })
-                .await?;
+            let (keys, next) = self.step("clear", walk).await?;
+            let calls: Vec<Call> = keys
+                .into_iter()
+                .map(|key| Call::plain("UNLINK", key, &[]))
+                .collect();
+            for unlinked in self.link.calls::<u64>("clear", &calls).await {
+                unlinked?;
             }
-            if next == 0 {
-                return Ok(());
+            match next {
+                Some(next) => walk = next,
+                None => return Ok(()),
             }
-            cursor = next;
         }
     }
 
@@ -413,27 +485,41 @@ impl CacheBackend for RedisBackend {
         if let Some((at, usage)) = counted
             && at.elapsed() < USAGE_AGE
         {
-            self.ask("usage", async |mut connection| {
-                redis::cmd("PING")
-                    .query_async::<redis::Value>(&mut connection)
-                    .await
-            })
-            .await?;
+            self.ping().await?;
             return Ok(usage);
         }
         let started = Instant::now();
         let mut usage = BackendUsage::default();
-        let mut cursor = 0;
+        let mut walk = Walk::default();
         loop {
-            let (next, keys) = self.scan("usage", cursor).await?;
+            let (keys, next) = self.step("usage", walk).await?;
             usage.entries += keys.len() as u64;
             usage.bytes += self.measure(&keys).await?;
-            if next == 0 || started.elapsed() >= self.config.timeout {
-                *self.counted.lock() = Some((Instant::now(), usage));
-                return Ok(usage);
+            match next {
+                Some(next) if started.elapsed() < self.link.timeout() => walk = next,
+                _ => {
+                    *self.counted.lock() = Some((Instant::now(), usage));
+                    return Ok(usage);
+                }
             }
-            cursor = next;
         }
+    }
+
+    /// A cluster answers when every master does.
+    async fn ping(&self) -> Result<()> {
+        self.link
+            .command::<redis::Value>("ping", &redis::cmd("PING"))
+            .await
+            .map(drop)
+    }
+
+    fn feed(&self) -> Option<FeedHandle> {
+        Some(Arc::clone(&self.feed) as _)
+    }
+
+    async fn close(&self) {
+        self.feed.close();
+        self.link.close();
     }
 }
 

@@ -38,7 +38,7 @@ impl Lab {
             ..MemoryConfig::default()
         };
         let mut config = Config {
-            backends: vec![BackendConfig::Memory(memory)],
+            backends: vec![BackendConfig::Memory(memory).into()],
             default_ttl: None,
             ..Config::default()
         };
