@@ -2,10 +2,10 @@
 
 One request a line on standard input, one reply a line on standard output, both JSON:
 
-    {"operation": "memory get", "calls": 20000}   ->   {"nanoseconds": 8083.9}
+    {"operation": "memory get", "calls": 20000}   ->   {"nanoseconds": 8083.9, "right": 20000}
                                                   or   {"unavailable": "why"}
 
-Operations: memory set, memory get, memory miss, redis set, redis get, tiered get. Redis is found by the
+Operations: memory set, memory get, redis set, redis get, tiered get. Redis is found by the
 first argument, a URL. Values are what the other subjects store: a map with a text of 200 characters.
 
     pip install lexigram-cache redis
@@ -68,19 +68,24 @@ class Subjects:
         return store
 
 
-async def measure(subjects: Subjects, operation: str, calls: int) -> float:
+def unwrapped(reply: object) -> object:
+    """What a reply holds: backends answer with a result, strategies with the value."""
+    return reply.unwrap() if hasattr(reply, "unwrap") else reply
+
+
+async def measure(subjects: Subjects, operation: str, calls: int) -> dict[str, float]:
     kind, action = operation.split(" ", 1)
     store = await subjects.of(kind)
     keys = KEYS if kind == "memory" else 500
+    right = 0
     started = time.perf_counter_ns()
     for number in range(calls):
         if action == "set":
             await store.set(f"key:{number % keys}", VALUE, ttl=3600)
-        elif action == "get":
-            await store.get(f"key:{number % keys}")
+            right += 1
         else:
-            await store.get(f"absent:{number}")
-    return (time.perf_counter_ns() - started) / calls
+            right += unwrapped(await store.get(f"key:{number % keys}")) == VALUE
+    return {"nanoseconds": (time.perf_counter_ns() - started) / calls, "right": right}
 
 
 def quiet() -> None:
@@ -99,8 +104,7 @@ async def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            nanoseconds = await measure(subjects, request["operation"], request["calls"])
-            reply = {"nanoseconds": nanoseconds}
+            reply = await measure(subjects, request["operation"], request["calls"])
         except Exception as error:  # What it cannot do is a finding, not a failure of the bench.
             reply = {"unavailable": f"{type(error).__name__}: {error}"[:200]}
         print(json.dumps(reply), flush=True)
