@@ -260,10 +260,11 @@ provide_servers
 run_step "formatting" fmt cargo fmt --all --check -- --color never
 run_step "clippy, default features" clippy cargo clippy --workspace --all-targets -- -D warnings
 $quick || lint_all_features
-run_tests "tests" tests cargo test --workspace --tests --no-fail-fast -- --show-output
-run_tests "doctests" doctests cargo test --workspace --doc --no-fail-fast
+features=$(features_without_faiss)
+run_tests "tests" tests cargo test --workspace --tests --features "$features" --no-fail-fast -- --show-output
+run_tests "doctests" doctests cargo test --workspace --doc --features "$features" --no-fail-fast
 run_step "documentation, broken links denied" doc \
-    env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+    env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --features "$features"
 # JSON objects keep the order of their keys under this feature: identity must not depend on it.
 $quick || run_tests "identity, JSON objects in order of arrival" identity \
     cargo test -p askonce --features serde_json/preserve_order --test identity -- --show-output

@@ -45,7 +45,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::backend::{
     BackendHandle, BackendUsage, BoxFuture, CacheBackend, Capability, Condition, Cursor, Feed,
-    FeedBatch, FeedHandle, FeedPosition, Glob, KeyPage, StoredValue, Write,
+    FeedBatch, FeedHandle, FeedPosition, Glob, KeyPage, ServerFacts, StoredValue, Write,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -441,6 +441,10 @@ impl CacheBackend for FaultLayer {
 
     async fn ping(&self) -> Result<()> {
         self.other(self.inner.ping()).await
+    }
+
+    async fn servers(&self) -> Result<Vec<ServerFacts>> {
+        self.other(self.inner.servers()).await
     }
 
     fn feed(&self) -> Option<FeedHandle> {

@@ -2,7 +2,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
-use syn::{Data, DeriveInput, Error, Expr, Field, LitInt, LitStr, Path, Result};
+use syn::{Data, DeriveInput, Error, Field, LitInt, LitStr, Path, Result};
 
 use crate::arguments::TtlSource;
 use crate::value;
@@ -14,7 +14,7 @@ struct Arguments {
     version: u32,
     ttl: Option<TtlSource>,
     negative_ttl: Option<TtlSource>,
-    list_ttl: Option<u64>,
+    list_ttl: Option<TtlSource>,
     krate: Path,
 }
 
@@ -40,11 +40,10 @@ pub(crate) fn expand(item: &DeriveInput) -> Result<TokenStream> {
             }
         }
     });
-    let list_ttl = arguments.list_ttl.map(|millis| {
+    let list_ttl = arguments.list_ttl.as_ref().map(|ttl| {
+        let ttl = ttl.tokens(krate);
         quote! {
-            fn list_ttl() -> ::core::time::Duration {
-                ::core::time::Duration::from_millis(#millis)
-            }
+            fn list_ttl() -> #krate::typed::Ttl { #ttl }
         }
     });
     let ident = &item.ident;
@@ -98,15 +97,7 @@ fn read(item: &DeriveInput) -> Result<Arguments> {
             } else if given("negative_ttl") {
                 arguments.negative_ttl = Some(TtlSource::new(meta.value()?.parse()?)?);
             } else if given("list_ttl") {
-                let source: Expr = meta.value()?.parse()?;
-                let TtlSource::For(length) = TtlSource::new(source.clone())? else {
-                    return Err(Error::new_spanned(
-                        source,
-                        "lists are kept for a length of time, as in `list_ttl = \"1m\"`: those that a \
-                         change has put out of use are removed by their expiry",
-                    ));
-                };
-                arguments.list_ttl = u64::try_from(length.as_millis()).ok();
+                arguments.list_ttl = Some(TtlSource::new(meta.value()?.parse()?)?);
             } else if given("crate") {
                 arguments.krate = meta.value()?.parse()?;
             } else {

@@ -70,7 +70,7 @@ pub(crate) fn expand(
         let body = quote!(#expansion::typed::<#output>(async move #block));
         (body, quote!(__askonce_body.await))
     } else {
-        let body = quote!(#[allow(clippy::redundant_closure_call)] move || -> #output #block);
+        let body = quote!(move || -> #output #block);
         (body, quote!(__askonce_body()))
     };
     let body = match attribute {

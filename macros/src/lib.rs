@@ -18,7 +18,7 @@ use syn::{DeriveInput, ItemFn, parse_macro_input};
 
 use arguments::Attribute;
 
-/// Makes an `async` function or method return what it returned before, as long as the cache has it.
+/// Makes a function or method return what it returned before, as long as the cache has it.
 ///
 /// The function returns a `CacheValue`, an `Option` of one, or a `Result` of either. Callers that ask
 /// for the same key at the same time share one run of the body. An `Err` is never stored; it is shared
@@ -31,16 +31,31 @@ use arguments::Attribute;
 /// | `key(id, region)` | What the result depends on: expressions of arguments, each a `KeyPart`. |
 /// | `key = "user:{id}"` | The same, as a text with arguments or fields of them in it. |
 /// | `ignore(pool)` | Arguments that the result does not depend on. |
+/// | `instance = self.tenant` | What tells instances apart: part of the key after the function's name. |
 /// | `namespace = "users"` | Takes the place of the module path. Required for methods. |
 /// | `ttl = "5m"` | How long a value lives: `ms`, `s`, `m`, `h`, `d`, or `"forever"`; or an expression. Default: the cache's. |
 /// | `negative_ttl = "30s"` | How long a `None` lives. Default: it is not stored. |
+/// | `cache_err = "10s"` | How long an `Err` is kept, which must be a `CacheValue`. Default: it is not. `async` only. |
+/// | `tags = ["user:{id}"]` | What values can be invalidated by together: texts with arguments in them. |
+/// | `stale_if_error = "1h"` | How long after its life a value is returned in place of an `Err`. Default: never. |
+/// | `early_refresh = 1.0` | How eagerly a value is made anew before its life ends; see `Load::early_refresh`. |
+/// | `jitter = 0.1` | The share of its life that may be taken off at random. Default: the cache's. |
+/// | `lease` | Makes it one run for all processes; see `Load::lease`. `async` only. |
+/// | `sync` | Callers of one key share one run. Always so; `sync = false` is refused. |
 /// | `condition = <expression>` | Of the arguments: where it is false, the cache is neither read nor written. |
 /// | `unless = \|value\| ..` | Of the value: where it is true, the value is returned and not stored. |
 /// | `crate = <path>` | Where `askonce` is, if not at `::askonce`. |
 ///
-/// The key is the namespace or module path, the function's name, and the declared parts, in that order
+/// The key is the namespace or module path, the function's name, the instance, and the declared parts, in that order
 /// and nothing else: `Key::new("users").part("name").part(tenant).part(id)` is that of `name` below. In
 /// a text, each piece between arguments is a part too, so no argument can pose as two.
+///
+/// A function that is not `async` needs a `SyncCache`, which stands over a backend in this process: it
+/// needs no runtime and blocks none. A function that asks for its own key runs again.
+///
+/// A macro takes a cache as a value, not a backend's name: a name could be wrong when it is too late.
+/// Several caches are fields of a struct, as in `cache = self.caches.local`.
+///
 /// Each argument must be in `key` or in `ignore`, `self` included: what distinguishes two calls is said
 /// and never guessed. A macro does not see the type that a method belongs to, so a method says a
 /// `namespace`, and two types with methods of one name do not meet.
@@ -93,13 +108,13 @@ pub fn cacheable(arguments: TokenStream, function: TokenStream) -> TokenStream {
     expand(Attribute::Cacheable, arguments, function)
 }
 
-/// Stores what an `async` function or method returns as the value of another, cached function.
+/// Stores what a function or method returns as the value of another, cached function.
 ///
 /// The body always runs. A value is stored under the key of the function named by `of`; a `None` is
 /// stored for `negative_ttl`, or else deletes what was there; an `Err` leaves it. A value that `unless`
 /// turns away deletes what was there too, as that is now out of date.
 ///
-/// Takes the arguments of [`macro@cacheable`], without `ignore`, and `of = <function>`: the cached
+/// Takes the arguments of [`macro@cacheable`] that say where and how to store, and `of = <function>`: the cached
 /// function, whose `namespace` (or module) and form of `key` must be the same here.
 ///
 /// ```
@@ -132,14 +147,21 @@ pub fn cache_put(arguments: TokenStream, function: TokenStream) -> TokenStream {
     expand(Attribute::Put, arguments, function)
 }
 
-/// Deletes a value of a cached function when another `async` function or method has done its work.
+/// Deletes values of cached functions when another function or method has done its work.
 ///
-/// A `Result` that is an `Err` leaves the value; everything else deletes it. `before = true` deletes it
-/// before the body runs, whatever comes of it. A deletion that fails is logged and counted, and the
-/// function returns what it returned. Several values take several attributes.
+/// A `Result` that is an `Err` leaves them; everything else deletes them. `only_if_ok = false` deletes
+/// them after an `Err` too, and `before` deletes them before the body runs, whatever comes of it. A
+/// deletion that fails is logged and counted, and the function returns what it returned.
 ///
-/// Takes `cache`, `namespace`, `key`, `condition` and `crate` of [`macro@cacheable`], `of` of
-/// [`macro@cache_put`], and `before`.
+/// | argument | which values |
+/// |---|---|
+/// | `of = user, key(id)` | That of the function named by `of` for this key, and its kept error. |
+/// | `tags = ["user:{id}"]` | Those with one of these tags, in this process and all others. |
+/// | `pattern = "users:name:{tenant}:*"` | Those whose readable keys match, see `Cache::delete_pattern`. With `of`, the pattern is over what follows the function's name. Arguments are written as in a key, and match themselves alone. |
+/// | `all` | All in the cache's namespace, see `Cache::clear`. |
+///
+/// Several of these take several attributes. The rest is as in [`macro@cacheable`]: `cache`, `instance`,
+/// `namespace`, `condition`, `crate`.
 ///
 /// ```
 /// # use std::sync::{Arc, LazyLock};

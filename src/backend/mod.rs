@@ -22,6 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -38,7 +39,9 @@ pub use redis::RedisConfig;
 #[cfg(feature = "redis")]
 pub use redis::{RedisBackend, RedisBackendBuilder};
 pub(crate) use registry::build_built_in;
-pub use registry::{BackendConfig, BackendContext, BackendFactory, BackendRegistry, CustomConfig};
+pub use registry::{
+    BackendConfig, BackendContext, BackendFactory, BackendRegistry, CustomConfig, RemovalCounts,
+};
 
 /// What a backend can do beyond the common contract.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,6 +142,39 @@ pub struct BackendUsage {
     pub entries: u64,
     /// Bytes of keys, values and bookkeeping.
     pub bytes: u64,
+}
+
+/// What a store says of one of the servers that it is made of. What it does not say is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ServerFacts {
+    /// Where it is, without user and password.
+    pub address: String,
+    /// What runs there, such as `redis`, `valkey` or `memcached`.
+    pub software: &'static str,
+    /// Its version.
+    pub version: Option<String>,
+    /// Whether the connection to it is encrypted.
+    pub encrypted: bool,
+    /// Bytes of memory that it uses, for all its users.
+    pub used_bytes: Option<u64>,
+    /// Bytes of memory that it may use; `None` also when there is no bound.
+    pub max_bytes: Option<u64>,
+    /// What it does when its memory is full, in its own words.
+    pub eviction_policy: Option<String>,
+    /// Values that it has dropped because its memory was full, since it was started, for all its users.
+    pub evicted: Option<u64>,
+    /// How far its clock is ahead of ours, in milliseconds; negative when it is behind. As exact as half
+    /// the time that the question took, and for memcached a second at best.
+    pub clock_ahead_ms: Option<i64>,
+}
+
+/// How far one clock is ahead of another, both in milliseconds since the epoch.
+#[cfg(any(feature = "memcached", feature = "redis"))]
+fn ahead_ms(theirs: u64, ours: u64) -> Option<i64> {
+    i64::try_from(theirs)
+        .ok()?
+        .checked_sub(i64::try_from(ours).ok()?)
 }
 
 /// The largest magnitude of a [counter](CacheBackend::increment): what every store can count to exactly.
@@ -366,6 +402,11 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
         async { self.usage().await.map(drop) }
     }
 
+    /// What the servers of this store say of themselves; none where the values are in this process.
+    fn servers(&self) -> impl Future<Output = Result<Vec<ServerFacts>>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
     /// The log of changes that all users of this store share, for tiers that keep copies of its values;
     /// `None` when this kind of store has none.
     fn feed(&self) -> Option<FeedHandle> {
@@ -495,6 +536,8 @@ pub trait DynCacheBackend: fmt::Debug + Send + Sync + 'static {
     fn delete_matching<'a>(&'a self, pattern: &'a Glob) -> BoxFuture<'a, Result<u64>>;
     /// See [`CacheBackend::ping`].
     fn ping(&self) -> BoxFuture<'_, Result<()>>;
+    /// See [`CacheBackend::servers`].
+    fn servers(&self) -> BoxFuture<'_, Result<Vec<ServerFacts>>>;
     /// See [`CacheBackend::feed`].
     fn feed(&self) -> Option<FeedHandle>;
     /// See [`CacheBackend::close`].
@@ -583,6 +626,9 @@ impl<B: CacheBackend> DynCacheBackend for B {
     }
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(CacheBackend::ping(self))
+    }
+    fn servers(&self) -> BoxFuture<'_, Result<Vec<ServerFacts>>> {
+        Box::pin(CacheBackend::servers(self))
     }
     fn feed(&self) -> Option<FeedHandle> {
         CacheBackend::feed(self)

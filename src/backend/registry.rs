@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -266,6 +267,7 @@ pub struct BackendContext {
     clock: ClockHandle,
     events: Events,
     extra_bytes_per_value: usize,
+    removals: Arc<Mutex<BTreeMap<Arc<str>, RemovalCounts>>>,
     on_removal: Option<OnRemoval>,
 }
 
@@ -287,6 +289,7 @@ impl BackendContext {
             clock,
             events,
             extra_bytes_per_value: 0,
+            removals: Arc::default(),
             on_removal: None,
         }
     }
@@ -326,10 +329,28 @@ impl BackendContext {
         self.extra_bytes_per_value
     }
 
+    /// How many values the tier of this name has dropped on its own, since the context was made; `None`
+    /// for a tier that does not tell.
+    #[must_use]
+    pub fn removal_counts(&self, tier: &str) -> Option<RemovalCounts> {
+        self.removals.lock().get(tier).copied()
+    }
+
     /// For a backend in this process to call with each value that it dropped on its own.
     pub fn removed(&self, tier: &Arc<str>, key: &[u8], cause: RemovalCause) {
         if let Some(on_removal) = &self.on_removal {
             on_removal(key, cause);
+        }
+        {
+            let mut removals = self.removals.lock();
+            let counts = match removals.get_mut(tier) {
+                Some(counts) => counts,
+                None => removals.entry(Arc::clone(tier)).or_default(),
+            };
+            match cause {
+                RemovalCause::Expired => counts.expired += 1,
+                RemovalCause::Evicted => counts.evicted += 1,
+            }
         }
         self.events.emit(|events| Event::Removed {
             tier: Arc::clone(tier),
@@ -337,6 +358,15 @@ impl BackendContext {
             cause,
         });
     }
+}
+
+/// How many values a backend in this process has dropped on its own, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RemovalCounts {
+    /// Those whose time to live ran out.
+    pub expired: u64,
+    /// Those that had to make room.
+    pub evicted: u64,
 }
 
 /// Builds backends of one type.
@@ -523,7 +553,10 @@ pub(crate) fn build_built_in(
 ) -> Result<BackendHandle> {
     match config {
         BackendConfig::Memory(memory) => {
-            let (told, tier) = (context.clone(), Arc::from(memory.name.as_str()));
+            let (told, tier) = (context.clone(), Arc::<str>::from(memory.name.as_str()));
+            // It tells from now on, also when there has been nothing to tell.
+            let removals = &context.removals;
+            removals.lock().entry(Arc::clone(&tier)).or_default();
             let built = MemoryBackend::builder(memory.clone())
                 .clock(context.clock())
                 .extra_bytes_per_value(context.extra_bytes_per_value)

@@ -251,6 +251,7 @@ impl Parts {
             probes: Probes::new(layers.len()),
             layers: layers.into(),
             events: context.events().clone(),
+            context,
             catalog: Catalog::default(),
             semantic,
             flights: SingleFlight::default(),

@@ -153,6 +153,7 @@ impl Inner {
         let row = self.catalog.remove(id)?;
         self.unlink(id, &row);
         observe::removal(cause, 1);
+        self.counters.removal(cause);
         Some(row)
     }
 

@@ -8,6 +8,7 @@ mod call;
 mod epoch;
 mod explain;
 mod invalidate;
+mod keys;
 mod lookup;
 mod outcome;
 mod stats;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::backend::BackendContext;
 use crate::clock::{ClockHandle, Timestamp};
 use crate::config::{SemanticConfig, VolatileConfig};
 use crate::embed::EmbedStage;
@@ -41,6 +43,9 @@ pub use builder::CacheBuilder;
 pub use call::Fill;
 pub use explain::{ExplainedCandidate, Explanation};
 pub use invalidate::Verdict;
+pub use keys::{
+    FoundKey, KeyQuery, KeyReport, StoredKind, Swept, TierTrouble, key_name, read_key_name,
+};
 pub use lookup::LookupOptions;
 pub use outcome::{
     Hit, HitKind, Miss, MissReason, Nearest, NotStored, Outcome, Served, Source, StoreOutcome,
@@ -91,6 +96,8 @@ struct Inner {
     /// What the stack is made of, nearest first.
     layers: Box<[Arc<Layered>]>,
     events: Events,
+    /// What the tiers were built with.
+    context: BackendContext,
     probes: Probes,
     catalog: Catalog,
     semantic: Option<Semantic>,

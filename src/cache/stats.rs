@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use super::outcome::{HitKind, MissReason};
 use super::{Inner, SemanticCache};
-use crate::backend::CacheBackend;
+use crate::backend::{CacheBackend, RemovalCounts};
 use crate::error::Result;
-use crate::layer::{BreakerState, BreakerStates, LastError, LayerCounts, Layered};
+use crate::layer::{BreakerState, BreakerStates, LastError, Latency, LayerCounts, Layered};
 use crate::observe;
 
 /// Counts since start, and what is held now.
@@ -40,6 +40,9 @@ pub struct Stats {
     pub wrong_hits: u64,
     /// Upstream calls that are running.
     pub in_flight: usize,
+    /// Entries that were removed, by what for: `expired`, `evicted`, `invalidated`, `reported_wrong`, or
+    /// `gone` when their tiers were found not to hold them any more.
+    pub removals: BTreeMap<&'static str, u64>,
     /// Live entries.
     pub entries: usize,
     /// Rows in the vector index.
@@ -59,21 +62,17 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Share of lookups that were hits, 0 to 1; 0 before the first lookup.
+    /// Share of lookups that were hits, 0 to 1; `None` before the first lookup.
     #[must_use]
-    pub fn hit_rate(&self) -> f64 {
+    pub fn hit_rate(&self) -> Option<f64> {
         let hits = self.hits_exact + self.hits_semantic;
         let lookups = hits + self.misses;
-        if lookups == 0 {
-            0.0
-        } else {
-            hits as f64 / lookups as f64
-        }
+        (lookups > 0).then(|| hits as f64 / lookups as f64)
     }
 }
 
 /// What one tier holds and has done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TierStats {
     /// The tier's name.
     pub name: String,
@@ -85,6 +84,13 @@ pub struct TierStats {
     pub bytes: u64,
     /// Hits, misses and the like of this process, since the cache was built.
     pub counts: LayerCounts,
+    /// Share of the keys asked for that had a live value, 0 to 1; `None` before the first was asked for.
+    pub hit_rate: Option<f64>,
+    /// How long its operations took; `None` before the first.
+    pub latency: Option<Latency>,
+    /// Values that it dropped on its own; `None` where that happens in another process, which does not
+    /// tell.
+    pub removals: Option<RemovalCounts>,
 }
 
 /// Whether a cache can do its work.
@@ -137,6 +143,7 @@ impl SemanticCache {
         // Cloned in statements of their own: guards made inside the literal would live to its end.
         let miss_reasons = counters.misses.lock().clone();
         let stores = counters.stores.lock().clone();
+        let removals = counters.removals.lock().clone();
         let semantic = inner.semantic.as_ref();
         let index_bytes = semantic.map_or(0, |semantic| semantic.search.bytes());
         let tier_bytes = tiers.iter().map(|tier| tier.bytes).sum();
@@ -147,6 +154,7 @@ impl SemanticCache {
             misses: miss_reasons.values().sum(),
             miss_reasons,
             stores,
+            removals,
             upstream_ok: counters.upstream_ok.load(Ordering::Relaxed),
             upstream_failed: counters.upstream_failed.load(Ordering::Relaxed),
             wrong_hits: counters.wrong_hits.load(Ordering::Relaxed),
@@ -257,6 +265,9 @@ impl Inner {
                     up: usage.is_some(),
                     entries: held.entries,
                     bytes: held.bytes,
+                    hit_rate: tier.counts().hit_rate(),
+                    latency: tier.latency(),
+                    removals: self.context.removal_counts(CacheBackend::name(&**tier)),
                     counts: tier.counts(),
                 }
             })
@@ -315,6 +326,7 @@ pub(super) struct Counters {
     wrong_hits: AtomicU64,
     misses: Mutex<BTreeMap<&'static str, u64>>,
     stores: Mutex<BTreeMap<&'static str, u64>>,
+    removals: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Counters {
@@ -332,6 +344,10 @@ impl Counters {
 
     pub(super) fn store(&self, outcome: &'static str) {
         *self.stores.lock().entry(outcome).or_default() += 1;
+    }
+
+    pub(super) fn removal(&self, cause: &'static str) {
+        *self.removals.lock().entry(cause).or_default() += 1;
     }
 
     pub(super) fn upstream(&self, ok: bool) {

@@ -145,6 +145,16 @@ impl Codec {
         }
     }
 
+    /// As [`open`](Self::open), for whatever key the envelope says it was stored under: to look at a
+    /// value whose key is known by another name. Never a proof that the value belongs where it lies.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn inspect(&self, bytes: &Bytes) -> Result<Envelope, EnvelopeError> {
+        let key = wire::key_of(bytes)?;
+        self.open(&key, bytes)
+    }
+
     fn open_version_2(&self, key: &[u8; 32], bytes: &Bytes) -> Result<Envelope, EnvelopeError> {
         let parts = Parts::find(bytes, trailer_bytes)?;
         let payload = self.protection.open(&parts)?;

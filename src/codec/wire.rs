@@ -128,6 +128,17 @@ pub(super) fn version(bytes: &[u8]) -> Result<u8, EnvelopeError> {
     }
 }
 
+/// The digest of the key that an envelope says it was stored under.
+pub(super) fn key_of(bytes: &[u8]) -> Result<[u8; 32], EnvelopeError> {
+    let at = match version(bytes)? {
+        1 => 32,
+        _ => 80,
+    };
+    let rest = bytes.get(at..).and_then(|rest| rest.first_chunk());
+    rest.copied()
+        .ok_or(EnvelopeError::Truncated { bytes: bytes.len() })
+}
+
 /// An envelope of version 2 whose lengths are right, and of which nothing else is known yet.
 #[derive(Debug)]
 pub(super) struct Parts<'a> {

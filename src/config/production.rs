@@ -60,10 +60,26 @@ mod tests {
 
     #[test]
     fn w_60_every_spelling_of_production_is_production() {
-        for name in ["prod", "PROD", "Production", "live ", "prd", "prod-eu", "eu_live"] {
+        for name in [
+            "prod",
+            "PROD",
+            "Production",
+            "live ",
+            "prd",
+            "prod-eu",
+            "eu_live",
+        ] {
             assert!(is_production(name), "{name}");
         }
-        for name in ["", "development", "test", "staging", "reproduction", "alive", "product"] {
+        for name in [
+            "",
+            "development",
+            "test",
+            "staging",
+            "reproduction",
+            "alive",
+            "product",
+        ] {
             assert!(!is_production(name), "{name}");
         }
     }
@@ -96,7 +112,14 @@ mod tests {
 
     #[test]
     fn loopback_is_this_machine_in_every_spelling() {
-        for host in ["localhost", "127.0.0.1", "127.9.9.9", "[::1]", "::1", "/run/redis.sock"] {
+        for host in [
+            "localhost",
+            "127.0.0.1",
+            "127.9.9.9",
+            "[::1]",
+            "::1",
+            "/run/redis.sock",
+        ] {
             assert!(is_local(host), "{host}");
         }
         for host in ["10.0.0.1", "localhost.example", "0.0.0.0", ""] {

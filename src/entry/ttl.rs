@@ -69,8 +69,10 @@ impl Ttl {
 
 /// `life` less a share of it: `jitter`, from 0 to 1, times `draw`, from 0 to 1 as well.
 pub(crate) fn jittered(life: Duration, jitter: f64, draw: f64) -> Duration {
-    let kept = 1.0 - jitter.clamp(0.0, 1.0) * draw.clamp(0.0, 1.0);
-    life.mul_f64(kept).min(life)
+    let lost = jitter.clamp(0.0, 1.0) * draw.clamp(0.0, 1.0);
+    let lost = Duration::try_from_secs_f64(life.as_secs_f64() * lost);
+    // Not a number, or more than there is.
+    life.saturating_sub(lost.unwrap_or_default())
 }
 
 pub(crate) fn zero_life() -> Error {

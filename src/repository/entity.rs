@@ -54,11 +54,10 @@ pub trait CacheEntity: CacheValue + Send + Sync + 'static {
         None
     }
 
-    /// How long lists and query results are kept if nothing changes. Default: five minutes. Never
-    /// forever, as those that a change has put out of use are only removed by their expiry.
+    /// How long lists and query results are kept if nothing changes. Default: five minutes.
     #[must_use]
-    fn list_ttl() -> Duration {
-        Duration::from_secs(300)
+    fn list_ttl() -> Ttl {
+        Ttl::For(Duration::from_secs(300))
     }
 }
 

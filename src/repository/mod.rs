@@ -5,11 +5,9 @@
 //! [`Repository::delete`], or tells an [`Observer`] afterwards. [`Settings`] does the same for
 //! configuration values that a more specific environment overrides.
 //!
-//! Lists and query results are invalidated all at once: their keys hold a random number, their
-//! *generation*, which is stored beside them, and a change of any entity replaces it. A result that was
-//! loaded before the change lies under the old number, where nobody asks any more and its expiry
-//! removes it. That costs one more read for each list, and an invalidation costs one write, however
-//! many there are.
+//! Lists and query results are invalidated all at once, by a tag: one write, however many there are, in
+//! this process and all others. One that was being loaded during a change is neither kept nor given
+//! to those who ask after the change.
 //!
 //! Always true: every key begins with the kind of repository and the name of the entity, so two
 //! repositories over one cache never meet; what is kept of an entity is what the source returned; a
@@ -71,7 +69,6 @@ mod settings;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::entry::Ttl;
 use crate::strategy::{Outdated, passed_over};
 use crate::typed::{Cache, CacheValue, Key, Lookup};
 
@@ -83,7 +80,7 @@ pub use params::{Param, Params};
 pub use settings::{SettingSource, Settings};
 
 use batch::Batch;
-use observer::Kept;
+use observer::{Kept, LISTS};
 
 /// Entities of one kind, from a source and a cache before it; see the [module](self).
 ///
@@ -207,8 +204,9 @@ impl<E: CacheEntity, S: Source<E>> Repository<E, S> {
     /// # Errors
     /// Only what the source returns. Nothing of the entity is kept then.
     pub async fn save(&self, entity: E) -> Result<E, S::Error> {
+        let cache = &self.kept.cache;
         let key = self.kept.key(entity.id());
-        let outdated = self.outdated(key.clone());
+        let outdated = Outdated::begin::<E>(cache, &key).await.tag(LISTS);
         let saved = self.source.save(entity).await;
         match &saved {
             Ok(entity) if self.kept.key(entity.id()) == key => {
@@ -216,9 +214,17 @@ impl<E: CacheEntity, S: Source<E>> Repository<E, S> {
             }
             // The source has chosen an id: what was asked to be saved is no entity.
             Ok(entity) => {
-                let chosen = Outdated::new(&self.kept.cache, self.kept.key(entity.id()));
+                let chosen = self.kept.key(entity.id());
+                match cache.add(&chosen, entity, E::ttl()).await {
+                    Ok(true) => {}
+                    // Somebody knows it already, as absent or as a later write left it.
+                    Ok(false) => Outdated::deleting(cache, &chosen).forget().await,
+                    Err(error) => {
+                        passed_over("add", &error);
+                        Outdated::deleting(cache, &chosen).forget().await;
+                    }
+                }
                 outdated.forget().await;
-                chosen.replace(entity, E::ttl()).await;
             }
             Err(_) => outdated.forget().await,
         }
@@ -231,7 +237,7 @@ impl<E: CacheEntity, S: Source<E>> Repository<E, S> {
     /// # Errors
     /// Only what the source returns. The cached entity is gone all the same.
     pub async fn delete(&self, id: &E::Id) -> Result<bool, S::Error> {
-        let outdated = self.outdated(self.kept.key(id));
+        let outdated = Outdated::deleting(&self.kept.cache, &self.kept.key(id)).tag(LISTS);
         let deleted = self.source.delete(id).await;
         outdated.forget().await;
         deleted
@@ -247,10 +253,6 @@ impl<E: CacheEntity, S: Source<E>> Repository<E, S> {
     #[must_use]
     pub fn source(&self) -> &S {
         &self.source
-    }
-
-    fn outdated(&self, key: Key) -> Outdated {
-        Outdated::new(&self.kept.cache, key).generation(Kept::<E>::generation_key())
     }
 
     async fn load<F, Fut>(&self, key: &Key, loader: F) -> Result<Option<E>, S::Error>
@@ -277,10 +279,8 @@ impl<E: CacheEntity, S: Source<E>> Repository<E, S> {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<T, S::Error>>,
     {
-        // Read before the loader runs: what it loads belongs to this generation, and to no later one.
-        let generation = self.kept.generation().await;
-        let key = Key::new(kind).part(name).part(generation).part(params);
-        let load = self.kept.cache.load(&key).ttl(Ttl::For(E::list_ttl()));
+        let key = Key::new(kind).part(name).part(params);
+        let load = self.kept.cache.load(&key).ttl(E::list_ttl()).tags([LISTS]);
         load.run(loader).await
     }
 }

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use rand::random;
-
 use super::CacheEntity;
-use crate::entry::Ttl;
 use crate::error::Result;
 use crate::typed::{Cache, Key};
+
+/// The tag of every list and query result.
+pub(super) const LISTS: &str = "lists";
 
 /// What is kept of the entities of one kind.
 pub(super) struct Kept<E> {
@@ -36,24 +36,6 @@ impl<E: CacheEntity> Kept<E> {
 
     pub(super) fn key(&self, id: &E::Id) -> Key {
         Key::new("id").part(id)
-    }
-
-    /// Where the number lies that every list and query has in its key.
-    pub(super) fn generation_key() -> Key {
-        Key::new("generation")
-    }
-
-    /// The number. One that is not there begins anew at random; where none can be read or kept, each
-    /// asker has one of its own, and shares nothing.
-    pub(super) async fn generation(&self) -> u64 {
-        let key = Self::generation_key();
-        let new = || async { random::<u64>() };
-        self.cache.get_or_set(&key, Ttl::Forever, new).await
-    }
-
-    async fn renew(&self) -> Result<()> {
-        let key = Self::generation_key();
-        self.cache.set(&key, &random::<u64>(), Ttl::Forever).await
     }
 }
 
@@ -107,8 +89,8 @@ impl<E: CacheEntity> Observer<E> {
     pub async fn changed(&self, id: &E::Id) -> Result<()> {
         // Both, even if one of them fails.
         let deleted = self.kept.cache.delete(&self.kept.key(id)).await;
-        let renewed = self.kept.renew().await;
-        deleted.map(|_| ()).and(renewed)
+        let invalidated = self.lists_changed().await;
+        deleted.map(drop).and(invalidated)
     }
 
     /// Lists and query results are out of date, and no entity is.
@@ -116,6 +98,14 @@ impl<E: CacheEntity> Observer<E> {
     /// # Errors
     /// As [`saved`](Self::saved).
     pub async fn lists_changed(&self) -> Result<()> {
-        self.kept.renew().await
+        self.kept.cache.invalidate_tag(LISTS).await
+    }
+
+    /// Everything may have changed: all entities of this kind go, and all lists and query results.
+    ///
+    /// # Errors
+    /// As [`saved`](Self::saved).
+    pub async fn all_changed(&self) -> Result<()> {
+        self.kept.cache.clear().await
     }
 }

@@ -233,6 +233,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
+    use proptest::prelude::*;
     use tokio::sync::Notify;
 
     use super::*;
@@ -389,7 +390,7 @@ mod tests {
         assert_eq!((led, followed), ((1, Flight::Led), (1, Flight::Followed)));
     }
 
-    fn polled<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    fn polled<F: Future + ?Sized>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         match future.poll(&mut context) {
             std::task::Poll::Ready(output) => Some(output),
@@ -414,5 +415,88 @@ mod tests {
         let inner = flights.clone();
         let call = || async move { inner.run(2, || async { Ok(2) }).await.unwrap().0 };
         assert_eq!(flights.run(1, call).await, Some((Ok(2), Flight::Led)));
+    }
+
+    /// What one caller has come to.
+    enum Caller {
+        Waiting(std::pin::Pin<Box<dyn Future<Output = (u32, Flight)>>>),
+        Served(u32),
+        Gone,
+    }
+
+    proptest! {
+        /// Callers of one key are polled and dropped in any order, calls end in any order: at most one
+        /// call runs at a time, and everybody who stays is served by a call that ended.
+        #[test]
+        fn in_any_order_one_call_runs_and_all_who_stay_are_served(
+            steps in prop::collection::vec((0_usize..6, 0_u8..6), 0..120),
+        ) {
+            let flights = SingleFlight::<u8, u32>::default();
+            let running = Arc::new(AtomicUsize::new(0));
+            let ended = Arc::new(AtomicUsize::new(0));
+            /// Counts a call as running until it ends or is dropped.
+            struct Running(Arc<AtomicUsize>);
+            impl Drop for Running {
+                fn drop(&mut self) {
+                    self.0.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+            let mut callers: Vec<Caller> = (0..6_u32)
+                .map(|own| {
+                    let (flights, running) = (flights.clone(), Arc::clone(&running));
+                    let ended = Arc::clone(&ended);
+                    Caller::Waiting(Box::pin(async move {
+                        let call = async move {
+                            running.fetch_add(1, Ordering::SeqCst);
+                            let _running = Running(running);
+                            for _ in 0..3 {
+                                let mut first = true;
+                                std::future::poll_fn(|_| {
+                                    if std::mem::take(&mut first) {
+                                        std::task::Poll::Pending
+                                    } else {
+                                        std::task::Poll::Ready(())
+                                    }
+                                })
+                                .await;
+                            }
+                            ended.fetch_add(1, Ordering::SeqCst);
+                            own
+                        };
+                        flights.run_in_place(1, call).await
+                    }))
+                })
+                .collect();
+            let mut step = |who: usize, drops: bool| {
+                let Caller::Waiting(future) = &mut callers[who] else {
+                    return Ok(true);
+                };
+                if drops {
+                    callers[who] = Caller::Gone;
+                } else {
+                    if let Some((value, _)) = polled(future.as_mut()) {
+                        callers[who] = Caller::Served(value);
+                    }
+                }
+                prop_assert!(running.load(Ordering::SeqCst) <= 1);
+                prop_assert!(flights.running() <= 1);
+                Ok(matches!(callers[who], Caller::Waiting(_)))
+            };
+            for (who, what) in steps {
+                step(who, what == 0)?;
+            }
+            // Those who are left are polled in turn, and all of them get there.
+            for _ in 0..40 {
+                for who in 0..6 {
+                    step(who, false)?;
+                }
+            }
+            for caller in &callers {
+                prop_assert!(!matches!(caller, Caller::Waiting(_)), "stranded");
+            }
+            let served = callers.iter().any(|caller| matches!(caller, Caller::Served(_)));
+            prop_assert!(!served || ended.load(Ordering::SeqCst) > 0);
+            prop_assert_eq!(flights.running(), 0);
+        }
     }
 }

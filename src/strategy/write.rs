@@ -7,7 +7,8 @@ use crate::typed::{Cache, CacheValue, Key};
 /// Writes to the source by `write`, then keeps what it returned under `key` for `ttl`.
 ///
 /// What is kept is the source's value, with the ids and defaults it filled in, not the caller's. A load
-/// that began before the write is not stored over it. Where the value cannot be kept, what was there is
+/// that began before the write is not stored over it; of two writes at the same time neither is kept, as
+/// only the source knows which was the later. Where the value cannot be kept, what was there is
 /// deleted; where that fails too, it lives on until it expires, which is logged and counted.
 ///
 /// # Errors
@@ -44,7 +45,7 @@ where
     Fut: Future<Output = Result<T, E>>,
 {
     let ttl = ttl.into();
-    let outdated = Outdated::new(cache, key.clone());
+    let outdated = Outdated::begin::<T>(cache, key).await;
     let written = write().await;
     match &written {
         Ok(value) => outdated.replace(value, ttl).await,
@@ -62,7 +63,7 @@ where
     F: FnOnce() -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    let outdated = Outdated::new(cache, key.clone());
+    let outdated = Outdated::deleting(cache, key);
     let deleted = delete().await;
     outdated.forget().await;
     deleted

@@ -11,6 +11,7 @@ mod in_flight;
 mod message;
 pub mod metrics;
 mod near;
+mod outsider;
 mod recovery;
 mod shared;
 mod stack;
@@ -18,5 +19,6 @@ mod tiered;
 
 pub use coherence::{Coherence, SuspectReason};
 pub use config::TierConfig;
+pub use outsider::{probe_feed, tell_cleared, tell_matching, tell_removed};
 pub use stack::{TierAnswer, TierFault, TierStack};
 pub use tiered::{TieredBackend, TieredBackendBuilder};

@@ -57,6 +57,12 @@ impl TierStack {
         Ok(Self { tiers, codec })
     }
 
+    /// What writes and reads the values.
+    #[must_use]
+    pub fn codec(&self) -> &Codec {
+        &self.codec
+    }
+
     /// The name of the tier at `position`.
     #[must_use]
     pub fn name(&self, position: usize) -> &str {

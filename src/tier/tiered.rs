@@ -1,31 +1,6 @@
 //! One backend made of two: a near tier of copies over a far tier that is right.
 //!
-//! | operation | near tier | far tier | others are told |
-//! |---|---|---|---|
-//! | `get` | asked first | asked when the near tier has nothing or is not trusted | |
-//! | `set` | written second | written first | yes |
-//! | `delete`, `clear`, `delete_matching` | dropped before and after | decides | yes |
-//! | `set_if`, `delete_if`, `take`, `touch`, `increment` | dropped before and after | decides | if something changed |
-//! | `scan`, `usage`, `ping` | | asked | |
-//!
-//! # Copies
-//! A copy lives as long as its value, and never longer than [`TierConfig::near_ttl`]. A read makes one of
-//! what the far tier gave, unless the key was written, deleted or heard of in between. That there is no
-//! value is not copied.
-//!
-//! # Without the far tier
-//! - A read gives the copy if there is one, and the far tier's error otherwise.
-//! - A `set` that the far tier did not take is kept by the near tier alone and is a success; so is one of
-//!   a value that is too large for it. Such a value is gone after `near_ttl`, and the operations that are
-//!   atomic do not see it.
-//! - Everything else is the far tier's error. A failed `delete`, `clear` or `delete_matching` takes effect
-//!   in this process at once all the same.
-//! - Until the far tier has been told what it missed, its values for those keys are not believed. It is
-//!   told by removing them: the value of a `set` that it missed is not written later, when it may be old.
-//!
-//! # Coherence
-//! [`TieredBackend::coherence`] says whether near copies are trusted. The task that sees to it starts with
-//! the first operation inside a tokio runtime and ends with the backend.
+//! The rules are those of [`TieredBackend`]; [`Shared`] keeps them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,7 +19,7 @@ use super::recovery::{Debt, Target};
 use super::shared::{Change, Shared, WideChange, is_refusal};
 use crate::backend::{
     BackendHandle, BackendUsage, CacheBackend, Capability, Condition, Cursor, FeedHandle, Glob,
-    KeyPage, StoredValue, Write,
+    KeyPage, ServerFacts, StoredValue, Write,
 };
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -102,12 +77,39 @@ impl TieredBackendBuilder {
     }
 }
 
-/// A near tier of copies over a far tier that is right, as one backend. See the
-/// [module documentation](crate::tier) and, for the rules, the source of this type's module.
+/// A near tier of copies over a far tier that is right, as one backend.
 ///
 /// The near tier belongs to this backend: what others write there is not understood. The far tier may be
 /// shared, and may itself be a `TieredBackend`.
 ///
+/// | operation | near tier | far tier | others are told |
+/// |---|---|---|---|
+/// | `get` | asked first | asked when the near tier has nothing or is not trusted | |
+/// | `set` | written second | written first | yes |
+/// | `delete`, `clear`, `delete_matching` | dropped before and after | decides | yes |
+/// | `set_if`, `delete_if`, `take`, `touch`, `increment` | dropped before and after | decides | if something changed |
+/// | `scan`, `usage`, `ping` | | asked | |
+///
+/// # Copies
+/// A copy lives as long as its value, and never longer than [`TierConfig::near_ttl`]. A read makes one of
+/// what the far tier gave, unless the key was written, deleted or heard of in between. That there is no
+/// value is not copied.
+///
+/// # Without the far tier
+/// - A read gives the copy if there is one, and the far tier's error otherwise.
+/// - A `set` that the far tier did not take is kept by the near tier alone and is a success; so is one of
+///   a value that is too large for it. Such a value is gone after `near_ttl` at the latest; operations that are
+///   atomic do not see it.
+/// - Everything else is the far tier's error. A failed `delete`, `clear` or `delete_matching` takes effect
+///   in this process at once all the same.
+/// - Until the far tier has been told what it missed, its values for those keys are not believed. It is
+///   told by removing them: the value of a `set` that it missed is not written later, when it may be old.
+///
+/// # Coherence
+/// [`coherence`](Self::coherence) says whether near copies are trusted. The task that sees to it starts with
+/// the first operation inside a tokio runtime and ends with the backend.
+///
+/// # Example
 /// ```
 /// use std::sync::Arc;
 /// use askonce::backend::{CacheBackend, MemoryBackend, MemoryConfig};
@@ -677,6 +679,13 @@ impl CacheBackend for TieredBackend {
     async fn ping(&self) -> Result<()> {
         self.start();
         self.shared.far.ping().await
+    }
+
+    /// Those of both tiers.
+    async fn servers(&self) -> Result<Vec<ServerFacts>> {
+        let mut servers = self.shared.near.servers().await?;
+        servers.extend(self.shared.far.servers().await?);
+        Ok(servers)
     }
 
     fn feed(&self) -> Option<FeedHandle> {

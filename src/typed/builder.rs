@@ -171,6 +171,7 @@ impl CacheBuilder {
             gates: Default::default(),
             loads: Default::default(),
             refreshing: Default::default(),
+            backoff: Default::default(),
         };
         Cache {
             inner: Arc::new(inner),

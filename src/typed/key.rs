@@ -67,6 +67,11 @@ impl Key {
         self
     }
 
+    /// How this key reads, without its namespace. Nothing in it means something in a pattern.
+    pub(super) fn text(&self) -> &str {
+        &self.parts.text
+    }
+
     /// Proves which key, under which namespace.
     fn digest(&self, namespace: &KeyWriter) -> Digest {
         let mut hasher = blake3::Hasher::new_derive_key(DOMAIN);

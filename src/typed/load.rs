@@ -58,6 +58,7 @@ mod sealed {
     impl<T: super::CacheValue> Sealed for Option<T> {}
     impl<L: super::Plain> Sealed for super::Fresh<L> {}
     impl<L: super::Present, E> Sealed for Result<L, E> {}
+    impl<L: super::Loaded> Sealed for super::Lent<'_, L> {}
 }
 
 /// What a loader may give: a [`CacheValue`], an `Option` of one, either in a [`Fresh`], or a `Result` of
@@ -162,6 +163,43 @@ impl<L: Present, E> Loaded for Result<L, E> {
     }
     fn advice(&self) -> Option<&Advice> {
         self.as_ref().ok()?.advice()
+    }
+}
+
+/// A result that its maker keeps: it is there also when the load is given up.
+pub(super) enum Lent<'a, L> {
+    /// Made by this caller.
+    Made(&'a L),
+    /// Known without it.
+    Known(L),
+}
+
+impl<L> Lent<'_, L> {
+    fn get(&self) -> &L {
+        match self {
+            Self::Made(loaded) => loaded,
+            Self::Known(known) => known,
+        }
+    }
+}
+
+impl<L: Loaded> Loaded for Lent<'_, L> {
+    type Value = L::Value;
+    type Error = L::Error;
+
+    const ADVISES: bool = L::ADVISES;
+
+    fn view(&self) -> Result<Option<&L::Value>, &L::Error> {
+        self.get().view()
+    }
+    fn from_known(known: Option<L::Value>) -> Option<Self> {
+        L::from_known(known).map(Self::Known)
+    }
+    fn from_error(error: L::Error) -> Self {
+        Self::Known(L::from_error(error))
+    }
+    fn advice(&self) -> Option<&Advice> {
+        self.get().advice()
     }
 }
 
@@ -318,8 +356,9 @@ impl<'a> Load<'a> {
         self
     }
 
-    /// Serves the old value, up to `stale` after its life, when the loader gives an error. Default:
-    /// zero, the error is returned.
+    /// Serves the old value, up to `stale` after its life, when the loader gives an error, and then for
+    /// a while without asking the loader: a second, twice as long after each further failure, 30 seconds
+    /// at most. Default: zero, the error is returned.
     pub fn stale_if_error(mut self, stale: Duration) -> Self {
         self.settings.on_error = stale;
         self
@@ -482,6 +521,14 @@ impl<'a> Load<'a> {
                 *own = Some(known);
                 return Landed::Sealed(sealed.bytes.clone());
             }
+            if inner.backoff.waits(self.place.digest, self.cache.now())
+                && let Some(old) = self.fallback(&held)
+                && let Some(known) = self.known(old)
+            {
+                observe::typed_load("stale_if_error");
+                *own = Some(known);
+                return Landed::Sealed(old.bytes.clone());
+            }
             match self.turn(&held, began).await {
                 Turn::Go(lease) => break (held, generations, lease, true),
                 Turn::GoAlone => break (held, generations, None, false),
@@ -527,12 +574,17 @@ impl<'a> Load<'a> {
                 if let Some(lease) = lease {
                     lease.give_back(false).await;
                 }
+                inner.backoff.failed(self.place.digest, self.cache.now());
                 observe::typed_load("stale_if_error");
                 *own = Some(known);
                 return Landed::Sealed(old.bytes.clone());
             }
         }
+        if !failed {
+            inner.backoff.recovered(self.place.digest);
+        }
         let marks = marks.filter(|_| may_store);
+        let carried = marks.clone().unwrap_or_default();
         let plan = self.plan(&loaded, unless, advice.as_ref(), marks, load_time);
         let shared = loaded.view().err().and_then(|error| (sharing.pack)(error));
         *own = Some(loaded);
@@ -542,6 +594,14 @@ impl<'a> Load<'a> {
                 bytes,
                 expires: Some(expires),
             } => {
+                // What has moved would be dead where it lies; but it could take the place of what is not.
+                if !self.still_agree(&carried).await {
+                    observe::typed_load("refused");
+                    if let Some(lease) = lease {
+                        lease.give_back(false).await;
+                    }
+                    return Landed::Sealed(bytes);
+                }
                 let stored = self.fill(gate, seen, lease.as_ref(), bytes.clone(), expires);
                 if stored.await {
                     self.cache.prolong_marks(&generations, expires).await;
@@ -745,6 +805,17 @@ impl<'a> Load<'a> {
         }
     }
 
+    /// Whether each of `marks` is what it was before the load.
+    async fn still_agree(&self, marks: &[Mark]) -> bool {
+        match self.cache.agree_now(marks).await {
+            Ok(agree) => agree,
+            Err(error) => {
+                self.cache.report("marks", &error);
+                false
+            }
+        }
+    }
+
     /// Stores what was loaded, unless something was written meanwhile or the lease was lost; whether it
     /// has.
     async fn fill(
@@ -892,6 +963,14 @@ impl<E: Clone + Send + Sync + 'static> Sharing<E> {
 }
 
 impl<E> Sharing<E> {
+    pub(super) fn packed(&self, error: &E) -> Option<Shared> {
+        (self.pack)(error)
+    }
+
+    pub(super) fn unpacked(&self, shared: &Shared) -> Option<E> {
+        (self.unpack)(shared)
+    }
+
     /// Only the caller whose loader failed is given the error; the others take their turn.
     pub const NEVER: Self = Self {
         pack: |_| None,

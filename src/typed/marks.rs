@@ -330,7 +330,7 @@ impl Cache {
             match self.inner.backend.touch(&name.key, until).await {
                 // Without conditional writes marks die after a month, and their values with them.
                 Err(error) if error.kind() != ErrorKind::Unsupported => {
-                    self.report("touch", &error)
+                    self.report("touch", &error);
                 }
                 _ => {}
             }
@@ -378,6 +378,15 @@ impl Cache {
         });
         let writes: Vec<_> = writes.collect();
         backend.set_many(&writes).await.into_iter().collect()
+    }
+
+    /// Whether each of `marks` is still what it was.
+    pub(super) async fn agree_now(&self, marks: &[Mark]) -> Result<bool> {
+        let mut generations = Generations::default();
+        let names = generations.unknown(marks);
+        self.fetch(std::iter::empty(), &names, &mut generations)
+            .await;
+        generations.agree(marks)
     }
 
     /// The generation of the mark of all tags.

@@ -38,6 +38,7 @@
 //! # }
 //! ```
 
+mod backoff;
 mod builder;
 mod detached;
 mod fresh;
@@ -49,6 +50,7 @@ mod load;
 mod marks;
 mod ops;
 mod options;
+mod sync;
 mod value;
 
 #[doc(hidden)]
@@ -72,6 +74,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
 use crate::stampede::SingleFlight;
 
+use backoff::Backoff;
 use gate::Gates;
 use key::{Digest, Namespace, Place};
 use load::{Landed, LoadId};
@@ -89,6 +92,7 @@ pub use lease::LeaseOptions;
 pub use load::{Load, Loaded};
 pub use ops::{Keys, Remaining, Version};
 pub use options::SetOptions;
+pub use sync::SyncCache;
 pub use value::{CacheValue, Lookup};
 
 /// A typed cache in one namespace of a backend; see the [module](self).
@@ -131,6 +135,7 @@ struct Inner {
     loads: SingleFlight<LoadId, Landed>,
     /// Keys whose old values are being replaced in the background.
     refreshing: Mutex<HashSet<Digest>>,
+    backoff: Backoff,
 }
 
 impl fmt::Debug for Cache {

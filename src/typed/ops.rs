@@ -403,7 +403,7 @@ impl Cache {
     }
 
     /// Makes every value in this namespace, and in those within it, a miss: in this process and all
-    /// others, however many there are. Loads that are under way are not stored.
+    /// others, however many there are. So is what loads bring that are under way.
     ///
     /// A cache without a namespace is the whole backend, and clears it, other caches in it included.
     /// Where [generations](super::CacheBuilder::generations) are switched off, the values are looked up

@@ -8,6 +8,7 @@
 //! These tests read source text, not the compiler's view: [`source`] says what they cannot see.
 
 mod documents;
+mod parity;
 mod repository;
 mod source;
 mod table;

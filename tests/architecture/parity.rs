@@ -46,7 +46,10 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 fn test_names() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let folders = ["src", "tests", "index", "models", "macros", "server"];
-    for file in folders.iter().flat_map(|folder| rust_files(&root().join(folder))) {
+    for file in folders
+        .iter()
+        .flat_map(|folder| rust_files(&root().join(folder)))
+    {
         let text = read(&file);
         for line in text.lines() {
             let line = line.trim_start();
@@ -88,7 +91,9 @@ fn the_parity_table_is_complete_and_every_test_it_names_exists() {
             continue;
         };
         let proof = cells.last().map(String::as_str).unwrap_or_default();
-        let tests: Vec<&str> = quoted(proof).filter(|name| name.chars().all(is_name)).collect();
+        let tests: Vec<&str> = quoted(proof)
+            .filter(|name| name.chars().all(is_name))
+            .collect();
         if tests.is_empty() {
             complaints.push(format!("{row}: names no test"));
         }

@@ -6,13 +6,14 @@
 //! beside the messages it must produce.
 #![cfg(feature = "macros")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use askonce::backend::{MemoryBackend, MemoryConfig};
 use askonce::clock::{ManualClock, Timestamp};
-use askonce::typed::{CacheValue, Key, Lookup, Ttl};
+use askonce::repository::CacheEntity;
+use askonce::typed::{CacheValue, Key, Lookup, SyncCache, Ttl};
 use askonce::{Cache, cache_invalidate, cache_put, cacheable};
 use serde::{Deserialize, Serialize};
 
@@ -392,6 +393,341 @@ async fn cached_functions_can_be_sent_between_threads() {
     assert_eq!(without_arguments(&cache).await, 1);
 }
 
+struct Catalog {
+    cache: Cache,
+    tenant: &'static str,
+    calls: Calls,
+}
+
+impl Catalog {
+    #[cacheable(
+        cache = self.cache,
+        namespace = "catalog",
+        instance = self.tenant,
+        key(id),
+        tags = ["tenant:{self.tenant}", "item:{id}"],
+    )]
+    async fn item(&self, id: u64) -> usize {
+        let _ = id;
+        self.calls.next()
+    }
+
+    #[cacheable(cache = self.cache, namespace = "catalog", instance = self.tenant, tags = ["all"])]
+    async fn count(&self) -> usize {
+        self.calls.next()
+    }
+
+    #[cache_invalidate(cache = self.cache, tags = ["item:{id}"])]
+    async fn item_changed(&self, id: u64) {}
+
+    #[cache_invalidate(cache = self.cache, tags = ["all", "tenant:{self.tenant}"], only_if_ok = false)]
+    async fn tenant_changed(&self) -> Result<(), Down> {
+        Err(Down)
+    }
+
+    #[cache_invalidate(cache = self.cache, namespace = "catalog", of = item, pattern = "{self.tenant}:*")]
+    async fn items_changed(&self) {}
+
+    #[cache_invalidate(cache = self.cache, pattern = "catalog:item:*:{id}")]
+    async fn item_changed_everywhere(&self, id: u64) {}
+
+    #[cache_invalidate(cache = self.cache, all)]
+    async fn everything_changed(&self) {}
+}
+
+#[tokio::test]
+async fn w_17_an_instance_is_a_namespace_of_its_own() {
+    let (cache, calls) = (memory(&clock()), Calls::default());
+    let catalog = |tenant| Catalog {
+        cache: cache.clone(),
+        tenant,
+        calls: calls.clone(),
+    };
+    let (a, b) = (catalog("a"), catalog("b"));
+    assert_eq!((a.item(1).await, b.item(1).await), (0, 1));
+    assert_eq!((a.count().await, b.count().await), (2, 3));
+    assert_eq!(catalog("a").item(1).await, 0, "an equal instance shares");
+    let key = Key::new("catalog").part("item").part("b").part(1);
+    assert_eq!(cache.get(&key).await.unwrap(), Lookup::Hit(1_usize));
+}
+
+#[tokio::test]
+async fn w_72_tags_patterns_and_all_really_invalidate_and_only_what_they_name() {
+    let cache = memory(&clock()).namespace("shop");
+    let calls = Calls::default();
+    let catalog = |tenant| Catalog {
+        cache: cache.clone(),
+        tenant,
+        calls: calls.clone(),
+    };
+    // A tenant whose name would mean something in a pattern, if it were not written as a value.
+    let (a, star) = (catalog("a"), catalog("*"));
+    let elsewhere = Key::new("elsewhere");
+    cache.set(&elsewhere, &7_u8, Ttl::Forever).await.unwrap();
+    let fresh = async || {
+        calls.0.store(0, Ordering::SeqCst);
+        for catalog in [&a, &star] {
+            for id in [1, 2] {
+                catalog.item(id).await;
+            }
+            catalog.count().await;
+        }
+        calls.count()
+    };
+    assert_eq!((fresh().await, fresh().await), (6, 0));
+    a.item_changed(1).await;
+    assert_eq!(fresh().await, 2, "item 1 of both");
+    a.tenant_changed().await.unwrap_err();
+    assert_eq!(
+        fresh().await,
+        4,
+        "two items of one, and both counts, though it failed"
+    );
+    star.items_changed().await;
+    assert_eq!(fresh().await, 2, "the items of one tenant");
+    a.items_changed().await;
+    assert_eq!(fresh().await, 2);
+    a.item_changed_everywhere(2).await;
+    assert_eq!(fresh().await, 2);
+    assert!(cache.exists(&elsewhere).await.unwrap());
+    a.everything_changed().await;
+    assert_eq!(fresh().await, 6);
+    assert!(!cache.exists(&elsewhere).await.unwrap());
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CacheValue)]
+#[cache_value(name = "refused")]
+struct Refused(usize);
+
+#[cacheable(cache = cache, namespace = "quota", key(id), ignore(calls), ttl = "1h", cache_err = "10s")]
+async fn quota(cache: &Cache, id: u64, calls: &Calls) -> Result<usize, Refused> {
+    let call = calls.next();
+    if id == 0 && call < 2 {
+        Err(Refused(call))
+    } else {
+        Ok(call)
+    }
+}
+
+#[cache_invalidate(cache = cache, namespace = "quota", of = quota, key(id))]
+async fn raise_quota(cache: &Cache, id: u64) {}
+
+#[tokio::test]
+async fn an_error_is_kept_only_where_it_is_asked_for_and_for_its_own_time() {
+    let clock = clock();
+    let (cache, calls) = (memory(&clock), Calls::default());
+    for _ in 0..3 {
+        assert_eq!(quota(&cache, 0, &calls).await, Err(Refused(0)));
+    }
+    clock.advance(Duration::from_secs(10));
+    assert_eq!(quota(&cache, 0, &calls).await, Err(Refused(1)));
+    // Whoever invalidates the value invalidates the error.
+    raise_quota(&cache, 0).await;
+    for _ in 0..2 {
+        assert_eq!(quota(&cache, 0, &calls).await, Ok(2));
+        clock.advance(Duration::from_secs(60));
+    }
+    assert_eq!(quota(&cache, 1, &calls).await, Ok(3));
+}
+
+#[cacheable(cache = cache, key(id), ignore(calls), ttl = "1m", stale_if_error = "1h", jitter = 0.0, sync)]
+async fn rate(cache: &Cache, id: u64, calls: &Calls) -> Result<usize, Down> {
+    match calls.next() {
+        0 => Ok(7),
+        _ => Err(Down),
+    }
+}
+
+#[tokio::test]
+async fn an_old_value_stands_in_for_an_error_where_that_is_asked_for() {
+    let clock = clock();
+    let (cache, calls) = (memory(&clock), Calls::default());
+    assert_eq!(rate(&cache, 1, &calls).await, Ok(7));
+    clock.advance(Duration::from_secs(600));
+    assert_eq!(rate(&cache, 1, &calls).await, Ok(7));
+    assert_eq!(calls.count(), 2, "asked, and failed");
+    clock.advance(Duration::from_secs(3600));
+    assert_eq!(rate(&cache, 1, &calls).await, Err(Down));
+}
+
+/// Not async: over a cache in this process.
+struct Parser {
+    cache: SyncCache,
+    calls: Calls,
+}
+
+impl Parser {
+    #[cacheable(cache = self.cache, namespace = "parser", key(text), ignore(self), negative_ttl = "1m", tags = ["parsed"])]
+    fn parse(&self, text: &str) -> Result<Option<u64>, std::num::ParseIntError> {
+        self.calls.next();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(text.parse()?))
+    }
+
+    #[cache_put(cache = self.cache, namespace = "parser", of = parse, key(text))]
+    fn define(&self, text: &str, value: u64) -> Option<u64> {
+        (value > 0).then_some(value)
+    }
+
+    #[cache_invalidate(cache = self.cache, namespace = "parser", of = parse, key(text))]
+    fn forget(&self, text: &str) {}
+
+    #[cache_invalidate(cache = self.cache, tags = ["parsed"], before)]
+    fn forget_all(&self) {}
+}
+
+fn parser() -> Parser {
+    Parser {
+        cache: SyncCache::new(memory(&clock())).expect("memory is in this process"),
+        calls: Calls::default(),
+    }
+}
+
+fn use_a_parser() {
+    let parser = parser();
+    for _ in 0..2 {
+        assert_eq!(parser.parse("12"), Ok(Some(12)));
+        assert_eq!(parser.parse(""), Ok(None));
+    }
+    assert_eq!(parser.calls.count(), 2);
+    for _ in 0..2 {
+        assert!(parser.parse("x").is_err());
+    }
+    assert_eq!(parser.calls.count(), 4);
+    parser.define("12", 13);
+    assert_eq!(parser.parse("12"), Ok(Some(13)));
+    parser.define("12", 0);
+    assert_eq!(
+        parser.parse("12"),
+        Ok(Some(12)),
+        "out of date, and nothing in its place"
+    );
+    parser.forget("12");
+    assert_eq!(
+        (parser.parse("12"), parser.calls.count()),
+        (Ok(Some(12)), 6)
+    );
+    parser.forget_all();
+    assert_eq!(
+        (parser.parse("12"), parser.calls.count()),
+        (Ok(Some(12)), 7)
+    );
+}
+
+#[test]
+fn w_47_a_function_that_is_not_async_is_cached_outside_of_a_runtime() {
+    use_a_parser();
+}
+
+#[tokio::test]
+async fn w_47_a_function_that_is_not_async_is_cached_within_a_runtime_of_one_thread() {
+    use_a_parser();
+    tokio::task::spawn_blocking(use_a_parser).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn w_47_a_function_that_is_not_async_is_cached_within_a_runtime_of_several_threads() {
+    tokio::spawn(async { use_a_parser() }).await.unwrap();
+}
+
+#[cacheable(cache = cache, key(id), ignore(calls, meet))]
+fn slow(cache: &SyncCache, id: u64, calls: &Calls, meet: &Barrier) -> Result<usize, String> {
+    let call = calls.next();
+    meet.wait();
+    // Time for the others to come and wait.
+    std::thread::sleep(Duration::from_millis(50));
+    if id == 0 {
+        Err(format!("call {call}"))
+    } else {
+        Ok(call)
+    }
+}
+
+#[test]
+fn w_46_threads_that_ask_at_once_share_one_call_and_its_error() {
+    for (id, expected) in [(1, Ok(0)), (0, Err("call 0".to_owned()))] {
+        let (cache, calls) = (parser().cache, Calls::default());
+        let meet = Barrier::new(2);
+        std::thread::scope(|scope| {
+            let leader = scope.spawn(|| slow(&cache, id, &calls, &meet));
+            meet.wait();
+            let others: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| slow(&cache, id, &calls, &meet)))
+                .collect();
+            assert_eq!(leader.join().unwrap(), expected);
+            for other in others {
+                assert_eq!(other.join().unwrap(), expected);
+            }
+        });
+        assert_eq!(calls.count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_function_that_is_not_async_never_waits_for_an_async_load() {
+    let cache = parser().cache;
+    let key = Key::new("user").part(7);
+    let loading = cache.as_async().get_or_set(&key, Ttl::Forever, || async {
+        // This very thread is needed for the load to go on.
+        assert_eq!(cache.get_or_set(&key, Ttl::Forever, || 1_u8), 1);
+        2_u8
+    });
+    assert_eq!(loading.await, 2);
+    assert_eq!(cache.get(&key).unwrap(), Lookup::Hit(2_u8));
+    // Nor for itself.
+    let other = Key::new("other");
+    let outer = cache.get_or_set(&other, Ttl::Forever, || {
+        cache.get_or_set(&other, Ttl::Forever, || 3_u8) + 1
+    });
+    assert_eq!(outer, 4);
+    assert!(cache.delete(&other).unwrap());
+    cache.set(&other, &5_u8, Ttl::Forever).unwrap();
+    assert_eq!(cache.get(&other).unwrap(), Lookup::Hit(5_u8));
+}
+
+#[test]
+fn a_panic_in_a_function_that_is_not_async_is_its_own_callers() {
+    let (cache, key) = (parser().cache, Key::new("user"));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        cache.get_or_set::<u8>(&key, Ttl::Forever, || panic!("a bug"))
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(cache.get_or_set(&key, Ttl::Forever, || 1_u8), 1);
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CacheEntity)]
+#[cache_entity(
+    name = "invoice",
+    version = 3,
+    key = "number",
+    ttl = "1h",
+    list_ttl = "forever"
+)]
+struct Invoice {
+    number: String,
+    cents: u64,
+}
+
+#[test]
+fn an_entity_says_its_name_its_id_and_how_long_it_is_kept() {
+    let invoice = Invoice {
+        number: "7/26".to_owned(),
+        cents: 100,
+    };
+    assert_eq!(
+        (Invoice::NAME, Invoice::schema().as_ref()),
+        ("invoice", "invoice@3")
+    );
+    assert_eq!(invoice.id(), "7/26");
+    assert_eq!(Invoice::ttl(), Ttl::For(Duration::from_secs(3600)));
+    assert_eq!(
+        (Invoice::negative_ttl(), Invoice::list_ttl()),
+        (None, Ttl::Forever)
+    );
+}
+
 /// Drives futures of one kind together.
 async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut futures: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
@@ -414,6 +750,11 @@ async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
         .into_iter()
         .filter_map(|(_, output)| output)
         .collect()
+}
+
+#[test]
+fn w_18_what_has_no_declared_identity_cannot_be_in_a_key() {
+    trybuild::TestCases::new().compile_fail("tests/macros/ui/w_18/*.rs");
 }
 
 #[test]

@@ -139,7 +139,7 @@ async fn serves() {
     // Lines come from a thread, so that the background tasks go on meanwhile.
     let (lines, mut commands) = tokio::sync::mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(|line| line.ok()) {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
             if lines.send(line).is_err() {
                 return;
             }

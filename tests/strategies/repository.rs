@@ -132,7 +132,6 @@ async fn w_21_an_entity_is_loaded_once_and_so_is_its_absence() {
 async fn w_26_a_saved_entity_is_what_the_source_made_of_it() {
     let (users, table) = users(&cache(), &["Ada"]);
     assert_eq!(users.get_by_id(&0).await, Ok(None));
-    assert_eq!(users.get_by_id(&2).await, Ok(None), "kept for a while");
     let saved = users.save(user(0, " Grace ")).await;
     assert_eq!(saved, Ok(user(2, "Grace")));
     let loads = table.loads.load(Ordering::SeqCst);
@@ -143,6 +142,11 @@ async fn w_26_a_saved_entity_is_what_the_source_made_of_it() {
         "kept by the save"
     );
 
+    assert_eq!(users.get_by_id(&3).await, Ok(None), "kept for a while");
+    users.save(user(0, "Edsger")).await.unwrap();
+    assert_eq!(users.get_by_id(&3).await, Ok(Some(user(3, "Edsger"))));
+
+    let loads = table.loads.load(Ordering::SeqCst);
     users.save(user(2, "Hopper ")).await.unwrap();
     assert_eq!(users.get_by_id(&2).await, Ok(Some(user(2, "Hopper"))));
     assert_eq!(table.loads.load(Ordering::SeqCst), loads);
@@ -209,6 +213,8 @@ async fn many_are_asked_for_together_and_only_those_that_are_missing() {
 #[tokio::test]
 async fn askers_for_many_who_wait_for_each_other_are_both_answered() {
     let (users, table) = users(&cache(), &["Ada", "Grace"]);
+    // Two who find the namespace without its mark do not share.
+    users.get_by_id(&9).await.unwrap();
     let answers = tokio::join!(
         users.get_many(&[1, 2]),
         users.get_many(&[2, 1]),
@@ -269,6 +275,19 @@ async fn w_72_an_observer_really_invalidates_the_entity_its_lists_and_its_querie
     table.rows.lock().remove(&1);
     users.observer().changed(&1).await.unwrap();
     assert_eq!(ask().await, (None, 1, 1));
+}
+
+#[tokio::test]
+async fn everything_of_a_kind_goes_at_once_and_nothing_of_another() {
+    let cache = cache();
+    let (users, table) = users(&cache, &["Ada", "Grace"]);
+    let key = Key::new("other");
+    cache.set(&key, &1_u8, askonce::Ttl::Forever).await.unwrap();
+    users.get_many(&[1, 2]).await.unwrap();
+    table.rows.lock().clear();
+    users.observer().all_changed().await.unwrap();
+    assert_eq!(users.get_many(&[1, 2]).await, Ok(vec![None, None]));
+    assert!(cache.exists(&key).await.unwrap());
 }
 
 #[tokio::test]

@@ -82,6 +82,40 @@ async fn w_26_a_load_that_began_before_a_write_is_not_stored_over_it() {
 }
 
 #[tokio::test]
+async fn w_26_of_two_writes_at_once_the_later_is_never_hidden_by_the_earlier() {
+    // Two caches over one backend, as two processes have them.
+    let clock = clock();
+    let flaky = Flaky::new(&clock);
+    let (one, two) = (over(&flaky, &clock), over(&flaky, &clock));
+    let (key, source) = (
+        Key::new("user").part(7),
+        parking_lot::Mutex::new(text("old")),
+    );
+    one.set(&key, &text("old"), Ttl::Forever).await.unwrap();
+    let answered = Notify::new();
+    let earlier = write_through(&one, &key, Ttl::Forever, || async {
+        *source.lock() = text("earlier");
+        // The answer comes late.
+        answered.notified().await;
+        Ok::<_, ()>(text("earlier"))
+    });
+    let later = async {
+        let write = || async {
+            *source.lock() = text("later");
+            Ok::<_, ()>(text("later"))
+        };
+        write_through(&two, &key, Ttl::Forever, write)
+            .await
+            .unwrap();
+        answered.notify_one();
+    };
+    let (earlier, ()) = tokio::join!(earlier, later);
+    earlier.unwrap();
+    let load = || async { source.lock().clone() };
+    assert_eq!(one.get_or_set(&key, Ttl::Forever, load).await, "later");
+}
+
+#[tokio::test]
 async fn a_write_whose_caller_goes_away_leaves_nothing_stale() {
     let (cache, key) = (cache(), Key::new("user").part(7));
     cache.set(&key, &text("old"), Ttl::Forever).await.unwrap();

@@ -136,7 +136,7 @@ async fn without_its_feed_a_near_tier_is_checked_hit_by_hit() {
     ] {
         assert_eq!(two.value(key).await.as_deref(), expected, "{key}");
     }
-    let keys = ["same", "set", "deleted"].map(|key| Bytes::from(key));
+    let keys = ["same", "set", "deleted"].map(Bytes::from);
     let found = two.tiers.get_many(&keys).await;
     let found: Vec<_> = found
         .into_iter()

@@ -123,7 +123,7 @@ async fn many_keys_are_read_near_first_and_the_rest_in_one_go() {
             .await
             .unwrap();
     }
-    let keys = ["far", "near", "absent", "farther"].map(|key| Bytes::from(key));
+    let keys = ["far", "near", "absent", "farther"].map(Bytes::from);
     let reads = process.far.reads.load(Ordering::SeqCst);
     let expected = [
         [Some((1, "2")), Some((0, "1")), None, Some((1, "3"))],
@@ -150,7 +150,7 @@ async fn many_values_are_written_and_removed_in_both_tiers() {
     let clock = clock();
     let store = memory(&clock);
     let process = Process::of(&store, &clock).await;
-    let keys = ["a", "b"].map(|key| Bytes::from(key));
+    let keys = ["a", "b"].map(Bytes::from);
     let writes = keys.clone().map(|key| Write {
         value: key.clone(),
         key,
@@ -219,7 +219,7 @@ async fn whatever_happens_to_a_key_between_reading_and_copying_cancels_the_copy(
         async |p: &Process, _: &Process| assert!(p.tiers.delete_if(k, b"1").await.unwrap());
     a_copy_is_cancelled_by("delete_if", delete_if, clock).await;
     let take = async |p: &Process, _: &Process| {
-        assert_eq!(p.tiers.take(k).await.unwrap().unwrap().bytes, "1")
+        assert_eq!(p.tiers.take(k).await.unwrap().unwrap().bytes, "1");
     };
     a_copy_is_cancelled_by("take", take, clock).await;
     let touch = async |p: &Process, _: &Process| assert!(p.tiers.touch(k, soon).await.unwrap());

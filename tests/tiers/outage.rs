@@ -341,7 +341,7 @@ async fn without_the_far_tier_what_is_near_is_served_and_the_rest_is_its_error()
     assert_eq!(one.value("near").await.as_deref(), Some("v"));
     let error = one.tiers.get(b"far").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BackendUnavailable);
-    let keys = ["near", "far"].map(|key| Bytes::from(key));
+    let keys = ["near", "far"].map(Bytes::from);
     let found = one.tiers.get_many(&keys).await;
     assert!(found[0].as_ref().unwrap().is_some() && found[1].is_err());
     assert!(one.tiers.ping().await.is_err() && one.tiers.usage().await.is_err());

@@ -11,7 +11,9 @@ mod support;
 mod keys;
 mod leases;
 mod loads;
+mod model;
 mod operations;
+mod patterns;
 mod servers;
 mod tags;
 

@@ -11,7 +11,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use crate::backend::BackendUsage;
+use crate::backend::{BackendUsage, ServerFacts, ahead_ms};
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) use memcache::exp::{Delete, Get, Op, Set};
@@ -180,17 +181,58 @@ impl Server {
 
     /// What the whole server holds, of all who use it.
     pub(super) async fn usage(&self) -> Result<BackendUsage> {
+        let mut usage = BackendUsage::default();
+        self.stats(|name, value| {
+            match name {
+                "curr_items" => usage.entries = number(value)?,
+                "bytes" => usage.bytes = number(value)?,
+                _ => {}
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(usage)
+    }
+
+    /// What the server says of itself.
+    pub(super) async fn facts(&self, clock: &dyn Clock) -> Result<ServerFacts> {
+        let mut facts = ServerFacts {
+            address: self.address.clone(),
+            software: "memcached",
+            eviction_policy: Some("lru".to_owned()),
+            ..ServerFacts::default()
+        };
+        let (mut seconds, asked) = (None, clock.now().as_millis());
+        self.stats(|name, value| {
+            match name {
+                "version" => facts.version = Some(value.to_owned()),
+                "bytes" => facts.used_bytes = Some(number(value)?),
+                "limit_maxbytes" => facts.max_bytes = Some(number(value)?),
+                "evictions" => facts.evicted = Some(number(value)?),
+                "time" => seconds = Some(number(value)?),
+                _ => {}
+            }
+            Ok(())
+        })
+        .await?;
+        let middle = asked.midpoint(clock.now().as_millis());
+        // The server tells whole seconds; it is half a second past them on average.
+        let theirs = seconds.map(|seconds| seconds.saturating_mul(1_000).saturating_add(500));
+        facts.clock_ahead_ms = theirs.and_then(|theirs| ahead_ms(theirs, middle));
+        Ok(facts)
+    }
+
+    /// Tells `each` of the server's counts and their values.
+    async fn stats(&self, mut each: impl FnMut(&str, &str) -> io::Result<()>) -> Result<()> {
         let read = async {
-            let mut usage = BackendUsage::default();
             let mut stream = TcpStream::connect(self.address.as_str()).await?;
             stream.write_all(b"stats\r\n").await?;
             let mut lines = BufReader::new(stream.take(STATS_BYTES)).lines();
             while let Some(line) = lines.next_line().await? {
                 let mut words = line.split(' ');
                 match (words.next(), words.next(), words.next()) {
-                    (Some("STAT"), Some("curr_items"), Some(n)) => usage.entries = number(n)?,
-                    (Some("STAT"), Some("bytes"), Some(n)) => usage.bytes = number(n)?,
-                    (Some("END"), ..) => return Ok(usage),
+                    (Some("STAT"), Some(name), Some(value)) => each(name, value)?,
+                    (Some("END"), ..) => return Ok(()),
                     _ => {}
                 }
             }

@@ -13,7 +13,7 @@ use super::record::{Change, Record, Records};
 use super::server::Server;
 use crate::backend::keyspace::Keyspace;
 use crate::backend::{
-    BackendUsage, CacheBackend, Capability, Condition, StoredValue, Write, count_after,
+    BackendUsage, CacheBackend, Capability, Condition, ServerFacts, StoredValue, Write, count_after,
 };
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -480,6 +480,15 @@ impl CacheBackend for MemcachedBackend {
     async fn ping(&self) -> Result<()> {
         let pinged = self.on_every_server(|server| async move { server.ping().await });
         pinged.await.map(drop)
+    }
+
+    async fn servers(&self) -> Result<Vec<ServerFacts>> {
+        let clock = &self.records.clock;
+        self.on_every_server(|server| {
+            let clock = Arc::clone(clock);
+            async move { server.facts(&*clock).await }
+        })
+        .await
     }
 
     async fn close(&self) {

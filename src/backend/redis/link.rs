@@ -141,7 +141,7 @@ pub(super) struct Shard {
     /// The first slot it holds; 0 without a cluster.
     slot: u16,
     /// Its name in the cluster; empty without one.
-    node: String,
+    pub(super) node: String,
 }
 
 /// Slots from the first to the last, and the address of their master.

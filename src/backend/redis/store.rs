@@ -15,7 +15,7 @@ use super::script::{self, Call, Script};
 use crate::backend::keyspace::Keyspace;
 use crate::backend::{
     BackendUsage, CacheBackend, Capability, Condition, Cursor, FeedHandle, Glob, KeyPage,
-    MAX_COUNT, StoredValue, Write,
+    MAX_COUNT, ServerFacts, StoredValue, Write, ahead_ms,
 };
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -123,6 +123,27 @@ fn kept(expires: Option<Timestamp>, now: Timestamp) -> String {
             life.saturating_add(PHYSICAL_GRACE).as_millis().to_string()
         }
         _ => String::new(),
+    }
+}
+
+/// What `INFO` says.
+fn facts(info: &str) -> ServerFacts {
+    let field = |name: &str| {
+        let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+        lines
+            .find(|(field, _)| *field == name)
+            .map(|(_, value)| value)
+    };
+    let number = |name| field(name).and_then(|value| value.parse().ok());
+    let valkey = field("valkey_version");
+    ServerFacts {
+        software: if valkey.is_some() { "valkey" } else { "redis" },
+        version: valkey.or(field("redis_version")).map(str::to_owned),
+        used_bytes: number("used_memory"),
+        max_bytes: number("maxmemory").filter(|bytes| *bytes > 0),
+        eviction_policy: field("maxmemory_policy").map(str::to_owned),
+        evicted: number("evicted_keys"),
+        ..ServerFacts::default()
     }
 }
 
@@ -511,6 +532,31 @@ impl CacheBackend for RedisBackend {
             .command::<redis::Value>("ping", &redis::cmd("PING"))
             .await
             .map(drop)
+    }
+
+    /// The masters, one after the other.
+    async fn servers(&self) -> Result<Vec<ServerFacts>> {
+        let mut servers = Vec::new();
+        for shard in self.link.shards("servers").await? {
+            let ask = redis::cmd("TIME");
+            let asked = self.clock.now().as_millis();
+            let time = self.link.command_at::<(u64, u64)>("servers", &shard, &ask);
+            let (seconds, micros) = time.await?;
+            let middle = asked.midpoint(self.clock.now().as_millis());
+            let ask = redis::cmd("INFO");
+            let info = self.link.command_at::<String>("servers", &shard, &ask);
+            let mut facts = facts(&info.await?);
+            facts.address = match shard.node.as_str() {
+                "" if self.config.sentinels.is_empty() => self.config.shown_url(),
+                "" => format!("master {}", self.config.sentinel_master),
+                node => format!("node {node}"),
+            };
+            facts.encrypted = self.config.url().starts_with("rediss");
+            let theirs = seconds.saturating_mul(1_000).saturating_add(micros / 1_000);
+            facts.clock_ahead_ms = ahead_ms(theirs, middle);
+            servers.push(facts);
+        }
+        Ok(servers)
     }
 
     fn feed(&self) -> Option<FeedHandle> {
