@@ -303,7 +303,8 @@ impl Config {
     }
 
     /// The store of `section`, for the keys of this application and version.
-    pub(crate) fn backend_of(&self, section: &BackendSection) -> BackendConfig {
+    #[must_use]
+    pub fn backend_of(&self, section: &BackendSection) -> BackendConfig {
         match self.key_space() {
             Some(space) => section.backend.within(&space),
             None => section.backend.clone(),
