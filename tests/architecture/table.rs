@@ -11,6 +11,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("event", &[]),
     ("observe", &[]),
+    ("schema", &[]),
     // From a prompt to a stored answer.
     ("request", &[]),
     ("savings", &["clock", "request"]),
