@@ -1,8 +1,56 @@
-//! How settings that are written as text look in a JSON Schema.
+//! Settings as a JSON Schema.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
+
+/// The schema of a type's settings, with what each field means in plain words.
+#[must_use]
+pub fn of<T: JsonSchema>() -> Value {
+    let mut schema = schemars::schema_for!(T).to_value();
+    plain(&mut schema);
+    schema
+}
+
+/// Takes the marks of documentation out of descriptions: links show their text, lines are joined.
+fn plain(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::String(text) if name == "description" => *text = plain_text(text),
+                    inner => plain(inner),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(plain),
+        _ => {}
+    }
+}
+
+fn plain_text(text: &str) -> String {
+    let joined: Vec<String> = text
+        .split("\n\n")
+        .map(|paragraph| paragraph.replace('\n', " "))
+        .collect();
+    let mut rest = joined.join("\n\n");
+    let mut plain = String::with_capacity(rest.len());
+    while let Some((before, after)) = rest.split_once('[') {
+        plain.push_str(before);
+        let Some((shown, beyond)) = after.split_once(']') else {
+            plain.push('[');
+            rest = after.to_owned();
+            continue;
+        };
+        plain.push_str(shown);
+        let target = beyond
+            .strip_prefix('(')
+            .and_then(|link| link.split_once(')'));
+        rest = target.map_or(beyond, |(_, beyond)| beyond).to_owned();
+    }
+    plain + &rest
+}
 
 /// A length of time, such as `500ms` or `24h`.
 #[derive(Debug)]
@@ -60,10 +108,7 @@ pub(crate) fn beside_each_type(schema: &mut Schema) {
     schema.remove("unevaluatedProperties");
     schema.remove("additionalProperties");
     for list in ["oneOf", "anyOf"] {
-        let Some(types) = schema
-            .get_mut(list)
-            .and_then(serde_json::Value::as_array_mut)
-        else {
+        let Some(types) = schema.get_mut(list).and_then(Value::as_array_mut) else {
             continue;
         };
         for of_type in types {
@@ -78,7 +123,7 @@ pub(crate) fn beside_each_type(schema: &mut Schema) {
                     own.entry(name).or_insert_with(|| field.clone());
                 }
             }
-            if let Some(serde_json::Value::Array(all)) = &required {
+            if let Some(Value::Array(all)) = &required {
                 let own = of_type
                     .entry("required")
                     .or_insert_with(|| serde_json::json!([]));

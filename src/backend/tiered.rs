@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// Its tiers belong to it: they are no caches of their own any more.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(inline))]
 pub struct TieredConfig {
     /// Name in metrics, reports and `Cache-Status`. Default: `tiered`.
     #[cfg_attr(feature = "schema", schemars(default))]

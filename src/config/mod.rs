@@ -103,7 +103,7 @@ impl Config {
     #[cfg(feature = "schema")]
     #[must_use]
     pub fn schema() -> serde_json::Value {
-        schemars::schema_for!(Self).to_value()
+        crate::schema::of::<Self>()
     }
 
     /// Checks every field and what fields say together. Types of backends are the built-in ones;
@@ -163,7 +163,7 @@ impl Config {
         self.codec.validate("codec")?;
         self.semantic.validate("semantic")?;
         self.prices.validate("prices")?;
-        production::check(self)
+        production::guard(self)
     }
 
     /// The enabled backends that stacks are made of find each other.

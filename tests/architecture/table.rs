@@ -47,7 +47,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
         "config",
         &[
             "backend", "codec", "embed", "index", "layer", "lock", "models", "policy", "request",
-            "savings", "search", "stampede", "tier",
+            "savings", "schema", "search", "stampede", "tier",
         ],
     ),
     ("assembly", &["backend", "config", "layer", "tier"]),
