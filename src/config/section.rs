@@ -31,8 +31,8 @@ pub struct BackendSection {
     /// Whether its operations are counted and timed in metrics. Default: true.
     #[cfg_attr(feature = "schema", schemars(default = "yes"))]
     pub enable_metrics: bool,
-    /// How long the answer to a health check is good for, up to 24h: it is not asked again before. Default:
-    /// `30s`. `0s`: it is asked each time.
+    /// How long a backend that said that it is well, and has not failed since, is not asked again, up to
+    /// 24h. Default: `30s`. `0s`: it is asked each time.
     #[serde(with = "humantime_serde")]
     #[cfg_attr(
         feature = "schema",

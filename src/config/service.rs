@@ -13,8 +13,8 @@ use crate::layer::{BreakerConfig, LayerConfig};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Whether typed caches run one load per key, however many callers ask at once: in this process, and by
-    /// leases among the processes that share a backend. Default: true.
+    /// Whether there is one load per key, however many callers ask at once: in this process, and, of typed
+    /// caches, by leases among the processes that share a backend. Default: true.
     pub enable_protection: bool,
     /// How long the lease of a process that died keeps the others waiting, 100ms to 1h; it is renewed while
     /// its load runs, so it need not cover that. Default: `30s`.
