@@ -59,12 +59,18 @@ async fn operation(name: &str, cache: &Cache) -> Result<()> {
         "get" => drop(cache.get::<String>(&a()).await?),
         "get_many" => drop(cache.get_many::<String>(&[a(), b()]).await),
         "set" => cache.set(&a(), &long('n'), tagged).await?,
-        "set_many" => drop(cache.set_many(&[(a(), long('n')), (b(), long('n'))], tagged).await),
+        "set_many" => drop(
+            cache
+                .set_many(&[(a(), long('n')), (b(), long('n'))], tagged)
+                .await,
+        ),
         "set_null" => cache.set_null(&a(), tagged).await?,
         "add" => drop(cache.add(&b(), &long('n'), tagged).await?),
         "compare_and_set" => {
             let (_, version) = cache.get_versioned::<String>(&a()).await?;
-            cache.compare_and_set(&a(), &version, &long('n'), tagged).await?;
+            cache
+                .compare_and_set(&a(), &version, &long('n'), tagged)
+                .await?;
         }
         "increment" => drop(cache.increment(&Key::new("count"), 1, tagged).await?),
         "touch" => drop(cache.touch(&a(), MINUTE).await?),
@@ -80,7 +86,10 @@ async fn operation(name: &str, cache: &Cache) -> Result<()> {
         "invalidate_tag" => cache.invalidate_tag("t").await?,
         "get_or_set" => drop(cache.get_or_set(&b(), MINUTE, slow).await),
         "load with a lease" => {
-            let leased = cache.load(&b()).ttl(MINUTE).lease(LeaseOptions::new().ttl(LEASE));
+            let leased = cache
+                .load(&b())
+                .ttl(MINUTE)
+                .lease(LeaseOptions::new().ttl(LEASE));
             leased.run(slow).await;
         }
         other => unreachable!("{other}"),
@@ -154,7 +163,10 @@ async fn dropped_after(steps: usize, name: &str) -> bool {
     }
     let done = !task.is_alive();
     drop(task);
-    assert!(format!("{cache:?}").contains("running: 0"), "{what}: {cache:?}");
+    assert!(
+        format!("{cache:?}").contains("running: 0"),
+        "{what}: {cache:?}"
+    );
 
     // Nothing is torn, here and in a process that has seen nothing of it.
     for reader in [&cache, &world.process()] {
@@ -167,22 +179,32 @@ async fn dropped_after(steps: usize, name: &str) -> bool {
             }
         }
         let count = finish(&what, clock, reader.get::<i64>(&Key::new("count"))).await;
-        assert!(matches!(count, Ok(Lookup::Miss | Lookup::Hit(1))), "{what}: {count:?}");
+        assert!(
+            matches!(count, Ok(Lookup::Miss | Lookup::Hit(1))),
+            "{what}: {count:?}"
+        );
     }
     // Nobody is kept from the key: not by a gate, a flight, or a lease longer than it lives.
     let began = askonce::clock::Clock::now(&**clock);
     for (next, who) in [(&world.process(), "another"), (&cache, "the same")] {
         let runs = Cell::new(0);
-        let load = next.load(&b()).lease(LeaseOptions::new().ttl(LEASE)).run(|| {
-            runs.set(runs.get() + 1);
-            slow()
-        });
+        let load = next
+            .load(&b())
+            .lease(LeaseOptions::new().ttl(LEASE))
+            .run(|| {
+                runs.set(runs.get() + 1);
+                slow()
+            });
         let loaded = finish(&format!("{what}: a load by {who} process"), clock, load).await;
         assert!(loaded == long('n') && runs.get() <= 1, "{what}");
         let set = next.set(&key, &new, MINUTE);
         finish(&what, clock, set).await.expect("the store works");
         let found = finish(&what, clock, next.get::<String>(&a())).await;
-        assert_eq!(found.expect("the store works"), Lookup::Hit(long('x')), "{what}");
+        assert_eq!(
+            found.expect("the store works"),
+            Lookup::Hit(long('x')),
+            "{what}"
+        );
     }
     let waited = askonce::clock::Clock::now(&**clock).since(began);
     assert!(waited <= 2 * LEASE, "{what}: waited for {waited:?}");

@@ -32,7 +32,12 @@ fn tiers(clock: &Arc<ManualClock>, far: BackendHandle) -> Arc<TieredBackend> {
         ..TierConfig::default()
     };
     let builder = TieredBackend::builder(memory(clock), far).clock(Arc::clone(clock) as _);
-    Arc::new(builder.config(config).build().expect("the settings are valid"))
+    Arc::new(
+        builder
+            .config(config)
+            .build()
+            .expect("the settings are valid"),
+    )
 }
 
 /// A backend of each kind whose server is there.
@@ -41,19 +46,26 @@ fn stores(clock: &Arc<ManualClock>) -> Vec<BackendHandle> {
     #[cfg(feature = "redis")]
     if let Some(server) = crate::support::server::RedisServer::shared() {
         let builder = askonce::backend::RedisBackend::builder(server.config());
-        stores.push(Arc::new(builder.clock(Arc::clone(clock) as _).build().unwrap()));
+        stores.push(Arc::new(
+            builder.clock(Arc::clone(clock) as _).build().unwrap(),
+        ));
     }
     #[cfg(feature = "memcached")]
     if let Some(config) = crate::memcached::shared() {
         let builder = askonce::backend::MemcachedBackend::builder(config);
-        stores.push(Arc::new(builder.clock(Arc::clone(clock) as _).build().unwrap()));
+        stores.push(Arc::new(
+            builder.clock(Arc::clone(clock) as _).build().unwrap(),
+        ));
     }
     stores
 }
 
 fn cache(backend: BackendHandle, clock: &Arc<ManualClock>) -> Cache {
     let builder = Cache::builder(backend).clock(Arc::clone(clock) as _);
-    builder.namespace("app").build().expect("the settings are valid")
+    builder
+        .namespace("app")
+        .build()
+        .expect("the settings are valid")
 }
 
 fn key() -> Key {
@@ -84,7 +96,9 @@ async fn an_old_value_that_stands_in_for_an_error_is_not_written_back_over_a_new
     cache.set(&key(), &3_u8, stale).await.unwrap();
     clock.advance(2 * MINUTE);
     let load = cache.load(&key()).ttl(MINUTE).stale_if_error(10 * MINUTE);
-    let given = load.run(|| async { Err::<u8, _>("the source is down") }).await;
+    let given = load
+        .run(|| async { Err::<u8, _>("the source is down") })
+        .await;
     assert_eq!(given, Ok(3));
     assert_eq!(cache.get(&key()).await.unwrap(), Lookup::Stale(3_u8));
 }
@@ -171,7 +185,9 @@ async fn damaged_bytes_are_an_error_and_then_a_load_and_never_a_panic() {
             Err(error) => assert_eq!(error.kind(), askonce::ErrorKind::Corrupt),
             Ok(found) => assert_eq!(found, Lookup::Miss, "{} bytes", bytes.len()),
         }
-        let loaded = cache.get_or_set(&key(), MINUTE, || async { text.clone() }).await;
+        let loaded = cache
+            .get_or_set(&key(), MINUTE, || async { text.clone() })
+            .await;
         assert_eq!(loaded, text);
         assert_eq!(cache.get(&key()).await.unwrap(), Lookup::Hit(text.clone()));
     }
@@ -205,7 +221,11 @@ async fn whoever_is_told_of_a_removal_finds_it_gone_and_of_nothing_else() {
         let causes = evicted.get(&name[..]).map(Vec::as_slice);
         match held {
             Some(_) => assert_eq!(causes, None, "{number} stayed"),
-            None => assert_eq!(causes, Some(&[RemovalCause::Evicted][..]), "{number} is gone"),
+            None => assert_eq!(
+                causes,
+                Some(&[RemovalCause::Evicted][..]),
+                "{number} is gone"
+            ),
         }
     }
 }
@@ -219,16 +239,27 @@ async fn reading_never_prolongs_a_life() {
         let cache = cache(backend.clone(), &clock);
         cache.set(&key(), &1_u8, MINUTE).await.unwrap();
         let expires = Some(clock.now().after(MINUTE));
-        backend.set(b"raw", Bytes::from("v"), expires).await.unwrap();
+        backend
+            .set(b"raw", Bytes::from("v"), expires)
+            .await
+            .unwrap();
         for _ in 0..59 {
             clock.advance(Duration::from_secs(1));
-            assert_eq!(cache.get(&key()).await.unwrap(), Lookup::Hit(1_u8), "{tier}");
+            assert_eq!(
+                cache.get(&key()).await.unwrap(),
+                Lookup::Hit(1_u8),
+                "{tier}"
+            );
             let held = backend.get(b"raw").await.unwrap().expect("it is alive");
             assert_eq!(held.expires, expires, "{tier}");
         }
         clock.advance(Duration::from_secs(1));
         for _ in 0..3 {
-            assert_eq!(cache.get::<u8>(&key()).await.unwrap(), Lookup::Miss, "{tier}");
+            assert_eq!(
+                cache.get::<u8>(&key()).await.unwrap(),
+                Lookup::Miss,
+                "{tier}"
+            );
             assert_eq!(backend.get(b"raw").await.unwrap(), None, "{tier}");
         }
     }
@@ -250,7 +281,10 @@ async fn no_change_that_is_computed_from_what_was_there_is_lost() {
                 let cache = processes[task % 2].clone();
                 tokio::spawn(async move {
                     for _ in 0..10 {
-                        cache.increment(&Key::new("count"), 1, MINUTE).await.unwrap();
+                        cache
+                            .increment(&Key::new("count"), 1, MINUTE)
+                            .await
+                            .unwrap();
                         loop {
                             let key = key();
                             let versioned = cache.get_versioned::<Vec<u64>>(&key).await;
@@ -357,7 +391,13 @@ async fn every_namespace_of_a_stack_of_tiers_hears_of_changes() {
         })
         .await;
     }
-    let spaces = |cache: &Cache| [cache.clone(), cache.namespace("b"), cache.namespace(("c", 1))];
+    let spaces = |cache: &Cache| {
+        [
+            cache.clone(),
+            cache.namespace("b"),
+            cache.namespace(("c", 1)),
+        ]
+    };
     let (one, two) = (spaces(&cache(one, &clock)), spaces(&cache(two, &clock)));
     for (one, two) in one.iter().zip(&two) {
         one.set(&key(), &1_u8, MINUTE).await.unwrap();
@@ -385,7 +425,9 @@ async fn keys_of_all_slots_of_a_cluster_go_in_one_batch() {
     };
     let builder = askonce::backend::RedisBackend::builder(cluster.config());
     let backend: BackendHandle = Arc::new(builder.build().unwrap());
-    let keys: Vec<_> = (0..200).map(|number| Bytes::from(format!("key:{number}"))).collect();
+    let keys: Vec<_> = (0..200)
+        .map(|number| Bytes::from(format!("key:{number}")))
+        .collect();
     let writes: Vec<_> = keys
         .iter()
         .map(|key| Write {
@@ -402,7 +444,10 @@ async fn keys_of_all_slots_of_a_cluster_go_in_one_batch() {
     }
     let deleted = backend.delete_many(&keys[..150]).await;
     assert!(deleted.into_iter().all(|deleted| deleted.unwrap()));
-    assert_eq!(backend.delete_matching(&Glob::new("key:*")).await.unwrap(), 50);
+    assert_eq!(
+        backend.delete_matching(&Glob::new("key:*")).await.unwrap(),
+        50
+    );
 }
 
 /// The sum of one kind of counter, by its label.
@@ -455,7 +500,10 @@ impl metrics::Recorder for Counted {
 #[test]
 fn a_lookup_with_a_loader_is_counted_once() {
     let counted = Counted::default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     metrics::with_local_recorder(&counted, || {
         runtime.block_on(async {
             let clock = crate::support::clock();
@@ -474,7 +522,10 @@ fn a_lookup_with_a_loader_is_counted_once() {
             (outcome.to_owned(), count.load(Ordering::SeqCst))
         })
         .collect();
-    assert_eq!(loads, BTreeSet::from([("hit".to_owned(), 2), ("loaded".to_owned(), 1)]));
+    assert_eq!(
+        loads,
+        BTreeSet::from([("hit".to_owned(), 2), ("loaded".to_owned(), 1)])
+    );
 }
 
 /// The same in the semantic cache, which looks into several tiers and the index.
@@ -485,11 +536,20 @@ async fn a_lookup_with_an_upstream_call_is_counted_once() {
     let cache = crate::support::builder(&clock).build().await.unwrap();
     for _ in 0..3 {
         let call = || async { Ok::<_, askonce::Error>(Fill::from(Answer::text("answer"))) };
-        cache.get_or_call(&crate::support::ask("a question"), call).await.unwrap();
+        cache
+            .get_or_call(&crate::support::ask("a question"), call)
+            .await
+            .unwrap();
     }
     let stats = cache.stats().await;
-    assert_eq!((stats.misses, stats.hits_exact, stats.hits_semantic), (1, 2, 0));
-    assert_eq!((stats.upstream_ok, stats.miss_reasons.values().sum()), (1, 1_u64));
+    assert_eq!(
+        (stats.misses, stats.hits_exact, stats.hits_semantic),
+        (1, 2, 0)
+    );
+    assert_eq!(
+        (stats.upstream_ok, stats.miss_reasons.values().sum()),
+        (1, 1_u64)
+    );
 }
 
 /// A key that held the end of a line was a command of its own.
@@ -498,7 +558,10 @@ async fn a_key_is_never_a_command() {
     let clock = crate::support::clock();
     for backend in stores(&clock) {
         let tier = backend.name().to_owned();
-        backend.set(b"victim", Bytes::from("alive"), None).await.unwrap();
+        backend
+            .set(b"victim", Bytes::from("alive"), None)
+            .await
+            .unwrap();
         let attacks = [
             "x\r\ndelete victim\r\n",
             "x\r\nflush_all\r\nmg victim",
@@ -523,7 +586,11 @@ async fn a_key_is_never_a_command() {
             let found = space.get(&key).await.unwrap();
             assert_eq!(found, Lookup::Hit(attack.to_owned()), "{tier}");
             space.invalidate_tag(attack).await.unwrap();
-            assert_eq!(space.get::<String>(&key).await.unwrap(), Lookup::Miss, "{tier}");
+            assert_eq!(
+                space.get::<String>(&key).await.unwrap(),
+                Lookup::Miss,
+                "{tier}"
+            );
             let victim = backend.get(b"victim").await.unwrap().map(|held| held.bytes);
             assert_eq!(victim.as_deref(), Some(&b"alive"[..]), "{tier}: {attack:?}");
         }
@@ -539,7 +606,10 @@ async fn the_reply_to_a_cancelled_request_is_nobody_elses() {
         let name = |number: u64| format!("key:{number}");
         for number in 0..20_u64 {
             let value = Bytes::from(number.to_string().repeat(2_000));
-            backend.set(name(number).as_bytes(), value, None).await.unwrap();
+            backend
+                .set(name(number).as_bytes(), value, None)
+                .await
+                .unwrap();
         }
         for round in 0..60_u64 {
             let (backend_of_task, asked) = (Arc::clone(&backend), name(round % 20));
@@ -553,8 +623,16 @@ async fn the_reply_to_a_cancelled_request_is_nobody_elses() {
             tokio::time::sleep(Duration::from_micros(round * 20)).await;
             task.abort();
             let other = (round + 7) % 20;
-            let held = backend.get(name(other).as_bytes()).await.unwrap().expect("it is there");
-            assert_eq!(held.bytes, other.to_string().repeat(2_000).as_bytes(), "{tier}: {round}");
+            let held = backend
+                .get(name(other).as_bytes())
+                .await
+                .unwrap()
+                .expect("it is there");
+            assert_eq!(
+                held.bytes,
+                other.to_string().repeat(2_000).as_bytes(),
+                "{tier}: {round}"
+            );
         }
     }
 }
@@ -583,7 +661,11 @@ async fn a_life_of_more_than_thirty_days_is_no_date_of_1970() {
         let cache = cache(backend, &clock);
         for days in [29, 30, 31, 365, 40 * 365] {
             cache.set(&key(), &days, days * DAY).await.unwrap();
-            assert_eq!(cache.get(&key()).await.unwrap(), Lookup::Hit(days), "{tier}, {days} days");
+            assert_eq!(
+                cache.get(&key()).await.unwrap(),
+                Lookup::Hit(days),
+                "{tier}, {days} days"
+            );
         }
     }
 }
@@ -628,7 +710,10 @@ async fn a_store_that_fails_by_any_schedule_gives_no_wrong_value_and_no_error_to
         }
         assert!(!wrong.load(Ordering::SeqCst), "seed {seed}");
         let loads = loads.load(Ordering::SeqCst);
-        assert!(faulty.injected() > 0 && (5..240).contains(&loads), "seed {seed}: {loads}");
+        assert!(
+            faulty.injected() > 0 && (5..240).contains(&loads),
+            "seed {seed}: {loads}"
+        );
     }
 }
 
