@@ -11,10 +11,11 @@ use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
 use super::stats::{Counters, Probes, RunningMean};
 use super::{Inner, Semantic, SemanticCache};
-use crate::backend::{BackendContext, BackendHandle, BackendRegistry, build_built_in};
+use crate::assembly::Stores;
+use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
 use crate::clock::{ClockHandle, SystemClock};
 use crate::codec::Codec;
-use crate::config::{BackendSection, Config, EmbedderConfig};
+use crate::config::{Config, EmbedderConfig};
 use crate::embed::EmbedStage;
 use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
@@ -132,17 +133,15 @@ impl CacheBuilder {
     /// when it cannot be reached to learn its dimension.
     pub async fn build(mut self) -> Result<SemanticCache> {
         self.config.validate_with(&self.registry)?;
-        if self.config.semantic.enabled && self.embedder.is_none() {
+        if self.config.enabled && self.config.semantic.enabled && self.embedder.is_none() {
             self.embedder = remote_embedder(&self.config.semantic.embedder).await?;
         }
         let registry = self.registry.clone();
         let parts = Parts::new(self)?;
         let mut tiers = parts.given()?;
         if tiers.is_empty() {
-            for section in parts.sections() {
-                let backend = registry.build(&section.backend, &parts.context).await?;
-                tiers.push(parts.layered(backend, section.layers())?);
-            }
+            let stores = Stores::build(&parts.config, &registry, &parts.context).await?;
+            tiers = parts.configured(&stores)?;
         }
         parts.assemble(tiers)
     }
@@ -153,10 +152,8 @@ impl CacheBuilder {
         let parts = Parts::new(self)?;
         let mut tiers = parts.given()?;
         if tiers.is_empty() {
-            for section in parts.sections() {
-                let backend = build_built_in(&section.backend, &parts.context)?;
-                tiers.push(parts.layered(backend, section.layers())?);
-            }
+            let stores = Stores::build_local(&parts.config, &parts.context)?;
+            tiers = parts.configured(&stores)?;
         }
         parts.assemble(tiers)
     }
@@ -177,11 +174,9 @@ impl Parts {
         let config = builder.config;
         let codec = match builder.codec {
             Some(codec) => codec,
-            None => Codec::new(&config.codec)?,
+            None => Codec::new(&config.codec_config())?,
         };
-        let semantic = config
-            .semantic
-            .enabled
+        let semantic = (config.enabled && config.semantic.enabled)
             .then(|| semantic(&config, builder.embedder, builder.policy));
         let semantic = semantic.transpose()?;
         // Beside its bytes a searchable entry costs a vector, its id, and a catalogue row.
@@ -208,11 +203,13 @@ impl Parts {
         })
     }
 
-    /// The configured tiers that are enabled, nearest first.
-    fn sections(&self) -> impl Iterator<Item = &BackendSection> {
-        let enabled = || self.config.backends.iter().filter(|tier| tier.enabled);
-        let nearest = enabled().filter(|tier| tier.default);
-        nearest.chain(enabled().filter(|tier| !tier.default))
+    /// The configured tiers, nearest first: those in this process, then the others as listed.
+    fn configured(&self, stores: &Stores<'_>) -> Result<Vec<Arc<Layered>>> {
+        let sections = self.config.sections();
+        let tiers: Result<Vec<_>> = sections.map(|section| stores.layered(section)).collect();
+        let mut tiers = tiers?;
+        tiers.sort_by_key(|tier| !CacheBackend::capability(&**tier).in_process);
+        Ok(tiers)
     }
 
     /// The tiers that were given in place of the configured ones, nearest first.
@@ -242,6 +239,10 @@ impl Parts {
             codec,
             ..
         } = self;
+        let default_ttl = config.ttl_of(config.default_section()?);
+        if config.debug {
+            context.events().log();
+        }
         let clock = context.clock();
         let handles = layers.iter().map(|tier| Arc::clone(tier) as BackendHandle);
         let tiers = TierStack::new(handles.collect(), codec)?;
@@ -263,7 +264,8 @@ impl Parts {
             typical_cost: RunningMean::default(),
             counters: Counters::default(),
             dropped,
-            default_ttl: config.default_ttl,
+            default_ttl,
+            enabled: config.enabled,
             volatile: config.semantic.volatile,
             started: clock.now(),
             clock,

@@ -332,7 +332,10 @@ impl Cache {
         Load {
             cache: self,
             place: self.place(key),
-            settings: Settings::default(),
+            settings: Settings {
+                lease: self.inner.lease,
+                ..Settings::default()
+            },
         }
     }
 }
@@ -391,7 +394,7 @@ impl<'a> Load<'a> {
     /// replaced when its lease runs out; if its load fails or is cancelled, at once. A value
     /// is stored only while its lease is held. If another process writes the key in the meantime, callers
     /// who wait load anew, unless that write falls into the very request that stores the value. Default:
-    /// each process loads for itself.
+    /// as the cache is [set](super::CacheBuilder::lease), which is that each process loads for itself.
     ///
     /// Needs a backend with [conditional writes](crate::backend::Capability::conditional_writes); with
     /// any other it has no effect. Needs a tokio runtime with time.
@@ -478,7 +481,11 @@ impl<'a> Load<'a> {
                 &mut caller,
                 &mut own,
             );
-            let (landed, _) = inner.loads.run_in_place(id, lead).await;
+            let landed = if inner.single_flight {
+                inner.loads.run_in_place(id, lead).await.0
+            } else {
+                lead.await
+            };
             if let Some(own) = own {
                 return own;
             }
@@ -521,7 +528,7 @@ impl<'a> Load<'a> {
     {
         let inner = &self.cache.inner;
         let began = self.cache.now();
-        let mut pauses = Pauses::default();
+        let mut pauses = Pauses::new(self.settings.lease);
         let (held, mut generations, lease, may_store) = loop {
             let Examined { held, generations } = self.examine(names).await;
             // Between this caller's look and its turn another load may have landed.

@@ -129,6 +129,10 @@ struct Inner {
     jitter: f64,
     hashed_keys: bool,
     generations: bool,
+    /// Whether callers share loads.
+    single_flight: bool,
+    /// How loads are shared with other processes, unless a load says.
+    lease: Option<LeaseOptions>,
     codec: Codec,
     chance: Mutex<StdRng>,
     gates: Gates,
