@@ -18,6 +18,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ("codec", &["clock", "entry", "request"]),
     ("backend", &["clock", "codec", "event"]),
     ("layer", &["backend", "clock", "event", "observe"]),
+    ("generation", &["backend", "clock", "codec", "observe"]),
     // The stages of a lookup.
     (
         "tier",
@@ -32,7 +33,15 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     // The same tools for the results of any function.
     (
         "typed",
-        &["backend", "clock", "codec", "entry", "observe", "stampede"],
+        &[
+            "backend",
+            "clock",
+            "codec",
+            "entry",
+            "generation",
+            "observe",
+            "stampede",
+        ],
     ),
     // A backend for tests.
     ("fault", &["backend", "clock"]),
