@@ -46,7 +46,6 @@ impl MarkName {
         id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         Self::of(id)
     }
-
 }
 
 /// What is known of a mark.
@@ -87,6 +86,13 @@ impl Generations {
         all.find(|(name, _)| name.id == *id).map(|(_, known)| known)
     }
 
+    /// Adds what is known of other marks.
+    pub(crate) fn extend(&mut self, others: Self) {
+        for (name, known) in others.0 {
+            self.replace(&name, known);
+        }
+    }
+
     /// The generation of a mark, if it has one.
     pub(crate) fn of(&self, id: &[u8; 16]) -> Option<u64> {
         match self.knows(id) {
@@ -110,8 +116,11 @@ impl Generations {
     }
 
     /// Those of `names` that have not been asked for.
-    pub(crate) fn missing_of(&self, names: &[MarkName]) -> Vec<MarkName> {
-        let unknown = names.iter().filter(|name| self.knows(&name.id).is_none());
+    pub(crate) fn missing_of<'a>(
+        &self,
+        names: impl Iterator<Item = &'a MarkName>,
+    ) -> Vec<MarkName> {
+        let unknown = names.filter(|name| self.knows(&name.id).is_none());
         unknown.cloned().collect()
     }
 

@@ -244,7 +244,8 @@ impl Parts {
         } = self;
         let clock = context.clock();
         let handles = layers.iter().map(|tier| Arc::clone(tier) as BackendHandle);
-        let tiers = TierStack::new(handles.collect(), codec)?;
+        let shared = Arc::clone(&clock);
+        let tiers = TierStack::shared(handles.collect(), codec, &config.tiers, shared)?;
         let inner = Arc::new(Inner {
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,
@@ -276,6 +277,7 @@ impl Parts {
                     ticks.tick().await;
                     let Some(inner) = weak.upgrade() else { return };
                     inner.tend().await;
+                    inner.tend_shared().await;
                     inner.show_holdings().await;
                 }
             });

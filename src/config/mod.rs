@@ -23,6 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layer::LayerConfig;
 use crate::policy::PolicyConfig;
 use crate::savings::PricesConfig;
+use crate::tier::TierConfig;
 
 pub use crate::backend::BackendConfig;
 #[cfg(feature = "config-file")]
@@ -34,6 +35,8 @@ pub use load::{Loaded, Sources};
 pub struct Config {
     /// The exact tiers, nearest first. Default: one memory tier of 512 MiB.
     pub backends: Vec<BackendSection>,
+    /// How a memory tier goes together with a shared one behind it.
+    pub tiers: TierConfig,
     /// How long an answer is kept when its store does not say. Default: `24h`. `null`: until it is
     /// evicted.
     #[serde(with = "humantime_serde")]
@@ -50,6 +53,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             backends: vec![BackendConfig::Memory(MemoryConfig::default()).into()],
+            tiers: TierConfig::default(),
             default_ttl: Some(Duration::from_secs(24 * 60 * 60)),
             codec: CodecConfig::default(),
             semantic: SemanticConfig::default(),
@@ -111,6 +115,7 @@ impl Config {
                     .with("allowed", "at least 1ms, or null for no expiry"),
             );
         }
+        self.tiers.validate("tiers")?;
         self.codec.validate("codec")?;
         self.semantic.validate("semantic")?;
         self.prices.validate("prices")

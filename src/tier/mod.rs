@@ -20,5 +20,6 @@ mod tiered;
 pub use coherence::{Coherence, SuspectReason};
 pub use config::TierConfig;
 pub use outsider::{probe_feed, tell_cleared, tell_matching, tell_removed};
+pub(crate) use stack::Check;
 pub use stack::{TierAnswer, TierFault, TierStack};
 pub use tiered::{TieredBackend, TieredBackendBuilder};

@@ -22,7 +22,15 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     // The stages of a lookup.
     (
         "tier",
-        &["backend", "clock", "codec", "entry", "observe", "request"],
+        &[
+            "backend",
+            "clock",
+            "codec",
+            "entry",
+            "generation",
+            "observe",
+            "request",
+        ],
     ),
     ("embed", &["models", "observe", "request"]),
     ("search", &["clock", "entry", "index", "observe", "request"]),
