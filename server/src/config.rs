@@ -44,6 +44,8 @@ pub(crate) struct ServerConfig {
     pub(crate) shutdown_grace: Duration,
     /// The exact tiers, nearest first. Default: one memory tier of 512 MiB.
     pub(crate) backends: Vec<BackendSection>,
+    /// How a memory tier goes together with a shared one behind it.
+    pub(crate) tiers: askonce::tier::TierConfig,
     /// How long an answer is kept when its store does not say. Default: `24h`.
     #[serde(with = "humantime_serde")]
     pub(crate) default_ttl: Option<Duration>,
@@ -59,6 +61,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         let Config {
             backends,
+            tiers,
             default_ttl,
             codec,
             semantic,
@@ -73,6 +76,7 @@ impl Default for ServerConfig {
             max_body_bytes: ByteSize::mib(32),
             shutdown_grace: Duration::from_secs(30),
             backends,
+            tiers,
             default_ttl,
             codec,
             semantic,
@@ -200,6 +204,7 @@ impl ServerConfig {
     pub(crate) fn engine(&self) -> Config {
         let mut config = Config::default();
         config.backends.clone_from(&self.backends);
+        config.tiers.clone_from(&self.tiers);
         config.default_ttl = self.default_ttl;
         config.codec.clone_from(&self.codec);
         config.semantic.clone_from(&self.semantic);
