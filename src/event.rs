@@ -249,6 +249,23 @@ impl Events {
         }
     }
 
+    /// Writes all events from now on to the log, at level `debug`, in a task that ends with the stream.
+    /// Without a tokio runtime nothing happens.
+    pub(crate) fn log(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let mut subscription = self.subscribe();
+        runtime.spawn(async move {
+            while let Some(received) = subscription.next().await {
+                match received {
+                    Received::Event(event) => tracing::debug!(?event, "a tier did something"),
+                    Received::Lost(events) => tracing::debug!(events, "events were lost"),
+                }
+            }
+        });
+    }
+
     /// Whether anybody listens.
     #[must_use]
     pub fn is_heard(&self) -> bool {

@@ -62,7 +62,9 @@ pub mod strategy;
 pub mod fault;
 
 // What ties the path together.
+mod assembly;
 pub mod cache;
+pub mod caches;
 pub mod config;
 
 #[cfg(feature = "macros")]
@@ -71,6 +73,7 @@ pub use cache::{
     CacheBuilder, Fill, Hit, HitKind, LookupOptions, Miss, MissReason, Outcome, SemanticCache,
     Served, Source, StoreOptions, StoreOutcome, Verdict,
 };
+pub use caches::{Caches, CachesBuilder};
 pub use config::Config;
 pub use entry::catalog::Selector;
 pub use entry::{Answer, Entry, EntryId, Media, Ttl};

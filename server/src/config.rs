@@ -398,7 +398,7 @@ pub(crate) fn decode_sha256(text: &str) -> Option<[u8; 32]> {
 }
 
 /// Whether a host name or address means this machine.
-fn is_local(host: &str) -> bool {
+pub(crate) fn is_local(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || host

@@ -51,6 +51,18 @@ pub struct MemoryConfig {
     /// Most bytes held, bookkeeping and vectors included: a number, or `512MiB`. Default: 512 MiB. At
     /// least 1 MiB.
     pub max_bytes: ByteSize,
+    /// Most values held, 1 or more. Default: `null`, as many as there are bytes for. Enforced together with
+    /// `max_bytes`: each value weighs at least `max_bytes / max_size`, so that neither bound is passed, and
+    /// where some values are far larger than others the least recently used go a little early.
+    pub max_size: Option<u64>,
+    /// What the keys of a [typed cache](crate::typed) over it begin with, as its namespace; at most 64
+    /// bytes. Default: empty, nothing. No other process sees this memory, so it tells values apart only in
+    /// listings.
+    pub key_prefix: String,
+    /// How often values that have died give their memory back when nobody reads or writes, 1ms to 24h.
+    /// Default: `60s`. Reads and writes do the same work in small portions.
+    #[serde(with = "humantime_serde")]
+    pub cleanup_interval: Duration,
 }
 
 impl Default for MemoryConfig {
@@ -58,12 +70,17 @@ impl Default for MemoryConfig {
         Self {
             name: "memory".to_owned(),
             max_bytes: ByteSize::mib(512),
+            max_size: None,
+            key_prefix: String::new(),
+            cleanup_interval: Duration::from_secs(60),
         }
     }
 }
 
 impl MemoryConfig {
     const LEAST_BYTES: ByteSize = ByteSize::mib(1);
+    const LONGEST_PREFIX: usize = 64;
+    const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
     /// Checks every field; `path` is where this section stands in the file.
     ///
@@ -83,7 +100,39 @@ impl MemoryConfig {
             .with("value", self.max_bytes)
             .with("allowed", format!("at least {}", Self::LEAST_BYTES)));
         }
+        let refuse = |field: &str, value: String, allowed: &'static str| {
+            Err(Error::new(ErrorKind::Config, "a setting is out of range")
+                .with("field", format!("{path}.{field}"))
+                .with("value", value)
+                .with("allowed", allowed))
+        };
+        if self.max_size == Some(0) {
+            let allowed = "1 or more, or null for as many as there are bytes for";
+            return refuse("max_size", "0".to_owned(), allowed);
+        }
+        if self.key_prefix.len() > Self::LONGEST_PREFIX {
+            let length = format!("{} bytes", self.key_prefix.len());
+            return refuse("key_prefix", length, "at most 64 bytes");
+        }
+        let interval = self.cleanup_interval;
+        if interval.as_millis() == 0 || interval > Self::LONGEST_INTERVAL {
+            return refuse("cleanup_interval", format!("{interval:?}"), "1ms to 24h");
+        }
         Ok(())
+    }
+
+    /// The least weight of a value, and the weight of all: at most `max_size` times the former.
+    fn weights(&self) -> (u32, u64) {
+        let bytes = self.max_bytes.as_u64();
+        match self.max_size {
+            None => (0, bytes),
+            Some(size) => {
+                // A value of the greatest weight that there is would count as too large.
+                let least = (bytes / size.max(1)).clamp(1, u64::from(u32::MAX - 1));
+                let least_weight = u32::try_from(least).unwrap_or(u32::MAX - 1);
+                (least_weight, least.saturating_mul(size).min(bytes))
+            }
+        }
     }
 }
 
@@ -135,11 +184,12 @@ impl MemoryBackendBuilder {
     pub fn build(self) -> Result<MemoryBackend> {
         self.config.validate("backends[memory]")?;
         let extra = self.extra_bytes;
+        let (least_weight, capacity) = self.config.weights();
         let mut builder = Cache::<Box<[u8]>, Slot>::builder()
             .name(&self.config.name)
-            .max_capacity(self.config.max_bytes.as_u64())
+            .max_capacity(capacity)
             .eviction_policy(EvictionPolicy::lru())
-            .weigher(move |key, slot| weigh(key, &slot.value, extra))
+            .weigher(move |key, slot| weigh(key, &slot.value, extra).max(least_weight))
             .expire_after(PhysicalExpiry);
         if let Some(on_removal) = self.on_removal {
             builder = builder.eviction_listener(move |key: Arc<Box<[u8]>>, _, cause| {
@@ -157,7 +207,8 @@ impl MemoryBackendBuilder {
         Ok(MemoryBackend {
             name,
             clock: self.clock,
-            max_bytes: self.config.max_bytes.as_u64(),
+            max_bytes: capacity,
+            counts_values: self.config.max_size.is_some(),
             extra_bytes: extra,
             slots: builder.build(),
             stripes: Box::new([const { Mutex::new(()) }; STRIPES]),
@@ -171,6 +222,8 @@ pub struct MemoryBackend {
     name: String,
     clock: ClockHandle,
     max_bytes: u64,
+    /// Whether values weigh more than their bytes.
+    counts_values: bool,
     extra_bytes: usize,
     slots: Cache<Box<[u8]>, Slot>,
     /// Writes of one key take turns: moka's own compute does not keep plain inserts out.
@@ -302,6 +355,24 @@ impl MemoryBackend {
     /// reported. moka otherwise does this in small portions during reads and writes.
     pub fn settle(&self) {
         self.slots.run_pending_tasks();
+    }
+
+    /// [Settles](Self::settle) every so often, in a task that ends with the backend. Without a tokio runtime
+    /// nothing happens.
+    pub(crate) fn keep_settled(self: &Arc<Self>, every: Duration) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let weak = Arc::downgrade(self);
+        runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(every).await;
+                let Some(backend) = weak.upgrade() else {
+                    return;
+                };
+                backend.settle();
+            }
+        });
     }
 }
 
@@ -442,7 +513,15 @@ impl CacheBackend for MemoryBackend {
         self.settle();
         Ok(BackendUsage {
             entries: self.slots.entry_count(),
-            bytes: self.slots.weighted_size(),
+            bytes: if self.counts_values {
+                let weight = |(key, slot): (_, Slot)| -> u64 {
+                    let key: Arc<Box<[u8]>> = key;
+                    u64::from(weigh(&key, &slot.value, self.extra_bytes))
+                };
+                self.slots.iter().map(weight).sum()
+            } else {
+                self.slots.weighted_size()
+            },
         })
     }
 }
@@ -506,5 +585,79 @@ mod tests {
                 "write {i}"
             );
         }
+    }
+
+    fn of_size(max_size: u64) -> MemoryConfig {
+        MemoryConfig {
+            max_size: Some(max_size),
+            ..config(1 << 20)
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_values_are_held_than_max_size_and_their_bytes_are_told_as_they_are() {
+        for max_size in [1, 10, 700] {
+            let backend = MemoryBackend::builder(of_size(max_size)).build().unwrap();
+            for i in 0..max_size + 50 {
+                let key = i.to_le_bytes();
+                backend
+                    .set(&key, Bytes::from_static(b"v"), None)
+                    .await
+                    .unwrap();
+                assert!(CacheBackend::get(&backend, &key).await.unwrap().is_some());
+                backend.settle();
+            }
+            let usage = CacheBackend::usage(&backend).await.unwrap();
+            assert_eq!(usage.entries, max_size);
+            assert_eq!(usage.bytes, max_size * (8 + 1 + ENTRY_OVERHEAD as u64));
+        }
+        // The other bound holds as before.
+        let backend = MemoryBackend::builder(of_size(1_000_000)).build().unwrap();
+        for i in 0..5_000_u32 {
+            let value = Bytes::from(vec![0; 1_000]);
+            backend.set(&i.to_le_bytes(), value, None).await.unwrap();
+        }
+        let usage = CacheBackend::usage(&backend).await.unwrap();
+        assert!(usage.bytes <= 1 << 20 && usage.entries > 500, "{usage:?}");
+    }
+
+    #[test]
+    fn w_65_what_is_out_of_range_is_refused_by_name() {
+        let refused = |config: MemoryConfig| config.validate("b").unwrap_err().to_string();
+        let error = refused(of_size(0));
+        assert!(error.contains("b.max_size, value: 0, allowed"), "{error}");
+        let error = refused(MemoryConfig {
+            cleanup_interval: Duration::ZERO,
+            ..MemoryConfig::default()
+        });
+        assert!(error.contains("b.cleanup_interval, value: 0ns"), "{error}");
+        let error = refused(MemoryConfig {
+            key_prefix: "x".repeat(65),
+            ..MemoryConfig::default()
+        });
+        assert!(error.contains("b.key_prefix"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn w_52_dead_values_give_their_memory_back_though_nobody_asks_for_them() {
+        let seen = Arc::new(Mutex::new(0));
+        let told = Arc::clone(&seen);
+        let backend = MemoryBackend::builder(config(1 << 20))
+            .on_removal(move |_, _| *told.lock() += 1)
+            .build();
+        let backend = Arc::new(backend.unwrap());
+        backend.keep_settled(Duration::from_secs(60));
+        // More than fits: what must go, goes when the backend is next looked after.
+        for i in 0..200_u32 {
+            let value = Bytes::from(vec![0; 10_000]);
+            backend.set(&i.to_le_bytes(), value, None).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        let removed = *seen.lock();
+        assert_eq!(removed, 200 - backend.slots.entry_count());
+        assert!(removed >= 95, "{removed}");
+        let weak = Arc::downgrade(&backend);
+        drop(backend);
+        assert!(weak.upgrade().is_none(), "its task does not keep it alive");
     }
 }

@@ -13,8 +13,10 @@ mod glob;
 mod keyspace;
 mod memcached;
 mod memory;
+mod null;
 mod redis;
 mod registry;
+mod tiered;
 
 use std::fmt;
 use std::future::Future;
@@ -35,6 +37,7 @@ pub use memcached::MemcachedConfig;
 #[cfg(feature = "memcached")]
 pub use memcached::{MemcachedBackend, MemcachedBackendBuilder};
 pub use memory::{MemoryBackend, MemoryBackendBuilder, MemoryConfig};
+pub use null::NullBackend;
 pub use redis::RedisConfig;
 #[cfg(feature = "redis")]
 pub use redis::{RedisBackend, RedisBackendBuilder};
@@ -42,6 +45,7 @@ pub(crate) use registry::build_built_in;
 pub use registry::{
     BackendConfig, BackendContext, BackendFactory, BackendRegistry, CustomConfig, RemovalCounts,
 };
+pub use tiered::{TierConfig, TieredConfig};
 
 /// What a backend can do beyond the common contract.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

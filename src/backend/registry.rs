@@ -18,14 +18,14 @@ use serde_json::{Map, Value};
 
 use super::{
     BackendHandle, BoxFuture, MemcachedConfig, MemoryBackend, MemoryConfig, RedisConfig,
-    RemovalCause,
+    RemovalCause, TieredConfig,
 };
 use crate::clock::ClockHandle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
 
 /// The types that every registry knows.
-const BUILT_IN: [&str; 3] = ["memcached", "memory", "redis"];
+const BUILT_IN: [&str; 4] = ["memcached", "memory", "redis", "tiered"];
 
 /// One store, by its type.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -38,6 +38,8 @@ pub enum BackendConfig {
     Memcached(MemcachedConfig),
     /// In a Redis or Valkey server that processes share. Needs the feature `redis`.
     Redis(RedisConfig),
+    /// Made of two others of the same configuration.
+    Tiered(TieredConfig),
     /// Of a type that the program has [registered](BackendRegistry::register).
     #[serde(untagged)]
     Custom(CustomConfig),
@@ -51,6 +53,7 @@ impl BackendConfig {
             Self::Memory(memory) => &memory.name,
             Self::Memcached(memcached) => &memcached.name,
             Self::Redis(redis) => &redis.name,
+            Self::Tiered(tiered) => &tiered.name,
             Self::Custom(custom) => &custom.name,
         }
     }
@@ -62,6 +65,7 @@ impl BackendConfig {
             Self::Memory(_) => "memory",
             Self::Memcached(_) => "memcached",
             Self::Redis(_) => "redis",
+            Self::Tiered(_) => "tiered",
             Self::Custom(custom) => &custom.type_name,
         }
     }
@@ -72,8 +76,23 @@ impl BackendConfig {
         match self {
             Self::Memcached(memcached) => Some(memcached.timeout),
             Self::Redis(redis) => Some(redis.timeout),
-            Self::Memory(_) | Self::Custom(_) => None,
+            Self::Memory(_) | Self::Tiered(_) | Self::Custom(_) => None,
         }
+    }
+
+    /// These settings for the keys of `space` alone, where processes share the store: its prefix goes on
+    /// with it. What lies in this process is not shared, and a registered type has a prefix of its own kind.
+    pub(crate) fn within(&self, space: &str) -> Self {
+        let mut config = self.clone();
+        match &mut config {
+            Self::Memcached(MemcachedConfig { key_prefix, .. })
+            | Self::Redis(RedisConfig { key_prefix, .. }) => {
+                key_prefix.push(':');
+                key_prefix.push_str(space);
+            }
+            Self::Memory(_) | Self::Tiered(_) | Self::Custom(_) => {}
+        }
+        config
     }
 
     /// Reads the fields of a section, `type` among them.
@@ -93,6 +112,7 @@ impl BackendConfig {
             "memory" => Self::Memory(typed(fields)?),
             "memcached" => Self::Memcached(typed(fields)?),
             "redis" => Self::Redis(typed(fields)?),
+            "tiered" => Self::Tiered(typed(fields)?),
             _ => {
                 let name = match fields.remove("name") {
                     None => type_name.clone(),
@@ -427,7 +447,8 @@ pub struct BackendRegistry {
 
 impl BackendRegistry {
     /// Adds a type. Its sections have the fields that every backend has (`type`, `name`, `enabled`,
-    /// `default`, `layers`) and those that `factory` reads.
+    /// `default`, `layers`, `default_ttl`, `enable_metrics`, `health_check_interval`) and those that
+    /// `factory` reads.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when the name is empty, or taken already, also by a built-in type.
@@ -480,6 +501,7 @@ impl BackendRegistry {
             BackendConfig::Memory(memory) => memory.validate(path),
             BackendConfig::Memcached(memcached) => memcached.validate(path),
             BackendConfig::Redis(redis) => redis.validate(path),
+            BackendConfig::Tiered(tiered) => tiered.validate(path),
             BackendConfig::Custom(custom) => {
                 let factory = self.factory(custom, path)?;
                 if custom.name.is_empty() {
@@ -562,7 +584,9 @@ pub(crate) fn build_built_in(
                 .extra_bytes_per_value(context.extra_bytes_per_value)
                 .on_removal(move |key, cause| told.removed(&tier, key, cause))
                 .build()?;
-            Ok(Arc::new(built))
+            let built = Arc::new(built);
+            built.keep_settled(memory.cleanup_interval);
+            Ok(built)
         }
         #[cfg(feature = "memcached")]
         BackendConfig::Memcached(memcached) => {
@@ -587,6 +611,15 @@ pub(crate) fn build_built_in(
             let message = "this build has no Redis backend";
             Err(Error::new(ErrorKind::Config, message))
         }
+        BackendConfig::Tiered(tiered) => Err(Error::new(
+            ErrorKind::Config,
+            "a stack is built of the other backends of its configuration",
+        )
+        .with("value", &tiered.name)
+        .with(
+            "remedy",
+            "build the whole configuration, by Caches or SemanticCache",
+        )),
         BackendConfig::Custom(custom) => Err(Error::new(
             ErrorKind::Config,
             "a backend of a registered type needs an async start",
@@ -625,6 +658,7 @@ mod tests {
                 let memory = MemoryConfig {
                     name: config.name().to_owned(),
                     max_bytes: super::super::ByteSize::kib(settings.kib),
+                    ..MemoryConfig::default()
                 };
                 let built = MemoryBackend::builder(memory).clock(context.clock());
                 Ok(Arc::new(built.build()?) as BackendHandle)
@@ -666,7 +700,7 @@ mod tests {
             "{shown}"
         );
         assert!(
-            shown.contains("allowed: memcached, memory, redis, small"),
+            shown.contains("allowed: memcached, memory, redis, small, tiered"),
             "{shown}"
         );
         #[cfg(feature = "config-file")]
@@ -688,7 +722,7 @@ mod tests {
         }
         assert_eq!(
             registry().types(),
-            ["memcached", "memory", "redis", "small"]
+            ["memcached", "memory", "redis", "small", "tiered"]
         );
     }
 

@@ -11,10 +11,11 @@ use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
 use super::stats::{Counters, Probes, RunningMean};
 use super::{Inner, Semantic, SemanticCache};
-use crate::backend::{BackendContext, BackendHandle, BackendRegistry, build_built_in};
+use crate::assembly::Stores;
+use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
 use crate::clock::{ClockHandle, SystemClock};
 use crate::codec::Codec;
-use crate::config::{BackendSection, Config, EmbedderConfig};
+use crate::config::{BackendConfig, Config, EmbedderConfig};
 use crate::embed::EmbedStage;
 use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,7 +26,7 @@ use crate::request::ExactKey;
 use crate::savings::{Ledger, PriceTable, TokenCounter};
 use crate::search::SearchStage;
 use crate::stampede::SingleFlight;
-use crate::tier::TierStack;
+use crate::tier::{TierConfig, TierStack};
 
 /// How often a cache looks after itself when a runtime is there.
 const TEND_INTERVAL: Duration = Duration::from_secs(10);
@@ -132,33 +133,29 @@ impl CacheBuilder {
     /// when it cannot be reached to learn its dimension.
     pub async fn build(mut self) -> Result<SemanticCache> {
         self.config.validate_with(&self.registry)?;
-        if self.config.semantic.enabled && self.embedder.is_none() {
+        if self.config.enabled && self.config.semantic.enabled && self.embedder.is_none() {
             self.embedder = remote_embedder(&self.config.semantic.embedder).await?;
         }
         let registry = self.registry.clone();
         let parts = Parts::new(self)?;
-        let mut tiers = parts.given()?;
+        let (mut tiers, mut together) = (parts.given()?, parts.config.tiers.clone());
         if tiers.is_empty() {
-            for section in parts.sections() {
-                let backend = registry.build(&section.backend, &parts.context).await?;
-                tiers.push(parts.layered(backend, section.layers())?);
-            }
+            let stores = Stores::build(&parts.config, &registry, &parts.context).await?;
+            (tiers, together) = parts.configured(&stores)?;
         }
-        parts.assemble(tiers)
+        parts.assemble(tiers, &together)
     }
 
     /// The cache, of parts that need no network to start.
     pub(super) fn build_local(self) -> Result<SemanticCache> {
         self.config.validate()?;
         let parts = Parts::new(self)?;
-        let mut tiers = parts.given()?;
+        let (mut tiers, mut together) = (parts.given()?, parts.config.tiers.clone());
         if tiers.is_empty() {
-            for section in parts.sections() {
-                let backend = build_built_in(&section.backend, &parts.context)?;
-                tiers.push(parts.layered(backend, section.layers())?);
-            }
+            let stores = Stores::build_local(&parts.config, &parts.context)?;
+            (tiers, together) = parts.configured(&stores)?;
         }
-        parts.assemble(tiers)
+        parts.assemble(tiers, &together)
     }
 }
 
@@ -177,11 +174,9 @@ impl Parts {
         let config = builder.config;
         let codec = match builder.codec {
             Some(codec) => codec,
-            None => Codec::new(&config.codec)?,
+            None => Codec::new(&config.codec_config())?,
         };
-        let semantic = config
-            .semantic
-            .enabled
+        let semantic = (config.enabled && config.semantic.enabled)
             .then(|| semantic(&config, builder.embedder, builder.policy));
         let semantic = semantic.transpose()?;
         // Beside its bytes a searchable entry costs a vector, its id, and a catalogue row.
@@ -208,11 +203,29 @@ impl Parts {
         })
     }
 
-    /// The configured tiers that are enabled, nearest first.
-    fn sections(&self) -> impl Iterator<Item = &BackendSection> {
-        let enabled = || self.config.backends.iter().filter(|tier| tier.enabled);
-        let nearest = enabled().filter(|tier| tier.default);
-        nearest.chain(enabled().filter(|tier| !tier.default))
+    /// The configured tiers, nearest first: those in this process, then the others as listed. And how they
+    /// go together.
+    fn configured(&self, stores: &Stores<'_>) -> Result<(Vec<Arc<Layered>>, TierConfig)> {
+        let here = |tier: &Arc<Layered>| CacheBackend::capability(&**tier).in_process;
+        let sections: Vec<_> = self.config.sections().collect();
+        // One stack of memory over a server is taken apart, so that hits, health and statistics name the
+        // tiers that it is made of; it is put together again as it was.
+        if let [section] = sections[..]
+            && let BackendConfig::Tiered(stack) = &section.backend
+            && let (Some(near), Some(far)) = (
+                self.config.section(&stack.near),
+                self.config.section(&stack.far),
+            )
+        {
+            let (near, far) = (stores.layered(near)?, stores.layered(far)?);
+            if here(&near) && !here(&far) {
+                return Ok((vec![near, far], stack.tiers.clone()));
+            }
+        }
+        let tiers = sections.into_iter().map(|section| stores.layered(section));
+        let mut tiers: Vec<_> = tiers.collect::<Result<_>>()?;
+        tiers.sort_by_key(|tier| !here(tier));
+        Ok((tiers, self.config.tiers.clone()))
     }
 
     /// The tiers that were given in place of the configured ones, nearest first.
@@ -233,7 +246,7 @@ impl Parts {
         Ok(Arc::new(layered))
     }
 
-    fn assemble(self, layers: Vec<Arc<Layered>>) -> Result<SemanticCache> {
+    fn assemble(self, layers: Vec<Arc<Layered>>, together: &TierConfig) -> Result<SemanticCache> {
         let Self {
             config,
             semantic,
@@ -242,10 +255,14 @@ impl Parts {
             codec,
             ..
         } = self;
+        let default_ttl = config.ttl_of(config.default_section()?);
+        if config.debug {
+            context.events().log();
+        }
         let clock = context.clock();
         let handles = layers.iter().map(|tier| Arc::clone(tier) as BackendHandle);
         let shared = Arc::clone(&clock);
-        let tiers = TierStack::shared(handles.collect(), codec, &config.tiers, shared)?;
+        let tiers = TierStack::shared(handles.collect(), codec, together, shared)?;
         let inner = Arc::new(Inner {
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,
@@ -264,7 +281,8 @@ impl Parts {
             typical_cost: RunningMean::default(),
             counters: Counters::default(),
             dropped,
-            default_ttl: config.default_ttl,
+            default_ttl,
+            enabled: config.enabled,
             volatile: config.semantic.volatile,
             started: clock.now(),
             clock,

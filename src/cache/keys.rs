@@ -743,8 +743,9 @@ mod tests {
             ("globex", "Who pays for shipping?", "doc:1"),
         ] {
             let options = StoreOptions::default().tag(tag);
-            let stored = cache.store(&asked(tenant, text), Answer::text("..."), options);
-            assert!(stored.await.entry().is_some());
+            let request = asked(tenant, text);
+            let stored = cache.store(&request, Answer::text("..."), options).await;
+            assert!(stored.entry().is_some());
         }
         let tier = Arc::clone(&cache.tiers()[0]);
         tier.set(b"users/name:7", "x".into(), None).await.unwrap();
@@ -848,16 +849,14 @@ mod tests {
     async fn an_answer_that_was_being_made_while_its_key_was_invalidated_is_not_stored() {
         let cache = filled().await;
         let request = asked("acme", "Why is the sky blue?");
-        let filled = cache.get_or_call(&request, || {
-            let cache = cache.clone();
-            async move {
-                let all = KeyQuery::default();
-                cache.invalidate_keys(&all, false).await?;
-                Ok(crate::Fill::keep(
-                    Answer::text("It scatters."),
-                    StoreOptions::default(),
-                ))
-            }
+        let inside = cache.clone();
+        let filled = cache.get_or_call(&request, move || async move {
+            let all = KeyQuery::default();
+            inside.invalidate_keys(&all, false).await?;
+            Ok::<_, Error>(crate::Fill::keep(
+                Answer::text("It scatters."),
+                StoreOptions::default(),
+            ))
         });
         assert!(filled.await.is_ok());
         assert!(!cache.lookup(&request).await.is_hit());

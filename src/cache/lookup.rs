@@ -163,6 +163,10 @@ impl Inner {
         depth: Depth,
     ) -> Lookup {
         let mut trail = Trail::new(depth, self.check(request));
+        if !self.enabled {
+            trail.reasons.push(MissReason::Disabled);
+            return trail.finish(None);
+        }
         let hit = match self.same_request(request, options, &mut trail).await {
             Some(hit) => Some(hit),
             None => self.similar_request(request, options, &mut trail).await,

@@ -53,6 +53,7 @@ pub use outcome::{
     Hit, HitKind, Miss, MissReason, Nearest, NotStored, Outcome, Served, Source, StoreOutcome,
 };
 pub use stats::{Health, HealthStatus, Stats, TierHealth, TierStats};
+pub(crate) use stats::{PROBE_DEADLINE, health_of};
 pub use store::StoreOptions;
 
 use call::Landed;
@@ -118,6 +119,8 @@ struct Inner {
     /// Keys that a tier dropped on its own and that still have a catalogue row.
     dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
     default_ttl: Option<Duration>,
+    /// Whether anything is looked up or stored.
+    enabled: bool,
     volatile: VolatileConfig,
     started: Timestamp,
 }

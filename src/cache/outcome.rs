@@ -133,6 +133,8 @@ pub struct Nearest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MissReason {
+    /// The cache is switched off by config.
+    Disabled,
     /// Nothing similar is stored.
     NotFound,
     /// The request can only match exactly.
@@ -176,6 +178,7 @@ impl MissReason {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Disabled => "disabled",
             Self::NotFound => "not_found",
             Self::Ineligible(reason) => reason.as_str(),
             Self::Volatile(_) => "volatile",
@@ -280,6 +283,8 @@ impl StoreOutcome {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NotStored {
+    /// The cache is switched off by config.
+    Disabled,
     /// The answer is empty.
     EmptyAnswer,
     /// The right answer changes with time, and config says not to keep such answers.
@@ -301,6 +306,7 @@ impl NotStored {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Disabled => "disabled",
             Self::EmptyAnswer => "empty_answer",
             Self::Volatile => "volatile",
             Self::Declined => "declined",

@@ -171,10 +171,22 @@ impl SemanticCache {
         }
     }
 
+    /// How long ago the cache was built.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.inner.clock.now().since(self.inner.started)
+    }
+
     /// Whether every part answers, asked now. Takes a second at most, whatever hangs, and asks each tier
     /// once, all at the same time.
     pub async fn health(&self) -> Health {
-        let tiers = self.inner.tier_health().await;
+        Health::of(self.inner.tier_health().await)
+    }
+}
+
+impl Health {
+    /// The health of a whole of these parts.
+    pub(crate) fn of(tiers: Vec<TierHealth>) -> Self {
         let all = |status| tiers.iter().all(|tier| tier.status == status);
         let status = if all(HealthStatus::Healthy) {
             HealthStatus::Healthy
@@ -183,7 +195,7 @@ impl SemanticCache {
         } else {
             HealthStatus::Degraded
         };
-        Health {
+        Self {
             healthy: tiers.iter().all(|tier| tier.up),
             status,
             tiers,
@@ -192,7 +204,7 @@ impl SemanticCache {
 }
 
 /// How long a tier may take to say what it holds, or that it is there.
-const PROBE_DEADLINE: Duration = Duration::from_secs(1);
+pub(crate) const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Questions to one tier that may be open at the same time.
 const OPEN_PROBES: usize = 4;
@@ -286,7 +298,8 @@ impl Inner {
     }
 }
 
-fn health_of(tier: &Layered, answer: Option<Result<()>>) -> TierHealth {
+/// What an answer to a probe says of a tier; `None`: there was none in time.
+pub(crate) fn health_of(tier: &Layered, answer: Option<Result<()>>) -> TierHealth {
     let breakers = tier.breakers();
     let closed = breakers.is_none_or(|breakers| {
         breakers.read == BreakerState::Closed && breakers.write == BreakerState::Closed

@@ -164,6 +164,9 @@ impl Inner {
         ttl: Ttl,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, NotStored> {
+        if !self.enabled {
+            return Err(NotStored::Disabled);
+        }
         let control = request.control();
         if control.no_store || control.use_cache == Some(false) {
             return Err(NotStored::Declined);

@@ -28,7 +28,8 @@ use ::config::{ConfigBuilder, ConfigError, File, Map, Source, Value as Raw, Valu
 use serde::de::DeserializeOwned;
 use serde_json::{Number, Value};
 
-use super::reference;
+use super::{Config, reference};
+use crate::backend::BackendRegistry;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The endings of files looked for, in this order.
@@ -82,6 +83,57 @@ impl<T> Loaded<T> {
     #[must_use]
     pub fn origin(&self, field: &str) -> Option<&str> {
         self.origins.get(field).map(String::as_str)
+    }
+
+    /// `error` with the file, variable or flag that set the field it names.
+    #[must_use]
+    pub fn located(&self, error: Error) -> Error {
+        let mut context = error.context().iter();
+        let field = context.find(|(name, _)| *name == "field");
+        let origin = field.and_then(|(_, field)| self.origin(field));
+        match origin.map(str::to_owned) {
+            Some(origin) => error.with("set in", origin),
+            None => error,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the settings of caches. The environment is that of the sources, unless a field
+    /// says otherwise.
+    ///
+    /// ```
+    /// use askonce::Config;
+    /// use askonce::config::Sources;
+    ///
+    /// let variables = [("LEX_CACHE__BACKENDS__0__TYPE", "memory"), ("LEX_ENV", "test")];
+    /// let loaded = Config::load(Sources::named("askonce").variables(variables))?;
+    /// assert_eq!(loaded.settings.environment, "test");
+    /// # Ok::<(), askonce::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sources::load`] and of [`Config::validate`], with the layer that set the field.
+    pub fn load(sources: Sources) -> Result<Loaded<Self>> {
+        Self::load_with(sources, &BackendRegistry::default())
+    }
+
+    /// As [`load`](Self::load), with the types of backends that `registry` knows.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(sources: Sources, registry: &BackendRegistry) -> Result<Loaded<Self>> {
+        let sources = match sources.environment_name() {
+            Some(name) => {
+                let environment = format!("environment={name}");
+                sources.default(&environment)?
+            }
+            None => sources,
+        };
+        let loaded = sources.load::<Self>()?;
+        let checked = loaded.settings.validate_with(registry);
+        checked.map_err(|error| loaded.located(error))?;
+        Ok(loaded)
     }
 }
 
@@ -214,6 +266,18 @@ impl Sources {
     #[must_use]
     pub fn profile_name(&self) -> Option<&str> {
         self.profile.as_deref()
+    }
+
+    /// The name of the environment, if one is set: the first of `{NAME}_ENV` and `LEX_ENV`, or else the
+    /// profile.
+    #[must_use]
+    pub fn environment_name(&self) -> Option<&str> {
+        let ours = format!("{}_ENV", self.name.to_ascii_uppercase());
+        let set = [&*ours, "LEX_ENV"].into_iter().filter_map(|name| {
+            let value = self.environment.get(name)?;
+            (!value.is_empty()).then_some(value.as_str())
+        });
+        set.chain(self.profile_name()).next()
     }
 
     /// Sets a field that no other layer sets.
@@ -852,7 +916,6 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::config::Config;
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
     #[serde(default, deny_unknown_fields)]

@@ -1,26 +1,31 @@
 //! The settings of a cache, gathered from the stages that own them.
 //!
-//! [`Config`] is what [`SemanticCache::builder`](crate::SemanticCache::builder) takes. It can be made
-//! in code, or read from files, the environment and flags by `Sources`. Every cross-field check
-//! happens in [`Config::validate`], once; an error names the field, the value and what is allowed.
+//! [`Config`] is what [`SemanticCache::builder`](crate::SemanticCache::builder) and
+//! [`Caches`](crate::Caches) take. It can be made in code, or read from files, the environment and flags
+//! by `Sources`. Every cross-field check happens in [`Config::validate`], once; an error names the field,
+//! the value and what is allowed.
+//!
+//! Always true: no field is read and then ignored. What a build, a type or an environment cannot act on
+//! is refused, with the remedy.
 
 #[cfg(feature = "config-file")]
 mod load;
-#[cfg(feature = "config-file")]
 mod production;
 #[cfg(feature = "config-file")]
 mod reference;
+mod section;
+mod service;
 
 use std::time::Duration;
 
 use askonce_index::{AutoConfig, IndexKind};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::backend::{BackendRegistry, MemoryConfig};
 use crate::codec::CodecConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::LayerConfig;
+use crate::lock::LockConfig;
 use crate::policy::PolicyConfig;
 use crate::savings::PricesConfig;
 use crate::tier::TierConfig;
@@ -28,19 +33,46 @@ use crate::tier::TierConfig;
 pub use crate::backend::BackendConfig;
 #[cfg(feature = "config-file")]
 pub use load::{Loaded, Sources};
+pub use production::{is_local, is_production};
+pub use section::BackendSection;
+pub use service::ServiceConfig;
 
-/// Settings of a [`SemanticCache`](crate::SemanticCache).
+/// Settings of a [`SemanticCache`](crate::SemanticCache) and of named typed [`Caches`](crate::Caches).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The exact tiers, nearest first. Default: one memory tier of 512 MiB.
+    /// The name of the application, 1 to 24 letters, digits, - _ and dots. Default: `null`. With it, keys in
+    /// backends that processes share begin with the backend's prefix and this, so that applications do not
+    /// see each other's values.
+    pub name: Option<String>,
+    /// The version of what is stored, formed as `name`. Default: `null`. It follows the name in keys (`cache`
+    /// where there is none), so a new version does not read what an old one stored; the old values die by
+    /// their time to live.
+    pub version: Option<String>,
+    /// Whether anything is cached. Default: true. Otherwise every lookup is a miss, nothing is stored, and
+    /// no backend is connected to; settings are checked all the same.
+    pub enabled: bool,
+    /// What the deployment is for. Default: `development`. `production`, in
+    /// [any spelling](is_production), refuses unsafe settings.
+    pub environment: String,
+    /// Whether everything that happens in the tiers is logged, at level `debug`, keys as digests. Default:
+    /// false.
+    pub debug: bool,
+    /// The stores. Default: one in memory of 512 MiB. Typed caches have one each, by its name. A semantic
+    /// cache has all of them as tiers: those in this process first, then as listed.
     pub backends: Vec<BackendSection>,
-    /// How a memory tier goes together with a shared one behind it.
+    /// How a semantic cache puts the tiers in this process in front of a shared one, where no stack of type
+    /// `tiered` says so.
     pub tiers: TierConfig,
-    /// How long an answer is kept when its store does not say. Default: `24h`. `null`: until it is
-    /// evicted.
+    /// How long a value is kept when neither its store nor its backend says. Default: `24h`. `null`: until
+    /// it is evicted. A semantic cache, which keeps an answer in all backends, goes by that of the default
+    /// one.
     #[serde(with = "humantime_serde")]
     pub default_ttl: Option<Duration>,
+    /// What holds for all caches together.
+    pub service: ServiceConfig,
+    /// Locks that processes share.
+    pub locks: LockConfig,
     /// How stored entries are written.
     pub codec: CodecConfig,
     /// Matching by similarity.
@@ -52,9 +84,16 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            name: None,
+            version: None,
+            enabled: true,
+            environment: "development".to_owned(),
+            debug: false,
             backends: vec![BackendConfig::Memory(MemoryConfig::default()).into()],
             tiers: TierConfig::default(),
             default_ttl: Some(Duration::from_secs(24 * 60 * 60)),
+            service: ServiceConfig::default(),
+            locks: LockConfig::default(),
             codec: CodecConfig::default(),
             semantic: SemanticConfig::default(),
             prices: PricesConfig::default(),
@@ -77,11 +116,15 @@ impl Config {
     /// # Errors
     /// [`ErrorKind::Config`] naming the field, its value and what is allowed.
     pub fn validate_with(&self, registry: &BackendRegistry) -> Result<()> {
+        check_word(self.name.as_deref(), "name")?;
+        check_word(self.version.as_deref(), "version")?;
         let mut names = Vec::new();
         let mut default = None;
         for (i, section) in self.backends.iter().enumerate() {
             let path = format!("backends[{i}]");
             section.validate(registry, &path)?;
+            // Its prefix has more to it than the section says.
+            registry.validate(&self.backend_of(section), &path)?;
             if section.default
                 && let Some(earlier) = default.replace(i)
             {
@@ -108,112 +151,223 @@ impl Config {
                     .with("allowed", "one or more that are enabled"),
             );
         }
-        if self.default_ttl.is_some_and(|ttl| ttl.as_millis() == 0) {
-            return Err(
-                Error::new(ErrorKind::Config, "a time to live cannot be zero")
-                    .with("field", "default_ttl")
-                    .with("allowed", "at least 1ms, or null for no expiry"),
-            );
-        }
+        self.check_stacks()?;
+        self.service.validate("service")?;
+        self.default_section()?;
+        check_ttl(self.default_ttl, "default_ttl")?;
         self.tiers.validate("tiers")?;
+        self.locks.validate("locks")?;
         self.codec.validate("codec")?;
         self.semantic.validate("semantic")?;
-        self.prices.validate("prices")
+        self.prices.validate("prices")?;
+        production::check(self)
     }
-}
 
-/// One exact tier: a store, and what stands around it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct BackendSection {
-    /// Whether it is used. Default: true. A section that is not is checked all the same.
-    pub enabled: bool,
-    /// Makes this the nearest tier, whatever its place in the list. Default: false, and the first of the
-    /// list is.
-    pub default: bool,
-    /// Deadline, retries and circuit breaker. Default: those of [`LayerConfig`]. Refused for the type
-    /// `memory`, which needs none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub layers: Option<LayerConfig>,
-    /// The store.
-    #[serde(flatten)]
-    pub backend: BackendConfig,
-}
-
-impl From<BackendConfig> for BackendSection {
-    /// A section that is enabled, with default layers.
-    fn from(backend: BackendConfig) -> Self {
-        Self {
-            enabled: true,
-            default: false,
-            layers: None,
-            backend,
+    /// The enabled backends that stacks are made of find each other.
+    fn check_stacks(&self) -> Result<()> {
+        let mut taken: Vec<(&str, String)> = Vec::new();
+        for (i, section) in self.backends.iter().enumerate() {
+            let BackendConfig::Tiered(tiered) = &section.backend else {
+                continue;
+            };
+            if !section.enabled {
+                continue;
+            }
+            for (field, name) in [("near", &tiered.near), ("far", &tiered.far)] {
+                let field = format!("backends[{i}].{field}");
+                let refuse = |what: &'static str| {
+                    Error::new(ErrorKind::Config, what)
+                        .with("field", &field)
+                        .with("value", name)
+                };
+                if let Some(tier) = self.section(name) {
+                    self.check_tier(tier, name)?;
+                } else {
+                    let others = self.backends.iter().filter(|other| other.enabled);
+                    let names: Vec<_> = others.map(|other| other.backend.name()).collect();
+                    let what = "a stack is made of backends that are listed and enabled";
+                    return Err(refuse(what).with("allowed", names.join(", ")));
+                }
+                if let Some((_, other)) = taken.iter().find(|(other, _)| other == name) {
+                    let what = "a backend is a tier of one stack only";
+                    return Err(refuse(what).with("other", other));
+                }
+                taken.push((name, field.clone()));
+                if self.reaches(name, &tiered.name, self.backends.len()) {
+                    return Err(refuse("a stack is made of itself"));
+                }
+            }
         }
+        Ok(())
     }
-}
 
-impl<'de> Deserialize<'de> for BackendSection {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// The fields that every section has; which others there are depends on the type.
-        #[derive(Deserialize)]
-        struct Fields {
-            #[serde(default = "yes")]
-            enabled: bool,
-            #[serde(default)]
-            default: bool,
-            #[serde(default)]
-            layers: Option<LayerConfig>,
-            #[serde(flatten)]
-            others: serde_json::Map<String, serde_json::Value>,
-        }
-        let Fields {
-            enabled,
-            default,
-            layers,
-            others,
-        } = Fields::deserialize(deserializer)?;
-        Ok(Self {
-            enabled,
-            default,
-            layers,
-            backend: BackendConfig::from_fields(others).map_err(D::Error::custom)?,
-        })
-    }
-}
-
-const fn yes() -> bool {
-    true
-}
-
-impl BackendSection {
-    fn validate(&self, registry: &BackendRegistry, path: &str) -> Result<()> {
-        registry.validate(&self.backend, path)?;
-        if self.default && !self.enabled {
-            return Err(
-                Error::new(ErrorKind::Config, "the default backend is not enabled")
-                    .with("field", format!("{path}.enabled"))
-                    .with("value", false)
-                    .with("remedy", "enable it, or make another the default"),
-            );
-        }
-        let Some(layers) = &self.layers else {
+    /// A tier of a stack has no settings of a cache of its own: they would do nothing.
+    fn check_tier(&self, tier: &BackendSection, name: &str) -> Result<()> {
+        let plain = BackendSection::from(tier.backend.clone());
+        let prefixed = matches!(&tier.backend,
+            BackendConfig::Memory(memory) if !memory.key_prefix.is_empty());
+        let idle = if tier.default_ttl.is_some() {
+            "default_ttl"
+        } else if tier.health_check_interval != plain.health_check_interval {
+            "health_check_interval"
+        } else if prefixed {
+            "key_prefix"
+        } else {
             return Ok(());
         };
-        if matches!(self.backend, BackendConfig::Memory(_)) {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "a backend in this process has no deadline, retries or breaker",
-            )
-            .with("field", format!("{path}.layers"))
-            .with("remedy", "leave it out"));
-        }
-        layers.validate(&format!("{path}.layers"))
+        let mut names = self.backends.iter().map(|section| section.backend.name());
+        let i = names.position(|other| other == name).unwrap_or_default();
+        Err(Error::new(
+            ErrorKind::Config,
+            "the tier of a stack is no cache of its own",
+        )
+        .with("field", format!("backends[{i}].{idle}"))
+        .with("remedy", "set it where the stack is, or leave it out"))
     }
 
-    /// The settings of the layers, with the deadline written out.
-    pub(crate) fn layers(&self) -> LayerConfig {
-        let layers = self.layers.clone().unwrap_or_default();
-        layers.for_timeout(self.backend.timeout())
+    /// Whether `name` is the backend `target`, or is made of it.
+    fn reaches(&self, name: &str, target: &str, depth: usize) -> bool {
+        if name == target || depth == 0 {
+            return true;
+        }
+        match self.section(name).map(|section| &section.backend) {
+            Some(BackendConfig::Tiered(tiered)) => [&tiered.near, &tiered.far]
+                .into_iter()
+                .any(|tier| self.reaches(tier, target, depth - 1)),
+            _ => false,
+        }
     }
+
+    /// The enabled backend of this name.
+    pub(crate) fn section(&self, name: &str) -> Option<&BackendSection> {
+        let mut enabled = self.backends.iter().filter(|section| section.enabled);
+        enabled.find(|section| section.backend.name() == name)
+    }
+
+    /// The name of the stack that the backend `name` is a tier of.
+    pub(crate) fn stack_of(&self, name: &str) -> Option<&str> {
+        let enabled = self.backends.iter().filter(|section| section.enabled);
+        let mut stacks = enabled.filter_map(|section| match &section.backend {
+            BackendConfig::Tiered(tiered) => Some(tiered),
+            _ => None,
+        });
+        let stack = stacks.find(|stack| stack.near == name || stack.far == name)?;
+        Some(&stack.name)
+    }
+
+    /// The enabled backends that no stack is made of, as listed.
+    pub(crate) fn sections(&self) -> impl Iterator<Item = &BackendSection> {
+        let enabled = self.backends.iter().filter(|section| section.enabled);
+        enabled.filter(|section| self.stack_of(section.backend.name()).is_none())
+    }
+
+    /// The backend that is meant where none is named.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when the configured one is not there, not enabled, or a tier of a stack.
+    pub(crate) fn default_section(&self) -> Result<&BackendSection> {
+        let named = self.service.default_backend.as_deref();
+        let marked = self.backends.iter().position(|section| section.default);
+        let (field, name) = match (named, marked) {
+            (Some(name), _) => ("service.default_backend".to_owned(), name),
+            (None, Some(i)) => (
+                format!("backends[{i}].default"),
+                self.backends[i].backend.name(),
+            ),
+            (None, None) => {
+                return self.sections().next().ok_or_else(|| {
+                    Error::new(ErrorKind::Config, "a cache needs at least one backend")
+                        .with("field", "backends")
+                });
+            }
+        };
+        let mut sections = self.sections();
+        sections
+            .find(|section| section.backend.name() == name)
+            .ok_or_else(|| {
+                let error = Error::new(
+                    ErrorKind::Config,
+                    "there is no such cache to be the default",
+                )
+                .with("field", field)
+                .with("value", name);
+                let error = match self.stack_of(name) {
+                    Some(stack) => error.with("tier of", stack),
+                    None => error,
+                };
+                let names: Vec<_> = self
+                    .sections()
+                    .map(|section| section.backend.name())
+                    .collect();
+                error.with("allowed", names.join(", "))
+            })
+    }
+
+    /// The life of values in `section` whose store does not say.
+    pub(crate) fn ttl_of(&self, section: &BackendSection) -> Option<Duration> {
+        section.default_ttl.or(self.default_ttl)
+    }
+
+    /// The store of `section`, for the keys of this application and version.
+    pub(crate) fn backend_of(&self, section: &BackendSection) -> BackendConfig {
+        match self.key_space() {
+            Some(space) => section.backend.within(&space),
+            None => section.backend.clone(),
+        }
+    }
+
+    /// What tells the keys of this application and version from those of others.
+    pub(crate) fn key_space(&self) -> Option<String> {
+        match (self.name.as_deref(), self.version.as_deref()) {
+            (None, None) => None,
+            (Some(name), None) => Some(name.to_owned()),
+            (name, Some(version)) => Some(format!("{}:{version}", name.unwrap_or("cache"))),
+        }
+    }
+
+    /// The layers around the store of `section`, with the deadline written out.
+    pub(crate) fn layers_of(&self, section: &BackendSection) -> LayerConfig {
+        let own = section.layers.clone();
+        let layers = own.unwrap_or_else(|| self.service.layers());
+        layers.for_timeout(section.backend.timeout())
+    }
+
+    /// How values are written.
+    pub(crate) fn codec_config(&self) -> CodecConfig {
+        let mut codec = self.codec.clone();
+        if let Some(serializer) = self.service.default_serializer {
+            codec.serializer = serializer;
+        }
+        codec
+    }
+}
+
+/// A name that keys are made of.
+fn check_word(word: Option<&str>, field: &'static str) -> Result<()> {
+    const LONGEST: usize = 24;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match word {
+        Some(word) if word.is_empty() || word.len() > LONGEST || !word.chars().all(plain) => {
+            Err(Error::new(ErrorKind::Config, "a setting is out of range")
+                .with("field", field)
+                .with("value", word.escape_debug())
+                .with("allowed", "1 to 24 letters, digits, - _ and dots, or null"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A life that can be had.
+fn check_ttl(ttl: Option<Duration>, field: &str) -> Result<()> {
+    if ttl.is_some_and(|ttl| ttl.as_millis() == 0) {
+        return Err(
+            Error::new(ErrorKind::Config, "a time to live cannot be zero")
+                .with("field", field)
+                .with("value", "0s")
+                .with("allowed", "at least 1ms, or null"),
+        );
+    }
+    Ok(())
 }
 
 /// Settings of matching by similarity.
@@ -491,7 +645,7 @@ mod tests {
                 r#"[{"type": "redis", "timeout": "3s", "layers": {"breaker": {"min_calls": 3}}}]"#,
             );
             redis.validate().unwrap();
-            let layers = redis.backends[0].layers();
+            let layers = redis.layers_of(&redis.backends[0]);
             assert_eq!(layers.breaker.min_calls, 3);
             assert_eq!(layers.deadline, Some(Duration::from_secs(6)));
         }
@@ -505,7 +659,7 @@ mod tests {
             "{error}"
         );
         assert!(
-            error.contains("allowed: memcached, memory, redis"),
+            error.contains("allowed: memcached, memory, redis, tiered"),
             "{error}"
         );
     }
@@ -536,7 +690,7 @@ mod tests {
         };
         let config = load("ASKONCE__BACKENDS__0__LAYERS__RETRIES", "3").unwrap();
         assert!(!config.backends[0].enabled);
-        assert_eq!(config.backends[0].layers().retries, 3);
+        assert_eq!(config.layers_of(&config.backends[0]).retries, 3);
         for (variable, value, field) in [
             (
                 "ASKONCE__BACKENDS__0__LAYERS__RETRIES",

@@ -224,6 +224,7 @@ pub struct LayeredBuilder {
     config: LayerConfig,
     clock: ClockHandle,
     events: Events,
+    metrics: bool,
 }
 
 impl LayeredBuilder {
@@ -246,6 +247,14 @@ impl LayeredBuilder {
     #[must_use]
     pub fn events(mut self, events: Events) -> Self {
         self.events = events;
+        self
+    }
+
+    /// Whether operations are counted and timed in metrics. Default: true. [`Layered::counts`] counts either
+    /// way.
+    #[must_use]
+    pub fn metrics(mut self, metrics: bool) -> Self {
+        self.metrics = metrics;
         self
     }
 
@@ -276,6 +285,7 @@ impl LayeredBuilder {
             config: outside.then_some(config),
             clock: self.clock,
             events: self.events,
+            metrics: self.metrics,
             counters: Counters::default(),
             latency: latency::Histogram::default(),
             last_error: Mutex::default(),
@@ -311,6 +321,8 @@ pub struct Layered {
     guards: Option<Guards>,
     clock: ClockHandle,
     events: Events,
+    /// Whether metrics are told.
+    metrics: bool,
     counters: Counters,
     latency: latency::Histogram,
     last_error: Mutex<Option<LastError>>,
@@ -360,6 +372,7 @@ impl Layered {
             config: LayerConfig::default(),
             clock: Arc::new(SystemClock),
             events: Events::default(),
+            metrics: true,
         }
     }
 
@@ -437,7 +450,9 @@ impl Layered {
         };
         let took = started.elapsed();
         self.latency.record(took);
-        observe::backend_operation(&self.tier, operation.name(), label, took);
+        if self.metrics {
+            observe::backend_operation(&self.tier, operation.name(), label, took);
+        }
         reply
     }
 
@@ -478,7 +493,9 @@ impl Layered {
             }
             tokio::time::sleep_until(due).await;
             add(&self.counters.retries, 1);
-            observe::backend_retry(&self.tier, operation.name());
+            if self.metrics {
+                observe::backend_retry(&self.tier, operation.name());
+            }
         }
     }
 
@@ -597,7 +614,9 @@ impl Layered {
             BreakerState::HalfOpen => 1.0,
             BreakerState::Open => 2.0,
         };
-        observe::breaker_state(&self.tier, path, value);
+        if self.metrics {
+            observe::breaker_state(&self.tier, path, value);
+        }
         self.events.emit(|_| Event::BreakerChanged {
             tier: Arc::clone(&self.tier),
             path,

@@ -591,6 +591,24 @@ fn operations_durations_retries_and_breakers_are_metrics_with_bounded_labels() {
 }
 
 #[test]
+fn metrics_that_are_switched_off_are_fed_nothing() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let fed = Fed::default();
+    metrics::with_local_recorder(&fed, || {
+        let store = MemoryBackend::builder(MemoryConfig::default()).build();
+        let layered = Layered::builder(Arc::new(store.unwrap())).metrics(false);
+        let layered = layered.build().unwrap();
+        let got = runtime.block_on(CacheBackend::get(&layered, b"k"));
+        assert_eq!(got.unwrap(), None);
+        assert_eq!(layered.counts().misses, 1, "counts are another matter");
+    });
+    assert!(fed.0.into_inner().is_empty());
+}
+
+#[test]
 fn a_backend_in_this_process_has_no_breaker_and_needs_no_timer() {
     let store = MemoryBackend::builder(MemoryConfig::default()).build();
     let layered = Layered::builder(Arc::new(store.unwrap())).build().unwrap();

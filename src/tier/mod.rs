@@ -6,7 +6,6 @@
 //! entries in: it knows envelopes, and which tier had the answer.
 
 mod coherence;
-mod config;
 mod in_flight;
 mod message;
 pub mod metrics;
@@ -17,8 +16,8 @@ mod shared;
 mod stack;
 mod tiered;
 
+pub use crate::backend::TierConfig;
 pub use coherence::{Coherence, SuspectReason};
-pub use config::TierConfig;
 pub use outsider::{probe_feed, tell_cleared, tell_matching, tell_removed};
 pub(crate) use stack::Check;
 pub use stack::{TierAnswer, TierFault, TierStack};

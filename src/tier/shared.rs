@@ -11,13 +11,12 @@ use rand::RngExt as _;
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
 use super::coherence::Trust;
-use super::config::TierConfig;
 use super::in_flight::{InFlight, Passage};
 use super::message::{self, News};
 use super::metrics;
 use super::near::NearCopy;
 use super::recovery::{Book, Debt, Owed, Target};
-use crate::backend::{BackendHandle, FeedHandle, FeedPosition, Glob, StoredValue};
+use crate::backend::{BackendHandle, FeedHandle, FeedPosition, Glob, StoredValue, TierConfig};
 use crate::clock::{ClockHandle, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe;

@@ -12,14 +12,13 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::coherence::{Coherence, Relay, SuspectReason};
-use super::config::TierConfig;
 use super::message::News;
 use super::near::NearCopy;
 use super::recovery::{Debt, Target};
 use super::shared::{Change, Shared, WideChange, is_refusal};
 use crate::backend::{
     BackendHandle, BackendUsage, CacheBackend, Capability, Condition, Cursor, FeedHandle, Glob,
-    KeyPage, ServerFacts, StoredValue, Write,
+    KeyPage, ServerFacts, StoredValue, TierConfig, Write,
 };
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};

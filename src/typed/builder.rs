@@ -9,6 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::key::KeyPart;
+use super::lease::LeaseOptions;
 use super::{Cache, Inner, Space};
 use crate::backend::BackendHandle;
 use crate::clock::{ClockHandle, SystemClock};
@@ -41,6 +42,8 @@ pub struct CacheBuilder {
     jitter: f64,
     hashed_keys: bool,
     generations: bool,
+    single_flight: bool,
+    lease: Option<LeaseOptions>,
     seed: Option<u64>,
 }
 
@@ -64,6 +67,8 @@ impl CacheBuilder {
             jitter: 0.0,
             hashed_keys: false,
             generations: true,
+            single_flight: true,
+            lease: None,
             seed: None,
         }
     }
@@ -128,6 +133,22 @@ impl CacheBuilder {
         self
     }
 
+    /// Whether callers in this process who ask for the same key at the same time share one load. Default:
+    /// on. Without, each runs its own.
+    #[must_use]
+    pub fn single_flight(mut self, on: bool) -> Self {
+        self.single_flight = on;
+        self
+    }
+
+    /// How loads in several processes become one, where a load does not
+    /// [say](super::Load::lease). Default: `None`, each process loads for itself.
+    #[must_use]
+    pub fn lease(mut self, options: impl Into<Option<LeaseOptions>>) -> Self {
+        self.lease = options.into();
+        self
+    }
+
     /// Makes jitter and early refreshes the same in every run. For tests and simulations; default: not.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -164,6 +185,8 @@ impl CacheBuilder {
             jitter: self.jitter,
             hashed_keys: self.hashed_keys,
             generations: self.generations,
+            single_flight: self.single_flight,
+            lease: self.lease,
             chance: Mutex::new(match self.seed {
                 Some(seed) => StdRng::seed_from_u64(seed),
                 None => rand::make_rng(),
@@ -171,6 +194,7 @@ impl CacheBuilder {
             gates: Default::default(),
             loads: Default::default(),
             refreshing: Default::default(),
+            backoff: Default::default(),
         };
         Cache {
             inner: Arc::new(inner),

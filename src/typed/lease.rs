@@ -33,6 +33,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct LeaseOptions {
     pub(super) ttl: Duration,
     pub(super) wait: Option<Duration>,
+    poll: Duration,
 }
 
 impl Default for LeaseOptions {
@@ -40,6 +41,7 @@ impl Default for LeaseOptions {
         Self {
             ttl: Duration::from_secs(30),
             wait: None,
+            poll: Duration::from_millis(10),
         }
     }
 }
@@ -64,6 +66,14 @@ impl LeaseOptions {
     #[must_use]
     pub fn wait(mut self, wait: impl Into<Option<Duration>>) -> Self {
         self.wait = wait.into();
+        self
+    }
+
+    /// The first pause between two looks at what another process does; each further one is half as long
+    /// again, up to 500 ms, and half of each is left to chance. At least 1 ms. Default: 10 ms.
+    #[must_use]
+    pub fn poll(mut self, pause: Duration) -> Self {
+        self.poll = pause.max(Duration::from_millis(1));
         self
     }
 }
@@ -309,21 +319,19 @@ pub(super) struct Pauses {
     next: Duration,
 }
 
-impl Default for Pauses {
-    fn default() -> Self {
-        Self {
-            next: Duration::from_millis(10),
-        }
-    }
-}
-
 impl Pauses {
     const LONGEST: Duration = Duration::from_millis(500);
+
+    pub(super) fn new(options: Option<LeaseOptions>) -> Self {
+        Self {
+            next: options.unwrap_or_default().poll,
+        }
+    }
 
     /// Waits, between half a pause and a whole one, as `draw` says.
     pub(super) async fn pause(&mut self, draw: f64) {
         let pause = self.next.mul_f64(0.5 + draw / 2.0);
-        self.next = (self.next * 3 / 2).min(Self::LONGEST);
+        self.next = (self.next * 3 / 2).min(Self::LONGEST.max(self.next));
         tokio::time::sleep(pause).await;
     }
 }

@@ -323,7 +323,10 @@ impl Cache {
         Load {
             cache: self,
             place: self.place(key),
-            settings: Settings::default(),
+            settings: Settings {
+                lease: self.inner.lease,
+                ..Settings::default()
+            },
         }
     }
 }
@@ -356,8 +359,9 @@ impl<'a> Load<'a> {
         self
     }
 
-    /// Serves the old value, up to `stale` after its life, when the loader gives an error. Default:
-    /// zero, the error is returned.
+    /// Serves the old value, up to `stale` after its life, when the loader gives an error, and then for
+    /// a while without asking the loader: a second, twice as long after each further failure, 30 seconds
+    /// at most. Default: zero, the error is returned.
     pub fn stale_if_error(mut self, stale: Duration) -> Self {
         self.settings.on_error = stale;
         self
@@ -379,7 +383,8 @@ impl<'a> Load<'a> {
     /// Makes it one load for all processes that share the backend: one of them takes a lease on the key,
     /// renews it while its loader runs, and the others wait for the value. A process that dies is
     /// replaced when its lease runs out; if its load fails or is cancelled, at once. A value
-    /// is stored only while its lease is held. Default: each process loads for itself.
+    /// is stored only while its lease is held. Default: as the cache is
+    /// [set](super::CacheBuilder::lease), which is that each process loads for itself.
     ///
     /// Needs a backend with [conditional writes](crate::backend::Capability::conditional_writes); with
     /// any other it has no effect. Needs a tokio runtime with time.
@@ -466,7 +471,11 @@ impl<'a> Load<'a> {
                 &mut caller,
                 &mut own,
             );
-            let (landed, _) = inner.loads.run_in_place(id, lead).await;
+            let landed = if inner.single_flight {
+                inner.loads.run_in_place(id, lead).await.0
+            } else {
+                lead.await
+            };
             if let Some(own) = own {
                 return own;
             }
@@ -509,7 +518,7 @@ impl<'a> Load<'a> {
     {
         let inner = &self.cache.inner;
         let began = self.cache.now();
-        let mut pauses = Pauses::default();
+        let mut pauses = Pauses::new(self.settings.lease);
         let (held, mut generations, lease, may_store) = loop {
             let Examined { held, generations } = self.examine(names).await;
             // Between this caller's look and its turn another load may have landed.
@@ -519,6 +528,14 @@ impl<'a> Load<'a> {
             {
                 *own = Some(known);
                 return Landed::Sealed(sealed.bytes.clone());
+            }
+            if inner.backoff.waits(self.place.digest, self.cache.now())
+                && let Some(old) = self.fallback(&held)
+                && let Some(known) = self.known(old)
+            {
+                observe::typed_load("stale_if_error");
+                *own = Some(known);
+                return Landed::Sealed(old.bytes.clone());
             }
             match self.turn(&held, began).await {
                 Turn::Go(lease) => break (held, generations, lease, true),
@@ -565,10 +582,14 @@ impl<'a> Load<'a> {
                 if let Some(lease) = lease {
                     lease.give_back(false).await;
                 }
+                inner.backoff.failed(self.place.digest, self.cache.now());
                 observe::typed_load("stale_if_error");
                 *own = Some(known);
                 return Landed::Sealed(old.bytes.clone());
             }
+        }
+        if !failed {
+            inner.backoff.recovered(self.place.digest);
         }
         let marks = marks.filter(|_| may_store);
         let carried = marks.clone().unwrap_or_default();

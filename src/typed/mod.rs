@@ -38,6 +38,7 @@
 //! # }
 //! ```
 
+mod backoff;
 mod builder;
 mod detached;
 mod fresh;
@@ -73,6 +74,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
 use crate::stampede::SingleFlight;
 
+use backoff::Backoff;
 use gate::Gates;
 use key::{Digest, Namespace, Place};
 use load::{Landed, LoadId};
@@ -127,12 +129,17 @@ struct Inner {
     jitter: f64,
     hashed_keys: bool,
     generations: bool,
+    /// Whether callers share loads.
+    single_flight: bool,
+    /// How loads are shared with other processes, unless a load says.
+    lease: Option<LeaseOptions>,
     codec: Codec,
     chance: Mutex<StdRng>,
     gates: Gates,
     loads: SingleFlight<LoadId, Landed>,
     /// Keys whose old values are being replaced in the background.
     refreshing: Mutex<HashSet<Digest>>,
+    backoff: Backoff,
 }
 
 impl fmt::Debug for Cache {

@@ -62,11 +62,41 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "backend", "codec", "embed", "index", "layer", "models", "policy", "request",
+            "backend", "codec", "embed", "index", "layer", "lock", "models", "policy", "request",
             "savings", "search", "stampede", "tier",
         ],
     ),
-    ("cache", &[EVERYTHING]),
+    ("assembly", &["backend", "config", "layer", "tier"]),
+    (
+        "cache",
+        &[
+            "assembly",
+            "backend",
+            "clock",
+            "codec",
+            "config",
+            "embed",
+            "entry",
+            "event",
+            "generation",
+            "layer",
+            "models",
+            "observe",
+            "policy",
+            "request",
+            "savings",
+            "search",
+            "stampede",
+            "tier",
+        ],
+    ),
+    (
+        "caches",
+        &[
+            "assembly", "backend", "cache", "clock", "codec", "config", "event", "layer", "lock",
+            "typed",
+        ],
+    ),
 ];
 
 /// The member crates that the engine stands on.

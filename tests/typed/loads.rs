@@ -60,6 +60,39 @@ async fn an_old_value_stands_in_for_an_error_and_no_longer_than_allowed() {
     assert_eq!(failing(cache.clone()).await, Err("down".to_owned()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_is_left_alone_longer_each_time() {
+    let cache = World::new().process();
+    let stale = 60 * MINUTE;
+    let options = SetOptions::new(SECOND).stale_for(stale);
+    cache.set(&key(), &1_u8, options).await.unwrap();
+    tokio::time::advance(SECOND).await;
+    let loader = Loader::default();
+    let ask = || async {
+        let load = cache.load(&key()).stale_if_error(stale);
+        let failing = || loader.load(Duration::ZERO, Err::<u8, _>("down".to_owned()));
+        assert_eq!(load.run(failing).await, Ok(1));
+        loader.runs()
+    };
+    assert_eq!(ask().await, 1);
+    let mut waits = Vec::new();
+    for failures in 1..=7 {
+        let mut seconds = 0;
+        while ask().await == failures {
+            tokio::time::advance(SECOND).await;
+            seconds += 1;
+        }
+        waits.push(seconds);
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+
+    tokio::time::advance(MINUTE).await;
+    let load = cache.load(&key()).ttl(SECOND).stale_if_error(stale);
+    assert_eq!(load.run(|| async { Ok::<_, String>(1_u8) }).await, Ok(1));
+    tokio::time::advance(SECOND).await;
+    assert_eq!(ask().await, 9, "what is over is forgotten");
+}
+
 fn revalidating(cache: &Cache) -> Detached {
     let load: Load<'_> = cache.load(&key()).ttl(10 * SECOND);
     load.detached().stale_while_revalidate(MINUTE)

@@ -1,12 +1,17 @@
 //! `askonce lookup`, `store`, `explain`, `stats`, `savings` and `invalidate`: the native API of a running
 //! server from the command line.
 
-use anyhow::Context as _;
+use anyhow::bail;
+use askonce::backend::CacheBackend;
+use askonce::cache::KeyQuery;
+use askonce::{Scope, SemanticCache};
 use clap::Args as ClapArgs;
 use serde_json::{Map, Value, json};
 
 use super::client::{PromptArgs, ServerArgs};
+use super::direct::{Way, WayArgs, check_complete};
 use super::{Global, print};
+use crate::http;
 
 /// Settings of `lookup`.
 #[derive(Debug, ClapArgs)]
@@ -51,7 +56,7 @@ pub(crate) struct ExplainArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StatsArgs {
     #[command(flatten)]
-    server: ServerArgs,
+    way: WayArgs,
 }
 
 /// Settings of `savings`.
@@ -75,11 +80,15 @@ pub(crate) struct SavingsArgs {
 pub(crate) struct InvalidateArgs {
     #[command(flatten)]
     selector: Selector,
+    /// With --tag: the tag of typed caches in this namespace, written as keys show it (`users`,
+    /// `tenants/7`), in place of the entries' tag.
+    #[arg(long, value_name = "NAME", requires = "tag")]
+    namespace: Option<String>,
     /// Count what would be removed, and remove nothing.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    server: ServerArgs,
+    way: WayArgs,
 }
 
 /// What to remove.
@@ -89,9 +98,12 @@ struct Selector {
     /// One entry.
     #[arg(long, value_name = "ID")]
     entry: Option<String>,
-    /// The entry of one exact key.
+    /// What is stored under one key, as `keys` shows it.
     #[arg(long)]
     key: Option<String>,
+    /// Everything whose key's name matches: `*` any text, `?` one byte, `[ab]` one of a set.
+    #[arg(long, value_name = "GLOB")]
+    pattern: Option<String>,
     /// Everything with this tag.
     #[arg(long)]
     tag: Option<String>,
@@ -247,15 +259,55 @@ fn explanation(told: &Value) -> String {
 
 /// `askonce stats`
 pub(crate) async fn stats(args: StatsArgs, global: &Global) -> anyhow::Result<()> {
-    let told = args.server.client()?.get("/cache/v1/stats", &[]).await?;
+    let mut told = match args.way.choose(global).await? {
+        Way::Server(client) => client.get("/cache/v1/stats", &[]).await?,
+        Way::Direct(cache) => {
+            let mut servers = Vec::new();
+            for tier in cache.tiers() {
+                servers.extend(CacheBackend::servers(&**tier).await.unwrap_or_default());
+            }
+            json!({ "tiers": cache.stats().await.tiers, "servers": servers })
+        }
+    };
+    if let (Some(name), Some(tiers)) = (&args.way.backend, told["tiers"].as_array_mut()) {
+        tiers.retain(|tier| tier["name"] == **name);
+        if tiers.is_empty() {
+            bail!("there is no backend {name}");
+        }
+    }
     print(global, &told, |told| {
-        let fields = told.as_object().cloned().unwrap_or_else(Map::new);
-        let width = fields.keys().map(String::len).max().unwrap_or_default();
-        let lines = fields
+        let mut lines = Vec::new();
+        told_by_name("", told, &mut lines);
+        let width = lines.iter().map(|(name, _)| name.len()).max();
+        let width = width.unwrap_or_default();
+        let lines = lines
             .iter()
-            .map(|(name, value)| format!("{name:<width$}  {}", text(value)));
+            .map(|(name, value)| format!("{name:<width$}  {value}"));
         lines.collect::<Vec<_>>().join("\n")
     })
+}
+
+/// Each value of a report under its whole name: `tiers.memory.counts.hits`. What is not known is `-`.
+fn told_by_name(within: &str, value: &Value, lines: &mut Vec<(String, String)>) {
+    let name = |own: &str| match within {
+        "" => own.to_owned(),
+        within => format!("{within}.{own}"),
+    };
+    match value {
+        Value::Object(fields) => {
+            for (own, value) in fields {
+                told_by_name(&name(own), value, lines);
+            }
+        }
+        Value::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                let own = item["name"].as_str().or(item["address"].as_str());
+                told_by_name(&name(own.unwrap_or(&at.to_string())), item, lines);
+            }
+        }
+        Value::Null => lines.push((within.to_owned(), "-".to_owned())),
+        value => lines.push((within.to_owned(), text(value))),
+    }
 }
 
 /// `askonce savings`
@@ -281,53 +333,98 @@ pub(crate) async fn savings(args: SavingsArgs, global: &Global) -> anyhow::Resul
 
 /// `askonce invalidate`
 pub(crate) async fn invalidate(args: InvalidateArgs, global: &Global) -> anyhow::Result<()> {
-    let Selector {
-        entry,
-        key,
-        tag,
-        model,
-        tenant,
-        older_than,
-        all,
-    } = args.selector;
-    let named = [
-        ("entry", entry),
-        ("key", key),
-        ("tag", tag),
-        ("model", model),
-        ("older_than", older_than),
-    ];
-    let mut fields: Map<String, Value> = named
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), json!(value?))))
-        .collect();
-    if let Some(tenant) = tenant {
-        fields.insert("scope".to_owned(), json!({ "tenant": tenant }));
-    }
-    if all {
-        fields.insert("all".to_owned(), json!(true));
-    }
-    fields.insert("dry_run".to_owned(), json!(args.dry_run));
-    let told = args
-        .server
-        .client()?
-        .post("/cache/v1/invalidate", &Value::Object(fields))
-        .await?;
-    let counted = if args.dry_run {
-        "would_remove"
-    } else {
-        "removed"
+    let told = match args.way.choose(global).await? {
+        Way::Server(client) => {
+            let fields = Value::Object(args.fields());
+            client.post("/cache/v1/invalidate", &fields).await?
+        }
+        Way::Direct(cache) => args.directly(&cache).await?,
     };
-    told[counted]
-        .as_u64()
-        .context("the server did not say how many")?;
     print(global, &told, |told| {
-        format!(
-            "{} {} entries",
-            counted.replace('_', " "),
-            text(&told[counted])
-        )
-    })
+        if let Some(tiers) = told["tiers"].as_array() {
+            let verb = if args.dry_run {
+                "would invalidate"
+            } else {
+                "invalidated"
+            };
+            return format!(
+                "{verb} the tag in {} backends: {}",
+                tiers.len(),
+                joined(&told["tiers"])
+            );
+        }
+        let counted = if args.dry_run {
+            "would_remove"
+        } else {
+            "removed"
+        };
+        let verb = counted.replace('_', " ");
+        format!("{verb} {} entries", text(&told[counted]))
+    })?;
+    check_complete(&told)
+}
+
+impl InvalidateArgs {
+    /// What a server is asked.
+    fn fields(&self) -> Map<String, Value> {
+        let selector = &self.selector;
+        let named = [
+            ("entry", &selector.entry),
+            ("key", &selector.key),
+            ("pattern", &selector.pattern),
+            ("tag", &selector.tag),
+            ("namespace", &self.namespace),
+            ("backend", &self.way.backend),
+            ("model", &selector.model),
+            ("older_than", &selector.older_than),
+        ];
+        let mut fields: Map<String, Value> = named
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), json!(value.as_ref()?))))
+            .collect();
+        if let Some(tenant) = &selector.tenant {
+            fields.insert("scope".to_owned(), json!({ "tenant": tenant }));
+        }
+        if selector.all {
+            fields.insert("all".to_owned(), json!(true));
+        }
+        fields.insert("dry_run".to_owned(), json!(self.dry_run));
+        fields
+    }
+
+    /// The same without a server.
+    async fn directly(&self, cache: &SemanticCache) -> anyhow::Result<Value> {
+        let selector = &self.selector;
+        if let (Some(namespace), Some(tag)) = (&self.namespace, &selector.tag) {
+            let done = cache.invalidate_typed_tag(namespace, tag, None, self.dry_run);
+            return Ok(json!({ "by": "typed_tag", "dry_run": self.dry_run, "tiers": done.await? }));
+        }
+        if let Some(key) = &selector.key {
+            let swept = cache.invalidate_key(key, self.dry_run).await;
+            return Ok(http::swept("key", self.dry_run, &swept));
+        }
+        let mut query = KeyQuery::default();
+        let by = match (&selector.pattern, &selector.tag, &selector.tenant) {
+            (Some(pattern), None, None) => {
+                query = KeyQuery::matching(pattern);
+                "pattern"
+            }
+            (None, Some(tag), None) => {
+                query.tag = Some(tag.clone());
+                "tag"
+            }
+            (None, None, Some(tenant)) => {
+                query.scope = Some(Scope::tenant(tenant.as_str()));
+                "scope"
+            }
+            _ if selector.all => "all",
+            _ => bail!(
+                "only a running server knows entries by id, model and age: leave out --direct and --backend"
+            ),
+        };
+        let swept = cache.invalidate_keys(&query, self.dry_run).await?;
+        Ok(http::swept(by, self.dry_run, &swept))
+    }
 }
 
 /// Age, life and likeness of a hit.

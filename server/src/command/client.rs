@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args as ClapArgs;
@@ -38,6 +39,19 @@ impl ServerArgs {
     }
 }
 
+/// `text` as one part of a path.
+pub(crate) fn path_part(text: &str) -> String {
+    let mut part = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {
+            part.push(char::from(byte));
+        } else {
+            part.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    part
+}
+
 /// The key in a variable, if it is set.
 pub(crate) fn key_from(variable: &str) -> Option<String> {
     std::env::var(variable)
@@ -47,6 +61,9 @@ pub(crate) fn key_from(variable: &str) -> Option<String> {
 }
 
 impl Client {
+    /// How long a server that is there may take to say so.
+    const LIVE_WITHIN: Duration = Duration::from_secs(5);
+
     /// A client of the server at `base`.
     pub(crate) fn new(base: &str, key: Option<String>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
@@ -108,6 +125,12 @@ impl Client {
             "--server {} is no URL such as http://127.0.0.1:8080",
             self.base
         )
+    }
+
+    /// Whether a server answers at all, whatever it says.
+    pub(crate) async fn is_there(&self) -> bool {
+        let asked = self.http.get(format!("{}/health/live", self.base));
+        asked.timeout(Self::LIVE_WITHIN).send().await.is_ok()
     }
 
     async fn sent(&self, request: RequestBuilder) -> anyhow::Result<reqwest::Response> {

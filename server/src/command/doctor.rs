@@ -1,7 +1,11 @@
 //! `askonce doctor`: whether everything that the server needs is there, and what to do if not.
 //!
-//! Each check passes, warns or fails; one that fails makes the command fail. Upstreams are only
-//! connected to: a `HEAD` of their base URL without a key, whatever its status.
+//! Each check passes, warns or fails; one that fails makes the command fail. Nothing passes that was not
+//! looked at: every configured backend is written to, read, compared, seen to let a value die and to
+//! remove one, under a key of its own that is gone afterwards. Upstreams are only connected to: a `HEAD` of
+//! their base URL without a key, whatever its status.
+
+mod backend;
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -11,9 +15,10 @@ use askonce::savings::{PriceSource, PriceTable};
 use askonce::{Answer, Request, SemanticCache, StoreOptions};
 use clap::Args as ClapArgs;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use super::client::Client;
 use super::{Global, print};
 use crate::config::{ServerConfig, UpstreamConfig};
 
@@ -88,6 +93,9 @@ pub(crate) async fn run(Args {}: Args, global: &Global) -> anyhow::Result<()> {
             report.add("config", Finding::Pass, detail);
             let config = loaded.settings;
             check_keys(&config, &mut report);
+            for section in config.backends.iter().filter(|section| section.enabled) {
+                backend::check(&section.backend, &mut report).await;
+            }
             check_cache(&config, &mut report).await;
             check_listen(&config, &mut report).await;
             for upstream in &config.upstreams {
@@ -161,7 +169,7 @@ fn check_keys(config: &ServerConfig, report: &mut Report) {
     }
 }
 
-/// The backends, the embedder, and a round trip through both.
+/// The embedder, and a round trip through the whole cache.
 async fn check_cache(config: &ServerConfig, report: &mut Report) {
     let cache = match SemanticCache::builder()
         .config(&config.engine())
@@ -175,16 +183,6 @@ async fn check_cache(config: &ServerConfig, report: &mut Report) {
             return;
         }
     };
-    for tier in cache.health().await.tiers {
-        let check = format!("backend {}", tier.name);
-        if tier.up {
-            report.add(check, Finding::Pass, "answers");
-        } else {
-            let reason = tier.reason.as_deref().unwrap_or("does not answer");
-            report.add(check, Finding::Fail, reason).remedy =
-                Some("check that it runs and that its address and password are right");
-        }
-    }
     // In a place of its own: a shared backend may hold live entries.
     let ask = |text| {
         Request::prompt(text)
@@ -259,15 +257,62 @@ async fn check_listen(config: &ServerConfig, report: &mut Report) {
                 format_args!("{} is free", config.listen),
             );
         }
-        Err(error) => {
+        Err(error) => match running(config).await {
+            Some(health) => check_running(config, &health, report),
+            None => {
+                report
+                    .add(
+                        "listen",
+                        Finding::Warn,
+                        format_args!("{}: {error}", config.listen),
+                    )
+                    .remedy = Some("another program holds the port: choose another with --listen");
+            }
+        },
+    }
+}
+
+/// What the askonce server that holds the port says of itself, if it is one.
+async fn running(config: &ServerConfig) -> Option<Value> {
+    let (host, port) = config.listen.rsplit_once(':')?;
+    let host = match host {
+        "0.0.0.0" | "" => "127.0.0.1",
+        "[::]" => "[::1]",
+        host => host,
+    };
+    let client = Client::new(&format!("http://{host}:{port}"), None).ok()?;
+    let asked = client.get("/health/ready", &[]);
+    let told = tokio::time::timeout(CONNECT_TIMEOUT, asked)
+        .await
+        .ok()?
+        .ok()?;
+    told["tiers"].is_array().then_some(told)
+}
+
+/// What a running server says of its tiers and their breakers.
+fn check_running(config: &ServerConfig, health: &Value, report: &mut Report) {
+    let detail = format_args!("an askonce server answers at {}", config.listen);
+    report.add("listen", Finding::Pass, detail);
+    for tier in health["tiers"].as_array().into_iter().flatten() {
+        let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
+        let breakers = &tier["breakers"];
+        let breakers = match breakers.is_object() {
+            true => format!(
+                "breakers: read {}, write {}",
+                text(&breakers["read"]),
+                text(&breakers["write"])
+            ),
+            false => "no breakers".to_owned(),
+        };
+        let check = format!("server {}", text(&tier["name"]));
+        if tier["status"] == "healthy" {
+            report.add(check, Finding::Pass, format_args!("healthy, {breakers}"));
+        } else {
+            let reason = text(&tier["reason"]);
             report
-                .add(
-                    "listen",
-                    Finding::Warn,
-                    format_args!("{}: {error}", config.listen),
-                )
+                .add(check, Finding::Warn, format_args!("{reason}, {breakers}"))
                 .remedy =
-                Some("a running server may hold the port; else choose another with --listen");
+                Some("the server goes on without this tier and looks at it again by itself");
         }
     }
 }

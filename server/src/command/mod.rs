@@ -8,7 +8,9 @@ mod bench;
 mod cache;
 mod client;
 mod config;
+mod direct;
 mod doctor;
+mod keys;
 mod serve;
 
 use std::io::Write as _;
@@ -110,8 +112,14 @@ enum Command {
     Stats(cache::StatsArgs),
     /// Tell what a running server's cache has saved.
     Savings(cache::SavingsArgs),
-    /// Remove entries from a running server's cache.
+    /// List keys: what is stored under each, without prompts and answers.
+    Keys(keys::KeysArgs),
+    /// Tell what is stored under one key.
+    Get(keys::GetArgs),
+    /// Remove entries and other values: by key, pattern, tag, model, tenant or age.
     Invalidate(cache::InvalidateArgs),
+    /// Remove everything from a backend, or from all.
+    Clear(keys::ClearArgs),
     /// Check or show the settings.
     Config(config::Args),
     /// Check that everything the server needs is there.
@@ -133,7 +141,10 @@ impl Cli {
             Command::Explain(args) => cache::explain(args, &global).await,
             Command::Stats(args) => cache::stats(args, &global).await,
             Command::Savings(args) => cache::savings(args, &global).await,
+            Command::Keys(args) => keys::keys(args, &global).await,
+            Command::Get(args) => keys::get(args, &global).await,
             Command::Invalidate(args) => cache::invalidate(args, &global).await,
+            Command::Clear(args) => keys::clear(args, &global).await,
             Command::Config(args) => config::run(&args, &global),
             Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Bench(args) => bench::run(args).await,

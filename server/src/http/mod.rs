@@ -1,6 +1,7 @@
 //! The HTTP side: routes, what all of them share, and what is measured about them.
 //!
-//! `native.rs` is the cache's own API, `proxy.rs` stands in front of the providers' APIs. Both learn
+//! `native.rs` is the cache's own API, with `keys.rs` and `events.rs` for operators; `proxy.rs` stands in
+//! front of the providers' APIs. All learn
 //! from `auth.rs` who is calling and from `control.rs` what the caller asks of the cache; `status.rs` and
 //! `error.rs` word what they answer.
 
@@ -9,14 +10,15 @@ mod body;
 mod completion;
 mod control;
 mod error;
+mod events;
 mod health;
+mod keys;
 mod native;
 mod proxy;
 mod status;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use askonce::{Error, ErrorKind, Result, SemanticCache};
@@ -29,13 +31,17 @@ use axum::routing::{any, get, post};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use tokio::sync::watch;
+
 use crate::config::ServerConfig;
 use crate::upstream::Upstreams;
 use auth::Auth;
 use error::Problem;
+use health::Checked;
 
 pub(crate) use auth::{KEY_HEADERS, secret};
 pub(crate) use control::is_ours;
+pub(crate) use keys::swept;
 
 const REQUESTS: &str = "askonce_http_requests_total";
 const REQUEST_SECONDS: &str = "askonce_http_request_duration_seconds";
@@ -52,7 +58,8 @@ pub(crate) struct App {
     pub(crate) upstreams: Upstreams,
     pub(crate) auth: Auth,
     pub(crate) metrics: PrometheusHandle,
-    stopping: AtomicBool,
+    health: Checked,
+    stopping: watch::Sender<bool>,
 }
 
 impl fmt::Debug for App {
@@ -75,24 +82,33 @@ impl App {
             .config(&config.engine())
             .build()
             .await?;
-        let stopping = AtomicBool::new(false);
         Ok(Self {
             cache,
             config,
             upstreams,
             auth,
             metrics,
-            stopping,
+            health: Checked::default(),
+            stopping: watch::Sender::new(false),
         })
     }
 
-    /// Tells load balancers to send no more requests here.
+    /// Tells load balancers to send no more requests here, and ends streams of events.
     pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.send_replace(true);
     }
 
     fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        *self.stopping.borrow()
+    }
+
+    /// Ends when the server has been told to stop.
+    fn stopped(&self) -> impl Future<Output = ()> + use<> {
+        let mut stopping = self.stopping.subscribe();
+        async move {
+            // An error says that the server is gone.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        }
     }
 }
 
@@ -126,6 +142,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/invalidate", post(native::invalidate))
         .route("/explain", post(native::explain))
         .route("/entries/{id}", get(native::entry))
+        .route("/keys", get(keys::list))
+        .route("/keys/{*key}", get(keys::show))
+        .route("/clear", post(keys::clear))
+        .route("/health", get(health::health))
+        .route("/events", get(events::events))
         .route("/stats", get(native::stats))
         .route("/savings", get(native::savings))
         .fallback(no_such_path)

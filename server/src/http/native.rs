@@ -27,10 +27,11 @@ use serde_json::{Map, Value, json};
 use super::auth::Caller;
 use super::control::{Wishes, check_name, check_tags, read_span};
 use super::error::{Problem, without_value};
-use super::{App, body};
+use super::health::tier_problem;
+use super::{App, body, keys};
 
-type Peer = ConnectInfo<SocketAddr>;
-type Answered = Result<Response, Problem>;
+pub(crate) type Peer = ConnectInfo<SocketAddr>;
+pub(crate) type Answered = Result<Response, Problem>;
 
 /// `POST /cache/v1/lookup`
 pub(crate) async fn lookup(
@@ -211,7 +212,10 @@ pub(crate) async fn invalidate(
     #[derive(Deserialize)]
     struct Options {
         entry: Option<EntryId>,
-        key: Option<ExactKey>,
+        key: Option<String>,
+        pattern: Option<String>,
+        namespace: Option<String>,
+        backend: Option<String>,
         tag: Option<String>,
         model: Option<String>,
         scope: Option<Scope>,
@@ -224,6 +228,8 @@ pub(crate) async fn invalidate(
     let known = [
         "entry",
         "key",
+        "pattern",
+        "backend",
         "tag",
         "model",
         "scope",
@@ -231,16 +237,94 @@ pub(crate) async fn invalidate(
         "all",
         "dry_run",
     ];
-    let options: Options = read_fields(&app, body, &known).await?.only()?;
+    let mut fields = read_fields(&app, body, &known).await?;
+    // A field of requests, too, but here it is a typed cache's.
+    let namespace = fields.0.remove("namespace");
+    let mut options: Options = fields.only()?;
+    options.namespace = match namespace {
+        None => None,
+        Some(Value::String(namespace)) => Some(namespace),
+        Some(_) => {
+            return Err(Problem::bad_request("a namespace is text").field("namespace"));
+        }
+    };
     for (what, name) in [("a tag", &options.tag), ("a model", &options.model)] {
         if let Some(name) = name {
             check_name(what, name)?;
         }
     }
+    let alone = [
+        options.entry.is_some(),
+        options.key.is_some(),
+        options.pattern.is_some(),
+        options.tag.is_some(),
+        options.model.is_some(),
+        options.older_than.is_some(),
+        options.all == Some(true),
+    ];
+    let alone = alone.into_iter().filter(|given| *given).count() == 1 && options.scope.is_none();
+    if options.pattern.is_some() || options.namespace.is_some() || options.backend.is_some() {
+        if !alone {
+            let detail =
+                "a pattern, a namespace or a backend goes with neither scope nor another selector";
+            return Err(Problem::bad_request(detail));
+        }
+        let (backend, dry_run) = (options.backend, options.dry_run);
+        return match (options.pattern, options.namespace, options.tag) {
+            (Some(pattern), None, _) => {
+                let query = keys::query(&caller, Some(&pattern), None, backend);
+                let swept = app.cache.invalidate_keys(&query, dry_run).await;
+                let swept = swept.map_err(|error| tier_problem(&error))?;
+                Ok(Json(keys::swept("pattern", dry_run, &swept)).into_response())
+            }
+            (None, Some(namespace), Some(tag)) => {
+                caller.require_admin("invalidate a tag of typed caches")?;
+                let done = app
+                    .cache
+                    .invalidate_typed_tag(&namespace, &tag, backend.as_deref(), dry_run)
+                    .await;
+                let done = done.map_err(|error| tier_problem(&error))?;
+                let told = json!({ "by": "typed_tag", "dry_run": dry_run, "tiers": done });
+                Ok(Json(told).into_response())
+            }
+            (None, None, Some(tag)) => {
+                let query = keys::query(&caller, None, Some(tag), backend);
+                let swept = app.cache.invalidate_keys(&query, dry_run).await;
+                let swept = swept.map_err(|error| tier_problem(&error))?;
+                Ok(Json(keys::swept("tag", dry_run, &swept)).into_response())
+            }
+            (None, None, None) if options.all == Some(true) => {
+                let query = keys::query(&caller, None, None, backend);
+                let swept = app.cache.invalidate_keys(&query, dry_run).await;
+                let swept = swept.map_err(|error| tier_problem(&error))?;
+                Ok(Json(keys::swept("all", dry_run, &swept)).into_response())
+            }
+            _ => {
+                let detail = "a namespace goes with a tag, a backend with a pattern, a tag or all";
+                Err(Problem::bad_request(detail))
+            }
+        };
+    }
+    let key = match options.key.as_deref().map(str::parse::<ExactKey>) {
+        None => None,
+        Some(Ok(key)) => Some(key),
+        // A key of a typed cache, by name.
+        Some(Err(_)) if alone && caller.admin => {
+            let name = options.key.as_deref().unwrap_or_default();
+            let swept = app.cache.invalidate_key(name, options.dry_run).await;
+            return Ok(Json(keys::swept("key", options.dry_run, &swept)).into_response());
+        }
+        Some(Err(error)) => return Err(Problem::from(error).field("key")),
+    };
+    if let (Some(name), true, true) = (&options.key, alone, options.dry_run) {
+        // Another process may have stored it: the catalogue does not tell.
+        let held = app.cache.invalidate_key(name, true).await;
+        return Ok(Json(keys::swept("key", true, &held)).into_response());
+    }
     let all = options.all.unwrap_or(false).then_some(Selector::All);
     let selectors = [
         options.entry.map(Selector::Entry),
-        options.key.map(Selector::Key),
+        key.map(Selector::Key),
         options.tag.map(Selector::Tag),
         options.model.map(Selector::Model),
         options.older_than.map(|age| Selector::OlderThan(age.0)),
@@ -259,7 +343,7 @@ pub(crate) async fn invalidate(
             selector.unwrap_or(Selector::All).within(scope)
         }
         _ => {
-            let detail = "name one of entry, key, tag, model, older_than or all: true, with or without a scope";
+            let detail = "name one of entry, key, pattern, tag, model, older_than or all: true";
             return Err(Problem::bad_request(detail));
         }
     };
@@ -421,10 +505,10 @@ const REQUEST_FIELDS: [&str; 6] = [
 ];
 
 /// The fields of a body, all of them known.
-struct Fields(Map<String, Value>);
+pub(crate) struct Fields(Map<String, Value>);
 
 /// Reads a body that may hold the fields of a request and those of `known`.
-async fn read_fields(app: &App, body: Body, known: &[&str]) -> Result<Fields, Problem> {
+pub(crate) async fn read_fields(app: &App, body: Body, known: &[&str]) -> Result<Fields, Problem> {
     let bytes = body::read(body, app.config.max_body_bytes.as_u64()).await?;
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         Problem::bad_request(format!(
@@ -524,7 +608,7 @@ impl Fields {
     }
 
     /// Reads fields of which none says what is asked, but for `model`.
-    fn only<T: DeserializeOwned>(self) -> Result<T, Problem> {
+    pub(crate) fn only<T: DeserializeOwned>(self) -> Result<T, Problem> {
         let stray = REQUEST_FIELDS
             .iter()
             .find(|name| **name != "model" && self.0.contains_key(**name));

@@ -27,6 +27,10 @@ pub struct MemcachedConfig {
     /// Largest value taken, 1 KiB to 512 MiB. Above 1 MiB less 1 KiB, the servers must be started with
     /// a larger item size (`-I`). Default: 1 MiB less 1 KiB.
     pub max_value_bytes: ByteSize,
+    /// Whether the network to the servers is private, and encrypted by other means, such as a VPN or a
+    /// service mesh. memcached knows neither passwords nor encryption: production takes servers on other
+    /// machines only with this. Default: `false`.
+    pub trusted_network: bool,
 }
 
 impl Default for MemcachedConfig {
@@ -38,6 +42,7 @@ impl Default for MemcachedConfig {
             timeout: Duration::from_millis(500),
             // The server's limit covers its own header, our header and the key.
             max_value_bytes: ByteSize(ByteSize::mib(1).as_u64() - ByteSize::kib(1).as_u64()),
+            trusted_network: false,
         }
     }
 }

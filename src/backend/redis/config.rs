@@ -71,6 +71,10 @@ pub struct RedisConfig {
     pub timeout: Duration,
     /// Largest value stored, 1KiB to 256MiB. Default: 16 MiB.
     pub max_value_bytes: ByteSize,
+    /// Whether the network to the servers is private, and encrypted by other means than theirs, such as a
+    /// VPN or a service mesh. Production then takes plain text to other machines; it asks for a password
+    /// all the same. Default: `false`.
+    pub trusted_network: bool,
 }
 
 impl Default for RedisConfig {
@@ -94,6 +98,7 @@ impl Default for RedisConfig {
             key_prefix: "askonce".to_owned(),
             timeout: Duration::from_millis(500),
             max_value_bytes: ByteSize::mib(16),
+            trusted_network: false,
         }
     }
 }
@@ -142,6 +147,58 @@ impl RedisConfig {
         self.cluster || !self.cluster_nodes.is_empty()
     }
 
+    /// What production looks at; `None` when the address cannot be read.
+    #[cfg(feature = "redis")]
+    pub(crate) fn exposure(&self) -> Option<Exposure> {
+        use redis::{ConnectionAddr, IntoConnectionInfo};
+
+        let info = self.url().into_connection_info().ok()?;
+        let (host, encrypted) = match info.addr() {
+            ConnectionAddr::Tcp(host, _) => (host.clone(), false),
+            ConnectionAddr::TcpTls { host, insecure, .. } => (host.clone(), !insecure),
+            ConnectionAddr::Unix(path) => (path.display().to_string(), false),
+            _ => (String::new(), false),
+        };
+        let listed = [
+            ("sentinels", &self.sentinels),
+            ("cluster_nodes", &self.cluster_nodes),
+        ];
+        let mut hosts: Vec<(&'static str, String)> = Vec::new();
+        for (field, nodes) in listed {
+            let read = nodes.iter().filter_map(|node| host_and_port(node));
+            hosts.extend(read.map(|(host, _)| (field, host)));
+        }
+        let given_whole = !self.redis_url.is_empty();
+        if hosts.is_empty() {
+            hosts.push((
+                if given_whole {
+                    "redis_url"
+                } else {
+                    "redis_host"
+                },
+                host,
+            ));
+        }
+        let password = info.redis_settings().password().unwrap_or_default();
+        let mut passwords = vec![(
+            if given_whole {
+                "redis_url"
+            } else {
+                "redis_password"
+            },
+            password.to_owned(),
+        )];
+        if !self.sentinels.is_empty() {
+            let password = self.sentinel_password.clone().unwrap_or_default();
+            passwords.push(("sentinel_password", password));
+        }
+        Some(Exposure {
+            hosts,
+            passwords,
+            encrypted,
+        })
+    }
+
     /// Where the server is, without user, password and parameters.
     #[must_use]
     pub fn shown_url(&self) -> String {
@@ -154,6 +211,17 @@ impl RedisConfig {
         }
         shown(&self.redis_url)
     }
+}
+
+/// Where servers are and how they are reached, each with the field that says so.
+#[cfg(feature = "redis")]
+pub(crate) struct Exposure {
+    /// Hosts, or the path of a socket.
+    pub(crate) hosts: Vec<(&'static str, String)>,
+    /// Passwords, empty where there is none.
+    pub(crate) passwords: Vec<(&'static str, String)>,
+    /// Whether by TLS that checks with whom it speaks.
+    pub(crate) encrypted: bool,
 }
 
 #[cfg(feature = "redis")]
@@ -314,6 +382,7 @@ impl fmt::Debug for RedisConfig {
             .field("key_prefix", &self.key_prefix)
             .field("timeout", &self.timeout)
             .field("max_value_bytes", &self.max_value_bytes)
+            .field("trusted_network", &self.trusted_network)
             .finish()
     }
 }

@@ -1,12 +1,97 @@
-//! Settings of a stack of two tiers.
+//! Settings of a backend that is made of two others. What it does is [`crate::tier`]'s, which stands over
+//! the backends; its settings stand here, among those of all types.
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Settings of a [`TieredBackend`](super::TieredBackend).
+/// A backend that is made of two others of the same configuration: the type `tiered`.
+///
+/// Its tiers belong to it: they are no caches of their own any more.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TieredConfig {
+    /// Name in metrics, reports and `Cache-Status`. Default: `tiered`.
+    pub name: String,
+    /// Name of the backend that holds copies, most often of type `memory`.
+    pub near: String,
+    /// Name of the backend that is right. It may be a stack itself.
+    pub far: String,
+    /// How they work together. In a file these fields stand beside the others.
+    #[serde(flatten)]
+    pub tiers: TierConfig,
+}
+
+impl TieredConfig {
+    /// A stack of two named backends with default settings.
+    #[must_use]
+    pub fn new(near: impl Into<String>, far: impl Into<String>) -> Self {
+        Self {
+            name: Self::NAME.to_owned(),
+            near: near.into(),
+            far: far.into(),
+            tiers: TierConfig::default(),
+        }
+    }
+
+    const NAME: &'static str = "tiered";
+
+    /// Checks every field; `path` is where this section stands in the file. Whether the two others are
+    /// there is for the whole configuration to say.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming the field, its value and what is allowed.
+    pub fn validate(&self, path: &str) -> Result<()> {
+        let fields = [
+            ("name", &self.name),
+            ("near", &self.near),
+            ("far", &self.far),
+        ];
+        for (field, value) in fields {
+            if value.is_empty() {
+                return Err(
+                    Error::new(ErrorKind::Config, "a stack and its tiers need names")
+                        .with("field", format!("{path}.{field}")),
+                );
+            }
+        }
+        self.tiers.validate(path)
+    }
+}
+
+/// The fields that are not those of [`TierConfig`], to tell the two apart without losing sight of
+/// unknown ones.
+#[derive(Deserialize)]
+struct Names {
+    name: Option<String>,
+    near: String,
+    far: String,
+}
+
+impl<'de> Deserialize<'de> for TieredConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut others = Map::deserialize(deserializer)?;
+        let mut named = Map::new();
+        for field in ["name", "near", "far"] {
+            if let Some(value) = others.remove(field) {
+                named.insert(field.to_owned(), value);
+            }
+        }
+        let named = serde_json::from_value(Value::Object(named));
+        let Names { name, near, far } = named.map_err(D::Error::custom)?;
+        Ok(Self {
+            name: name.unwrap_or_else(|| Self::NAME.to_owned()),
+            near,
+            far,
+            tiers: serde_json::from_value(Value::Object(others)).map_err(D::Error::custom)?,
+        })
+    }
+}
+
+/// Settings of a [`TieredBackend`](crate::tier::TieredBackend).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TierConfig {
