@@ -32,6 +32,8 @@ pub mod request;
 pub mod backend;
 pub mod codec;
 pub mod entry;
+// Invalidation in constant time, for all who store envelopes.
+mod generation;
 pub mod layer;
 pub mod tier;
 // Nothing exact: the text becomes a vector ...

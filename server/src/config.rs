@@ -59,6 +59,8 @@ pub(crate) struct ServerConfig {
     pub(crate) shutdown_grace: Duration,
     /// The exact tiers: those in this process first, then as listed. Default: one memory tier of 512 MiB.
     pub(crate) backends: Vec<BackendSection>,
+    /// How a memory tier goes together with a shared one behind it.
+    pub(crate) tiers: askonce::tier::TierConfig,
     /// How long an answer is kept when neither its store nor the default backend says. Default: `24h`.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<askonce::schema::Time>")]
@@ -82,6 +84,7 @@ impl Default for ServerConfig {
             environment,
             debug,
             backends,
+            tiers,
             default_ttl,
             service,
             codec,
@@ -101,6 +104,7 @@ impl Default for ServerConfig {
             max_body_bytes: ByteSize::mib(32),
             shutdown_grace: Duration::from_secs(30),
             backends,
+            tiers,
             default_ttl,
             service,
             codec,
@@ -229,6 +233,7 @@ impl ServerConfig {
         config.environment.clone_from(&self.environment);
         config.debug = self.debug;
         config.backends.clone_from(&self.backends);
+        config.tiers.clone_from(&self.tiers);
         config.default_ttl = self.default_ttl;
         config.service.clone_from(&self.service);
         config.codec.clone_from(&self.codec);

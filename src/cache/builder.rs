@@ -15,7 +15,7 @@ use crate::assembly::Stores;
 use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
 use crate::clock::{ClockHandle, SystemClock};
 use crate::codec::Codec;
-use crate::config::{Config, EmbedderConfig};
+use crate::config::{BackendConfig, BackendSection, Config, EmbedderConfig};
 use crate::embed::EmbedStage;
 use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
@@ -26,7 +26,7 @@ use crate::request::ExactKey;
 use crate::savings::{Ledger, PriceTable, TokenCounter};
 use crate::search::SearchStage;
 use crate::stampede::SingleFlight;
-use crate::tier::TierStack;
+use crate::tier::{TierConfig, TierStack};
 
 /// How often a cache looks after itself when a runtime is there.
 const TEND_INTERVAL: Duration = Duration::from_secs(10);
@@ -138,26 +138,29 @@ impl CacheBuilder {
         }
         let registry = self.registry.clone();
         let parts = Parts::new(self)?;
-        let mut tiers = parts.given()?;
+        let (mut tiers, mut together) = (parts.given()?, parts.config.tiers.clone());
         if tiers.is_empty() {
             let stores = Stores::build(&parts.config, &registry, &parts.context).await?;
-            tiers = parts.configured(&stores)?;
+            (tiers, together) = parts.configured(&stores)?;
         }
-        parts.assemble(tiers)
+        parts.assemble(tiers, &together)
     }
 
     /// The cache, of parts that need no network to start.
     pub(super) fn build_local(self) -> Result<SemanticCache> {
         self.config.validate()?;
         let parts = Parts::new(self)?;
-        let mut tiers = parts.given()?;
+        let (mut tiers, mut together) = (parts.given()?, parts.config.tiers.clone());
         if tiers.is_empty() {
             let stores = Stores::build_local(&parts.config, &parts.context)?;
-            tiers = parts.configured(&stores)?;
+            (tiers, together) = parts.configured(&stores)?;
         }
-        parts.assemble(tiers)
+        parts.assemble(tiers, &together)
     }
 }
+
+/// A tier, and what is known of its health.
+type Probed = (Arc<Layered>, Probe);
 
 /// What a cache is made of, but for its tiers.
 struct Parts {
@@ -203,19 +206,37 @@ impl Parts {
         })
     }
 
-    /// The configured tiers, nearest first: those in this process, then the others as listed.
-    fn configured(&self, stores: &Stores<'_>) -> Result<Vec<(Arc<Layered>, Probe)>> {
-        let mut tiers = Vec::new();
-        for section in self.config.sections() {
+    /// The configured tiers, nearest first: those in this process, then the others as listed. And how they
+    /// go together.
+    fn configured(&self, stores: &Stores<'_>) -> Result<(Vec<Probed>, TierConfig)> {
+        let here = |(tier, _): &Probed| CacheBackend::capability(&**tier).in_process;
+        let probed = |section: &BackendSection| {
             let probe = Probe::new(section.health_check_interval);
-            tiers.push((stores.layered(section)?, probe));
+            Ok::<Probed, Error>((stores.layered(section)?, probe))
+        };
+        let sections: Vec<_> = self.config.sections().collect();
+        // One stack of memory over a server is taken apart, so that hits, health and statistics name the
+        // tiers that it is made of; it is put together again as it was.
+        if let [section] = sections[..]
+            && let BackendConfig::Tiered(stack) = &section.backend
+            && let (Some(near), Some(far)) = (
+                self.config.section(&stack.near),
+                self.config.section(&stack.far),
+            )
+        {
+            let (near, far) = (probed(near)?, probed(far)?);
+            if here(&near) && !here(&far) {
+                return Ok((vec![near, far], stack.tiers.clone()));
+            }
         }
-        tiers.sort_by_key(|(tier, _)| !CacheBackend::capability(&**tier).in_process);
-        Ok(tiers)
+        let tiers = sections.into_iter().map(probed);
+        let mut tiers: Vec<_> = tiers.collect::<Result<_>>()?;
+        tiers.sort_by_key(|tier| !here(tier));
+        Ok((tiers, self.config.tiers.clone()))
     }
 
     /// The tiers that were given in place of the configured ones, nearest first.
-    fn given(&self) -> Result<Vec<(Arc<Layered>, Probe)>> {
+    fn given(&self) -> Result<Vec<Probed>> {
         let layered = self.given.iter().map(|tier| {
             let layered = match tier {
                 Tier::Layered(tier) => Arc::clone(tier),
@@ -235,7 +256,7 @@ impl Parts {
         Ok(Arc::new(layered))
     }
 
-    fn assemble(self, layers: Vec<(Arc<Layered>, Probe)>) -> Result<SemanticCache> {
+    fn assemble(self, layers: Vec<Probed>, together: &TierConfig) -> Result<SemanticCache> {
         let Self {
             config,
             semantic,
@@ -251,7 +272,8 @@ impl Parts {
         let clock = context.clock();
         let (layers, health): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
         let handles = layers.iter().map(|tier| Arc::clone(tier) as BackendHandle);
-        let tiers = TierStack::new(handles.collect(), codec)?;
+        let shared = Arc::clone(&clock);
+        let tiers = TierStack::shared(handles.collect(), codec, together, shared)?;
         let inner = Arc::new(Inner {
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,
@@ -287,6 +309,7 @@ impl Parts {
                     ticks.tick().await;
                     let Some(inner) = weak.upgrade() else { return };
                     inner.tend().await;
+                    inner.tend_shared().await;
                     inner.show_holdings().await;
                 }
             });

@@ -139,10 +139,13 @@ impl SemanticCache {
             let (inner, request) = (std::sync::Arc::clone(&self.inner), request.clone());
             let (vector, look_again) = (lookup.vector, options.control == CacheControl::default());
             move || async move {
+                let began = inner.begin(epoch, &request, None).await;
                 // Between this caller's lookup and its turn another flight may have landed.
                 if look_again {
                     let now = inner.clock.now();
-                    let answer = inner.tiers.get(&request.exact_key(), now).await;
+                    let mut check = inner.check(&request);
+                    let key = request.exact_key();
+                    let answer = inner.tiers.look(&key, &[], &mut check, now).await;
                     if let Some((entry, _)) = answer.found
                         && entry.digests == request.digests()
                     {
@@ -172,7 +175,7 @@ impl SemanticCache {
                         options.usage = Some(usage);
                         options.latency.get_or_insert(took);
                         inner
-                            .store(&request, answer.clone(), options, epoch, vector)
+                            .store(&request, answer.clone(), options, &began, vector)
                             .await
                     }
                     None => StoreOutcome::NotStored {

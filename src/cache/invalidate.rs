@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use parking_lot::RwLock;
 
-use super::{Inner, SemanticCache};
+use super::{Inner, SemanticCache, marks};
 use crate::entry::EntryId;
 use crate::entry::catalog::{Row, Selector};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
-use crate::request::Request;
+use crate::request::{ExactKey, Request, Scope};
 
 /// What a caller says of a hit.
 #[derive(Clone, Debug)]
@@ -29,6 +29,9 @@ pub enum Verdict {
 pub(super) struct WrongHits {
     by_entry: RwLock<HashMap<EntryId, HashSet<[u8; 32]>>>,
 }
+
+/// Entries removed from the tiers per step.
+const REMOVE_BATCH: usize = 256;
 
 /// Wrong queries after which an entry is only served for its own request.
 pub(super) const MAX_WRONG: usize = 16;
@@ -67,20 +70,30 @@ fn fingerprint(query: &Request) -> [u8; 32] {
 }
 
 impl SemanticCache {
-    /// Removes the entries that `selector` means and returns how many there were. An answer that is
-    /// being computed meanwhile is not stored if `selector` means it too.
+    /// Removes the entries that `selector` means and returns how many this process knew of. An answer that
+    /// is being computed meanwhile is not stored if `selector` means it too.
+    ///
+    /// Where a tier is shared, this holds for all processes that share it, also for entries that this one
+    /// never saw, except by age: [`Selector::OlderThan`] means what this process has stored, and so does
+    /// [`Selector::Entry`]. What others have near they may serve until they hear of it, and no longer than
+    /// [`near_ttl`](crate::tier::TierConfig::near_ttl). While the shared tier is away, nothing that is meant
+    /// is served here, and the others hear of it when it is back.
     pub async fn invalidate(&self, selector: Selector) -> usize {
         let inner = &self.inner;
         // First the log, then the search for entries: see the module `epoch`.
         inner.epochs.record(selector.clone());
+        // Those that other processes stored, and those that they are making.
+        inner.renew(&selector).await;
         let ids = inner.catalog.select(&selector, inner.clock.now());
-        for &id in &ids {
-            inner.remove(id, "invalidated").await;
+        for ids in ids.chunks(REMOVE_BATCH) {
+            let rows = ids.iter().filter_map(|id| inner.forget(*id, "invalidated"));
+            let keys: Vec<_> = rows.map(|row| row.exact).collect();
+            inner.tiers.delete_many(&keys).await;
         }
         let mut removed = ids.len();
-        if let Selector::Key(key) = &selector {
+        if let Some(key) = inner.key_of(&selector).await {
             // A shared tier may hold what another node stored.
-            let held = inner.tiers.delete(key).await;
+            let held = inner.tiers.delete(&key).await;
             removed = removed.max(usize::from(held));
         }
         tracing::info!(selector = selector.as_str(), removed, "invalidated");
@@ -141,6 +154,25 @@ impl SemanticCache {
 }
 
 impl Inner {
+    /// The one key that `selector` means, if it does not belong to another scope.
+    async fn key_of(&self, selector: &Selector) -> Option<ExactKey> {
+        let (mut selector, mut scopes) = (selector, Vec::new());
+        while let Selector::Within(scope, inner) = selector {
+            scopes.push(scope);
+            selector = inner;
+        }
+        let Selector::Key(key) = selector else {
+            return None;
+        };
+        if scopes.is_empty() {
+            return Some(*key);
+        }
+        // A key does not tell its scope, but what lies there carries the mark of it.
+        let carries = self.tiers.marks_of(key).await;
+        let belongs = |scope: &&Scope| carries.contains(&marks::of_scope(scope).id);
+        scopes.iter().all(belongs).then_some(*key)
+    }
+
     /// Removes an entry from every tier, the catalogue and the index.
     pub(super) async fn remove(&self, id: EntryId, cause: &'static str) {
         if let Some(row) = self.forget(id, cause) {

@@ -563,10 +563,12 @@ impl SemanticCache {
         &self,
         tier: &Layered,
         key: &Bytes,
-        value: &StoredValue,
+        held: &StoredValue,
     ) -> (FoundKey, Option<Entry>, Option<Envelope>) {
         let inner = &self.inner;
         let now = inner.clock.now();
+        let plain = inner.tiers.plain(CacheBackend::name(tier), held.clone());
+        let value = plain.as_ref().unwrap_or(held);
         let mut found = FoundKey {
             key: key_name(key),
             tier: CacheBackend::name(tier).to_owned(),

@@ -19,7 +19,7 @@ use crate::policy::{Decision, Evidence, GuardReport};
 use crate::request::{CacheControl, Eligibility, Request};
 use crate::savings::Usd;
 use crate::search::Candidate;
-use crate::tier::TierFault;
+use crate::tier::{Check, TierFault};
 
 /// What a caller accepts from the cache. The default accepts everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,6 +95,8 @@ pub(super) enum Verdict {
 /// Collects what happens on the way.
 struct Trail {
     depth: Depth,
+    /// The generations that have been read on the way.
+    check: Check,
     reasons: Vec<MissReason>,
     faults: Vec<MissReason>,
     nearest: Option<Nearest>,
@@ -105,9 +107,10 @@ struct Trail {
 }
 
 impl Trail {
-    fn new(depth: Depth) -> Self {
+    fn new(depth: Depth, check: Check) -> Self {
         Self {
             depth,
+            check,
             reasons: Vec::new(),
             faults: Vec::new(),
             nearest: None,
@@ -159,7 +162,7 @@ impl Inner {
         options: &LookupOptions,
         depth: Depth,
     ) -> Lookup {
-        let mut trail = Trail::new(depth);
+        let mut trail = Trail::new(depth, self.check(request));
         if !self.enabled {
             trail.reasons.push(MissReason::Disabled);
             return trail.finish(None);
@@ -183,13 +186,15 @@ impl Inner {
             return None;
         }
         let now = self.clock.now();
-        let answer = self.tiers.get(&request.exact_key(), now).await;
+        let key = request.exact_key();
+        let answer = self.tiers.look(&key, &[], &mut trail.check, now).await;
         trail.stage_done("exact");
-        match answer.fault {
-            Some(TierFault::Unavailable) => trail.faults.push(MissReason::TierUnavailable),
-            Some(TierFault::Corrupt) => trail.faults.push(MissReason::TierCorrupt),
-            None => {}
-        }
+        trail.faults.extend(answer.fault.map(|fault| match fault {
+            TierFault::Unavailable => MissReason::TierUnavailable,
+            TierFault::Corrupt => MissReason::TierCorrupt,
+            TierFault::Invalidated => MissReason::Invalidated,
+            TierFault::GenerationUnavailable => MissReason::GenerationUnavailable,
+        }));
         let (entry, tier) = answer.found?;
         if entry.digests != request.digests() {
             trail.faults.push(MissReason::IdentityMismatch);
@@ -292,7 +297,15 @@ impl Inner {
         let mut hit = None;
         for candidate in candidates {
             let judged = self
-                .judge(semantic, request, text, options, candidate, now)
+                .judge(
+                    semantic,
+                    request,
+                    text,
+                    options,
+                    candidate,
+                    &mut trail.check,
+                    now,
+                )
                 .await;
             match &judged.verdict {
                 Verdict::Serve { entry, probability } if hit.is_none() => {
@@ -310,7 +323,7 @@ impl Inner {
                     // The decisive reason is that of the best candidate still alive.
                     if trail
                         .nearest
-                        .is_none_or(|nearest| nearest.stopped_by == MissReason::Gone)
+                        .is_none_or(|nearest| is_dead(nearest.stopped_by))
                     {
                         trail.nearest = Some(Nearest {
                             entry: candidate.id,
@@ -342,6 +355,7 @@ impl Inner {
         text: &str,
         options: &LookupOptions,
         candidate: Candidate,
+        check: &mut Check,
         now: Timestamp,
     ) -> Judged {
         let stop = |reason| Judged {
@@ -373,8 +387,9 @@ impl Inner {
                 Decision::Serve { .. } => stop(MissReason::NotFound),
             };
         }
-        let Some(entry) = self.fetch(candidate, now).await else {
-            return stop(MissReason::Gone);
+        let entry = match self.fetch(candidate, check, now).await {
+            Ok(entry) => entry,
+            Err(reason) => return stop(reason),
         };
         if !entry.digests.same_partition(&request.digests()) {
             return stop(MissReason::IdentityMismatch);
@@ -409,31 +424,50 @@ impl Inner {
         }
     }
 
-    /// The live entry that a candidate points at; takes the candidate out of the index when it is dead.
-    async fn fetch(&self, candidate: Candidate, now: Timestamp) -> Option<Entry> {
-        let (key, expires) = self.catalog.locate(candidate.id)?;
-        let dead = expires.is_some_and(|expires| expires <= now);
-        let answer = if dead {
-            None
+    /// The live entry that a candidate points at, or why it cannot be served; takes the candidate out of
+    /// the index when it is dead.
+    async fn fetch(
+        &self,
+        candidate: Candidate,
+        check: &mut Check,
+        now: Timestamp,
+    ) -> Result<Entry, MissReason> {
+        let id = candidate.id;
+        let (key, expires) = self.catalog.locate(id).ok_or(MissReason::Gone)?;
+        if expires.is_some_and(|expires| expires <= now) {
+            self.forget(id, "expired");
+            return Err(MissReason::Gone);
+        }
+        // Read along with the entry, where they count.
+        let tags = if self.tiers.is_shared() {
+            let row = self.catalog.get(id).ok_or(MissReason::Gone)?;
+            self.tag_marks(&row.scope, &row.tags)
         } else {
-            Some(self.tiers.get(&key, now).await)
+            Vec::new()
         };
-        match answer {
-            Some(answer) => match answer.found {
-                Some((entry, _)) if entry.id == candidate.id => Some(entry),
-                // A tier that failed may still hold the entry: keep the lead.
-                None if answer.fault == Some(TierFault::Unavailable) => None,
-                _ => {
-                    self.forget(candidate.id, "gone");
-                    None
-                }
-            },
-            None => {
-                self.forget(candidate.id, "expired");
-                None
+        let answer = self.tiers.look(&key, &tags, check, now).await;
+        match (answer.found, answer.fault) {
+            (Some((entry, _)), _) if entry.id == id => Ok(entry),
+            // A tier that failed may still hold the entry: keep the lead.
+            (None, Some(TierFault::Unavailable)) => Err(MissReason::Gone),
+            (None, Some(TierFault::GenerationUnavailable)) => {
+                Err(MissReason::GenerationUnavailable)
+            }
+            (None, Some(TierFault::Invalidated)) => {
+                self.forget(id, "invalidated");
+                Err(MissReason::Invalidated)
+            }
+            _ => {
+                self.forget(id, "gone");
+                Err(MissReason::Gone)
             }
         }
     }
+}
+
+/// Whether what was stopped was no live entry.
+fn is_dead(stopped_by: MissReason) -> bool {
+    matches!(stopped_by, MissReason::Gone | MissReason::Invalidated)
 }
 
 fn serve(entry: Entry, kind: HitKind, now: Timestamp) -> Hit {

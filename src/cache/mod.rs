@@ -10,11 +10,13 @@ mod explain;
 mod invalidate;
 mod keys;
 mod lookup;
+mod marks;
 mod outcome;
 mod probe;
 mod stats;
 mod store;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +65,9 @@ use stats::{Counters, Probes, RunningMean};
 
 /// Dead entries taken out per call of [`Inner::tend`], so that no store waits long for others' dead.
 const TEND_BATCH: usize = 64;
+
+/// Keys looked for in shared tiers per call of [`Inner::tend_shared`].
+const TEND_SHARED: usize = 1_024;
 
 /// A cache of LLM answers that also answers requests worded differently.
 ///
@@ -176,16 +181,20 @@ impl SemanticCache {
         options: StoreOptions,
     ) -> StoreOutcome {
         let epoch = self.inner.epochs.now();
+        let tags = Some(options.tags.as_slice());
+        let began = self.inner.begin(epoch, request, tags).await;
         self.inner
-            .store(request, answer, options, epoch, None)
+            .store(request, answer, options, &began, None)
             .await
     }
 
     /// The live entry with this id.
     pub async fn entry(&self, id: EntryId) -> Option<Entry> {
         let now = self.inner.clock.now();
-        let (key, _) = self.inner.catalog.locate(id)?;
-        let (entry, _) = self.inner.tiers.get(&key, now).await.found?;
+        let row = self.inner.catalog.get(id)?;
+        let mut check = self.inner.check_of(&row.scope, &row.model);
+        let answer = self.inner.tiers.look(&row.exact, &[], &mut check, now);
+        let (entry, _) = answer.await.found?;
         (entry.id == id).then_some(entry)
     }
 
@@ -257,13 +266,17 @@ impl Inner {
 
     /// Takes out what has died: entries past their expiry, and rows whose tier dropped the value.
     async fn tend(&self) {
-        let dropped = std::mem::take(&mut *self.dropped.lock());
-        for (key, cause) in dropped {
-            // It may have been stored again since, or live on in another tier.
-            if let Some(id) = self.catalog.id_of(&key)
-                && !self.tiers.contains(&key).await
-            {
-                self.forget(id, cause.as_str());
+        // Where a tier is shared, most of what a near tier drops lives on in it, and asking is not for
+        // free: see `tend_shared`.
+        if !self.tiers.is_shared() {
+            let dropped = std::mem::take(&mut *self.dropped.lock());
+            for (key, cause) in dropped {
+                // It may have been stored again since, or live on in another tier.
+                if let Some(id) = self.catalog.id_of(&key)
+                    && !self.tiers.contains(&key).await
+                {
+                    self.forget(id, cause.as_str());
+                }
             }
         }
         for id in self.catalog.expired(self.clock.now(), TEND_BATCH) {
@@ -274,8 +287,41 @@ impl Inner {
                     cause: RemovalCause::Expired,
                 });
             }
-            self.remove(id, "expired").await;
+            if self.tiers.is_shared() {
+                // What lies there is dead by itself, or the work of another process.
+                self.forget(id, "expired");
+            } else {
+                self.remove(id, "expired").await;
+            }
         }
+    }
+
+    /// Does again what a shared tier did not do, and takes out rows of entries that no tier holds any more.
+    async fn tend_shared(&self) {
+        if !self.tiers.is_shared() {
+            return;
+        }
+        self.tiers.catch_up().await;
+        let mut dropped = std::mem::take(&mut *self.dropped.lock());
+        let mut known = HashSet::new();
+        dropped.retain(|(key, _)| self.catalog.id_of(key).is_some() && known.insert(*key));
+        let mut later = dropped.split_off(dropped.len().min(TEND_SHARED));
+        for dropped in dropped.chunks(TEND_BATCH) {
+            let keys: Vec<_> = dropped.iter().map(|(key, _)| *key).collect();
+            let held = self.tiers.held(&keys).await;
+            for ((key, cause), held) in dropped.iter().zip(held) {
+                match held {
+                    Some(true) => {}
+                    Some(false) => {
+                        if let Some(id) = self.catalog.id_of(key) {
+                            self.forget(id, cause.as_str());
+                        }
+                    }
+                    None => later.push((*key, *cause)),
+                }
+            }
+        }
+        self.dropped.lock().append(&mut later);
     }
 }
 

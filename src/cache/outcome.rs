@@ -149,6 +149,10 @@ pub enum MissReason {
     ReportedWrong,
     /// The candidate expired, was evicted or was invalidated.
     Gone,
+    /// The entry was stored before something that it depends on was invalidated, by whatever process.
+    Invalidated,
+    /// Whether the entry was invalidated could not be read.
+    GenerationUnavailable,
     /// The candidate turned out to belong elsewhere: a stale index row. It is never served.
     IdentityMismatch,
     /// The answer is older than the caller accepts.
@@ -182,6 +186,8 @@ impl MissReason {
             Self::Policy(reason) => reason.as_str(),
             Self::ReportedWrong => "reported_wrong",
             Self::Gone => "gone",
+            Self::Invalidated => "invalidated",
+            Self::GenerationUnavailable => "generation_unavailable",
             Self::IdentityMismatch => "identity_mismatch",
             Self::TooOld => "too_old",
             Self::Bypassed => "bypassed",

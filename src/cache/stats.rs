@@ -139,6 +139,7 @@ impl SemanticCache {
     pub async fn stats(&self) -> Stats {
         let inner = &self.inner;
         inner.tend().await;
+        inner.tend_shared().await;
         let tiers = inner.tier_stats().await;
         let counters = &inner.counters;
         // Cloned in statements of their own: guards made inside the literal would live to its end.

@@ -4,15 +4,16 @@
 //! | what fails | what happens |
 //! |---|---|
 //! | admission | nothing is written; the reason is returned |
-//! | the nearest tier | what other tiers took is taken back; nothing is stored |
+//! | generations cannot be read | the entry is kept by this process alone, for as long as a near copy lives |
+//! | the nearest of several tiers | what other tiers took is taken back; nothing is stored |
 //! | a farther tier | it does without, and the fault is recorded |
 //! | embedding or index | the entry is stored and matches exactly only |
-//! | an invalidation came in between | the entry is removed again everywhere |
+//! | an invalidation came in between, here or in another process | the entry is removed again, or not written |
 
 use std::time::Duration;
 
 use super::Inner;
-use super::epoch::Epoch;
+use super::marks::Began;
 use super::outcome::{NotStored, StoreOutcome};
 use crate::clock::Timestamp;
 use crate::config::VolatileAction;
@@ -68,17 +69,17 @@ impl StoreOptions {
 }
 
 impl Inner {
-    /// The whole write path. `epoch` was read before the answer was computed; `vector` is the
+    /// The whole write path. `began` was noted before the answer was computed; `vector` is the
     /// request's, when it is known already.
     pub(super) async fn store(
         &self,
         request: &Request,
         answer: Answer,
         options: StoreOptions,
-        epoch: Epoch,
+        began: &Began,
         vector: Option<Vector>,
     ) -> StoreOutcome {
-        let outcome = match self.write(request, answer, options, epoch, vector).await {
+        let outcome = match self.write(request, answer, options, began, vector).await {
             Ok((entry, expires)) => StoreOutcome::Stored { entry, expires },
             Err(reason) => StoreOutcome::NotStored { reason },
         };
@@ -97,11 +98,14 @@ impl Inner {
         request: &Request,
         answer: Answer,
         options: StoreOptions,
-        epoch: Epoch,
+        began: &Began,
         vector: Option<Vector>,
     ) -> Result<(EntryId, Option<Timestamp>), NotStored> {
         let now = self.clock.now();
         let expires = self.admit(request, &answer, options.ttl, now)?;
+        let scope = request.scope_ref();
+        let terms = self.terms(began, scope, &options.tags, expires).await?;
+        let expires = terms.expires;
         let usage = match options.usage {
             Some(usage) => usage,
             None => self.count_tokens(request, &answer).await,
@@ -124,14 +128,14 @@ impl Inner {
         let row = Row {
             exact: request.exact_key(),
             partition: request.partition(),
-            scope: request.scope_ref().clone(),
+            scope: scope.clone(),
             model: request.model_name().unwrap_or_default().into(),
             tags: entry.tags.clone().into(),
             created: now,
             expires,
         };
         self.tiers
-            .set(&entry, epoch.get())
+            .set(&entry, began.epoch.get(), terms.marks.clone())
             .await
             .map_err(|error| match error.kind() {
                 ErrorKind::TooLarge => NotStored::TooLarge,
@@ -141,7 +145,8 @@ impl Inner {
             self.unlink(old, &old_row);
         }
         self.make_searchable(request, entry.id, vector).await;
-        if self.epochs.invalidates(epoch, entry.id, &row, now) {
+        self.keep_marks(&terms).await;
+        if self.epochs.invalidates(began.epoch, entry.id, &row, now) {
             self.remove(entry.id, "invalidated").await;
             return Err(NotStored::Invalidated);
         }

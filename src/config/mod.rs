@@ -28,6 +28,7 @@ use crate::layer::LayerConfig;
 use crate::lock::LockConfig;
 use crate::policy::PolicyConfig;
 use crate::savings::PricesConfig;
+use crate::tier::TierConfig;
 
 pub use crate::backend::BackendConfig;
 #[cfg(feature = "config-file")]
@@ -61,6 +62,9 @@ pub struct Config {
     /// The stores. Default: one in memory of 512 MiB. Typed caches have one each, by its name. A semantic
     /// cache has all of them as tiers: those in this process first, then as listed.
     pub backends: Vec<BackendSection>,
+    /// How a semantic cache puts the tiers in this process in front of a shared one, where no stack of type
+    /// `tiered` says so.
+    pub tiers: TierConfig,
     /// How long a value is kept when neither its store nor its backend says. Default: `24h`. `null`: until
     /// it is evicted. A semantic cache, which keeps an answer in all backends, goes by that of the default
     /// one.
@@ -88,6 +92,7 @@ impl Default for Config {
             environment: "development".to_owned(),
             debug: false,
             backends: vec![BackendConfig::Memory(MemoryConfig::default()).into()],
+            tiers: TierConfig::default(),
             default_ttl: Some(Duration::from_secs(24 * 60 * 60)),
             service: ServiceConfig::default(),
             locks: LockConfig::default(),
@@ -159,6 +164,7 @@ impl Config {
         self.service.validate("service")?;
         self.default_section()?;
         check_ttl(self.default_ttl, "default_ttl")?;
+        self.tiers.validate("tiers")?;
         self.locks.validate("locks")?;
         self.codec.validate("codec")?;
         self.semantic.validate("semantic")?;

@@ -18,6 +18,7 @@ use super::key::{deserialize_digest, hex, serialize_digest};
 
 const API_KEY_DOMAIN: &str = "askonce api key scope v1";
 const LABEL_DOMAIN: &str = "askonce scope label v1";
+const DIGEST_DOMAIN: &str = "askonce scope digest v1";
 
 /// The most characters of a name that a label repeats.
 const LABEL_CHARS: usize = 64;
@@ -110,6 +111,13 @@ impl Scope {
             Kind::Shared(name) if is_plain(name) => Cow::Owned(format!("shared:{name}")),
             Kind::Shared(name) => Cow::Owned(format!("shared:{}", self.marked_label(name))),
         }
+    }
+
+    /// A digest of the scope, for names that must differ as scopes do.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        let mut encoder = Encoder::hashing(DIGEST_DOMAIN);
+        self.encode(&mut encoder);
+        encoder.finish()
     }
 
     fn marked_label(&self, name: &str) -> String {

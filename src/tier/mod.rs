@@ -19,5 +19,6 @@ mod tiered;
 pub use crate::backend::TierConfig;
 pub use coherence::{Coherence, SuspectReason};
 pub use outsider::{probe_feed, tell_cleared, tell_matching, tell_removed};
+pub(crate) use stack::Check;
 pub use stack::{TierAnswer, TierFault, TierStack};
 pub use tiered::{TieredBackend, TieredBackendBuilder};

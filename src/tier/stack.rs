@@ -1,27 +1,62 @@
 //! The exact tiers of a semantic cache, nearest first.
 //!
-//! A [`TierStack`] asks its backends in order, checks each envelope against the key, and copies a
-//! value found in a far tier into the nearer ones with the life it has left. A store writes the
-//! farthest tier first and the nearest last, whose word counts.
+//! Tiers in this process in front of one that processes share become one backend
+//! ([`TieredBackend`]): a near tier of copies over a far one that is right. Other stacks are asked one
+//! by one: a value found in a far tier is copied into the nearer ones with the life it has left, and a
+//! store writes the farthest tier first and the nearest last, whose word counts. Each envelope is
+//! checked against the key.
+//!
+//! Where a tier is shared, entries carry [marks](crate::generation), and one is found only while all of
+//! its marks are what they were: whatever process invalidates, all see it. In a process by itself that
+//! costs nothing.
 //!
 //! A tier that fails, hangs onto garbage or lies is counted, reported and passed over: the answer of
 //! the stack is then a miss with a note of the fault, never an error.
 
-use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::backend::{BackendHandle, BackendUsage};
-use crate::clock::Timestamp;
-use crate::codec::{Codec, EnvelopeError, Header};
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::near::NearCopy;
+use super::{TierConfig, TieredBackend};
+use crate::backend::{BackendHandle, BackendUsage, StoredValue};
+use crate::clock::{ClockHandle, Timestamp};
+use crate::codec::{Codec, EnvelopeError, Header, Mark};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
+use crate::generation::{Board, Generations, MarkName};
 use crate::observe;
 use crate::request::ExactKey;
+
+/// Marks whose renewal failed that are remembered one by one.
+const MAX_OVERDUE: usize = 4_096;
 
 /// The exact tiers of one cache, nearest first.
 #[derive(Clone, Debug)]
 pub struct TierStack {
+    /// What is asked, in this order.
     tiers: Vec<BackendHandle>,
+    /// What that is made of, nearest first.
+    parts: Vec<BackendHandle>,
+    shared: Option<Arc<Shared>>,
     codec: Codec,
+}
+
+/// What a stack has that processes share.
+#[derive(Debug)]
+struct Shared {
+    clock: ClockHandle,
+    /// Which of the tiers holds the generations.
+    board: usize,
+    /// How long copies live near, where the tiers are one backend.
+    near_ttl: Option<Duration>,
+    /// Stands for all generations in entries that were stored while those could not be read. Only this
+    /// process serves them.
+    own: Mark,
+    /// Marks that are to be renewed and could not be: what carries them is not served.
+    overdue: RwLock<Vec<MarkName>>,
 }
 
 /// What the tiers know of a key.
@@ -29,7 +64,7 @@ pub struct TierStack {
 pub struct TierAnswer {
     /// The live entry, and the position of the tier that held it.
     pub found: Option<(Entry, usize)>,
-    /// A tier failed or held bytes that could not be used.
+    /// A tier failed or held what could not be used.
     pub fault: Option<TierFault>,
 }
 
@@ -40,10 +75,24 @@ pub enum TierFault {
     Unavailable,
     /// It held bytes that are not a usable entry.
     Corrupt,
+    /// It held an entry from before an invalidation, or one of which that cannot be known.
+    Invalidated,
+    /// It held an entry, and whether that was invalidated could not be read.
+    GenerationUnavailable,
+}
+
+/// What a lookup must know of generations, and what it has learnt of them so far.
+#[derive(Debug, Default)]
+pub(crate) struct Check {
+    /// Marks that every entry that may be found carries.
+    pub(crate) required: Vec<MarkName>,
+    /// What they and others were when they were asked for.
+    pub(crate) seen: Generations,
 }
 
 impl TierStack {
-    /// A stack of `tiers`, nearest first, of values that `codec` writes and reads.
+    /// A stack of `tiers`, nearest first, of values that `codec` writes and reads. They are asked one by
+    /// one, and no generations are kept.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when there is none.
@@ -54,7 +103,80 @@ impl TierStack {
                     .with("field", "backends"),
             );
         }
-        Ok(Self { tiers, codec })
+        Ok(Self {
+            parts: tiers.clone(),
+            tiers,
+            shared: None,
+            codec,
+        })
+    }
+
+    /// As [`new`](Self::new), for tiers of which some may be shared with other processes. Those in this
+    /// process become the near tiers of a [`TieredBackend`] if only the last of all is not in it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when there is no tier, or a setting is out of range.
+    pub fn shared(
+        tiers: Vec<BackendHandle>,
+        codec: Codec,
+        config: &TierConfig,
+        clock: ClockHandle,
+    ) -> Result<Self> {
+        let mut stack = Self::new(tiers, codec)?;
+        let here = |tier: &BackendHandle| tier.capability().in_process;
+        let Some(farthest) = stack.parts.iter().rposition(|tier| !here(tier)) else {
+            return Ok(stack);
+        };
+        let mut board = farthest;
+        let mut near_ttl = None;
+        if let Some((far, near)) = stack.parts.split_last()
+            && !near.is_empty()
+            && near.iter().all(here)
+        {
+            let mut whole = Arc::clone(far);
+            for tier in near.iter().rev() {
+                let tiered = TieredBackend::builder(Arc::clone(tier), whole)
+                    .config(config.clone())
+                    .clock(Arc::clone(&clock));
+                whole = Arc::new(tiered.build()?);
+            }
+            near_ttl = Some(config.near_ttl);
+            board = 0;
+            stack.tiers = vec![whole];
+        }
+        stack.shared = Some(Arc::new(Shared {
+            clock,
+            board,
+            near_ttl,
+            own: Mark {
+                id: rand::random(),
+                generation: rand::random(),
+            },
+            overdue: RwLock::default(),
+        }));
+        Ok(stack)
+    }
+
+    /// Whether a tier is shared, so that entries carry marks.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Where the generations lie; `None` when nothing is shared.
+    pub(crate) fn board(&self) -> Option<Board<'_>> {
+        let shared = self.shared.as_deref()?;
+        Some(Board {
+            backend: &self.tiers[shared.board],
+            clock: &shared.clock,
+        })
+    }
+
+    /// The mark of an entry whose generations could not be read, and how long it may live then: as long
+    /// as any copy. `None` where there is no near tier to keep it.
+    pub(crate) fn unshared(&self) -> Option<(Mark, Duration)> {
+        let shared = self.shared.as_deref()?;
+        Some((shared.own, shared.near_ttl?))
     }
 
     /// What writes and reads the values.
@@ -66,20 +188,44 @@ impl TierStack {
     /// The name of the tier at `position`.
     #[must_use]
     pub fn name(&self, position: usize) -> &str {
-        self.tiers.get(position).map_or("", |tier| tier.name())
+        self.parts.get(position).map_or("", |tier| tier.name())
     }
 
     /// Names of the tiers, nearest first.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tiers.iter().map(|tier| tier.name())
+        self.parts.iter().map(|tier| tier.name())
     }
 
-    /// The live entry under `key`, from the nearest tier that has one.
+    /// What a tier of this name holds, without what the stack keeps beside it; `None` for bytes that the
+    /// stack has not written.
+    pub(crate) fn plain(&self, tier: &str, held: StoredValue) -> Option<StoredValue> {
+        let is_one = self.tiers.len() < self.parts.len();
+        let near = self.parts.split_last().map_or(&[][..], |(_, near)| near);
+        if is_one && near.iter().any(|own| own.name() == tier) {
+            return Some(NearCopy::open(&held.bytes)?.into_stored());
+        }
+        Some(held)
+    }
+
+    /// The live entry under `key`, from the nearest tier that has one. Where a tier is shared, none is
+    /// found this way: what it depends on must be [said](Self::look).
     pub async fn get(&self, key: &ExactKey, now: Timestamp) -> TierAnswer {
+        self.look(key, &[], &mut Check::default(), now).await
+    }
+
+    /// The live entry under `key`, from the nearest tier that has one that was not invalidated. `also` are
+    /// marks that it is likely to carry beside the required ones: they are read along.
+    pub(crate) async fn look(
+        &self,
+        key: &ExactKey,
+        also: &[MarkName],
+        check: &mut Check,
+        now: Timestamp,
+    ) -> TierAnswer {
         let mut fault = None;
         for (position, tier) in self.tiers.iter().enumerate() {
-            let bytes = match tier.get(key.as_bytes()).await {
-                Ok(Some(held)) => held.bytes,
+            let (bytes, depth) = match self.ask(position, key, also, check).await {
+                Ok(Some(held)) => (held.bytes, usize::from(held.depth)),
                 Ok(None) => continue,
                 Err(error) => {
                     fault = Some(TierFault::Unavailable);
@@ -88,8 +234,13 @@ impl TierStack {
                 }
             };
             match self.unseal(key, &bytes) {
-                Ok(entry) if entry.is_live(now) => {
+                Ok((entry, marks)) if entry.is_live(now) => {
+                    if let Some(found_out) = self.invalidated(&marks, check).await {
+                        fault = Some(found_out);
+                        continue;
+                    }
                     self.backfill(position, key, &bytes, entry.expires).await;
+                    let position = (position + depth).min(self.parts.len() - 1);
                     return TierAnswer {
                         found: Some((entry, position)),
                         fault,
@@ -110,17 +261,136 @@ impl TierStack {
         TierAnswer { found: None, fault }
     }
 
-    /// Whether any tier holds a value under `key`, usable or not.
-    pub async fn contains(&self, key: &ExactKey) -> bool {
-        for tier in &self.tiers {
-            if matches!(tier.get(key.as_bytes()).await, Ok(Some(_))) {
-                return true;
-            }
-        }
-        false
+    /// What one tier holds under `key`; the tier with the generations gives those in the same round trip.
+    async fn ask(
+        &self,
+        position: usize,
+        key: &ExactKey,
+        also: &[MarkName],
+        check: &mut Check,
+    ) -> Result<Option<StoredValue>> {
+        let board = self.board().filter(|_| self.is_board(position));
+        let Some(board) = board else {
+            return self.tiers[position].get(key.as_bytes()).await;
+        };
+        let Check { required, seen } = check;
+        let names = seen.missing_of(required.iter().chain(also));
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let mut answers = board.fetch(std::iter::once(key), &names, seen).await;
+        answers.pop().unwrap_or(Ok(None))
     }
 
-    /// Stores `entry` in every tier, the farthest first.
+    fn is_board(&self, position: usize) -> bool {
+        self.shared
+            .as_deref()
+            .is_some_and(|shared| shared.board == position)
+    }
+
+    /// Why an entry with these marks is not to be served; `None` when it is.
+    async fn invalidated(&self, marks: &[Mark], check: &mut Check) -> Option<TierFault> {
+        let (shared, board) = (self.shared.as_deref()?, self.board()?);
+        if marks.contains(&shared.own) {
+            return None;
+        }
+        let carries = |name: &MarkName| marks.iter().any(|mark| mark.id == name.id);
+        // One of another build, or of a stack without generations: nobody could have invalidated it.
+        if check.required.is_empty() || !check.required.iter().all(carries) {
+            return Some(TierFault::Invalidated);
+        }
+        if shared.overdue.read().iter().any(carries) {
+            return Some(TierFault::Invalidated);
+        }
+        let names = check.seen.unknown(marks);
+        board
+            .fetch(std::iter::empty(), &names, &mut check.seen)
+            .await;
+        match check.seen.agree(marks) {
+            Ok(true) => None,
+            Ok(false) => Some(TierFault::Invalidated),
+            Err(error) => {
+                self.report(shared.board, "generations", &error);
+                Some(TierFault::GenerationUnavailable)
+            }
+        }
+    }
+
+    /// Gives each mark another generation. What carries one that could not be renewed is not served by
+    /// this process until it [is](Self::catch_up). `everything` is the mark that all entries carry.
+    pub(crate) async fn renew(&self, names: &[MarkName], everything: &MarkName) {
+        let (Some(shared), Some(board)) = (self.shared.as_deref(), self.board()) else {
+            return;
+        };
+        let Err(error) = board.renew(names).await else {
+            return;
+        };
+        self.report(shared.board, "renew", &error);
+        let mut overdue = shared.overdue.write();
+        let new = names.iter().filter(|name| !overdue.contains(name));
+        let new: Vec<_> = new.cloned().collect();
+        overdue.extend(new);
+        if overdue.len() > MAX_OVERDUE {
+            *overdue = vec![everything.clone()];
+        }
+    }
+
+    /// Renews the marks whose renewal failed.
+    pub(crate) async fn catch_up(&self) {
+        let (Some(shared), Some(board)) = (self.shared.as_deref(), self.board()) else {
+            return;
+        };
+        let overdue = shared.overdue.read().clone();
+        if !overdue.is_empty() && board.renew(&overdue).await.is_ok() {
+            let mut left = shared.overdue.write();
+            left.retain(|name| !overdue.contains(name));
+        }
+    }
+
+    /// The ids of the marks of what lies under `key`, alive or not.
+    pub(crate) async fn marks_of(&self, key: &ExactKey) -> Vec<[u8; 16]> {
+        for tier in &self.tiers {
+            if let Ok(Some(held)) = tier.get(key.as_bytes()).await
+                && let Ok(envelope) = self.codec.open(key.as_bytes(), &held.bytes)
+            {
+                let marks = envelope.header.marks.iter();
+                return marks.map(|mark| mark.id).collect();
+            }
+        }
+        Vec::new()
+    }
+
+    /// Whether any tier holds a value under `key`, usable or not.
+    pub async fn contains(&self, key: &ExactKey) -> bool {
+        self.held(&[*key]).await == [Some(true)]
+    }
+
+    /// Whether any tier holds a value under each key, usable or not; `None` when none that answers does.
+    /// Makes no copies.
+    pub(crate) async fn held(&self, keys: &[ExactKey]) -> Vec<Option<bool>> {
+        let mut held = vec![Some(false); keys.len()];
+        for (position, tier) in self.parts.iter().enumerate() {
+            let open = (0..keys.len()).filter(|place| held[*place] != Some(true));
+            let open: Vec<usize> = open.collect();
+            if open.is_empty() {
+                break;
+            }
+            let asked = open.iter();
+            let asked = asked.map(|place| Bytes::copy_from_slice(keys[*place].as_bytes()));
+            let asked: Vec<Bytes> = asked.collect();
+            for (place, answer) in open.into_iter().zip(tier.get_many(&asked).await) {
+                match answer {
+                    Ok(Some(_)) => held[place] = Some(true),
+                    Ok(None) => {}
+                    Err(error) => {
+                        self.report(position, "get", &error);
+                        held[place] = None;
+                    }
+                }
+            }
+        }
+        held
+    }
+
+    /// Stores `entry` in every tier, the farthest first, with the marks it depends on.
     ///
     /// The nearest tier decides: what it takes is stored, and a farther tier that fails is reported and
     /// does without, so that a remote server that is down does not stop the cache from filling. Until
@@ -129,13 +399,14 @@ impl TierStack {
     ///
     /// # Errors
     /// What the nearest tier said; the farther ones are then cleaned of the entry.
-    pub async fn set(&self, entry: &Entry, generation: u64) -> Result<()> {
+    pub async fn set(&self, entry: &Entry, generation: u64, marks: Vec<Mark>) -> Result<()> {
         let key = entry.digests.exact();
         let header = Header {
             created: entry.created,
             expires: entry.expires,
             generation,
             load_time: entry.latency,
+            marks,
             ..Header::default()
         };
         let sealed = self.codec.seal(key.as_bytes(), &header, entry);
@@ -166,10 +437,24 @@ impl TierStack {
         held
     }
 
+    /// Removes keys from every tier, nearest first.
+    pub(crate) async fn delete_many(&self, keys: &[ExactKey]) {
+        let keys = keys.iter();
+        let keys = keys.map(|key| Bytes::copy_from_slice(key.as_bytes()));
+        let keys: Vec<Bytes> = keys.collect();
+        for (position, tier) in self.tiers.iter().enumerate() {
+            for answer in tier.delete_many(&keys).await {
+                if let Err(error) = answer {
+                    self.report(position, "delete", &error);
+                }
+            }
+        }
+    }
+
     /// What each tier holds, nearest first; `None` for a tier that does not answer.
     pub async fn usage(&self) -> Vec<(String, Option<BackendUsage>)> {
-        let mut usage = Vec::with_capacity(self.tiers.len());
-        for tier in &self.tiers {
+        let mut usage = Vec::with_capacity(self.parts.len());
+        for tier in &self.parts {
             usage.push((tier.name().to_owned(), tier.usage().await.ok()));
         }
         usage
@@ -190,18 +475,19 @@ impl TierStack {
     }
 
     fn report(&self, position: usize, operation: &'static str, error: &Error) {
-        let tier = self.name(position);
+        let tier = self.tiers.get(position).map_or("", |tier| tier.name());
         observe::backend_error(tier, operation);
         tracing::warn!(tier, operation, kind = %error.kind(), %error, "tier failed");
     }
 
-    fn unseal(&self, key: &ExactKey, bytes: &Bytes) -> Result<Entry, EnvelopeError> {
+    /// An entry and its marks.
+    fn unseal(&self, key: &ExactKey, bytes: &Bytes) -> Result<(Entry, Vec<Mark>), EnvelopeError> {
         let envelope = self.codec.open(key.as_bytes(), bytes)?;
         let mut entry: Entry = envelope.read()?;
         entry.created = envelope.header.created;
         entry.expires = envelope.header.expires;
         if entry.digests.exact() == *key {
-            Ok(entry)
+            Ok((entry, envelope.header.marks))
         } else {
             Err(EnvelopeError::WrongKey)
         }

@@ -116,7 +116,7 @@ impl Space {
     fn within(&self, name: &impl KeyPart) -> Self {
         let name = self.name.within(name);
         let mut marks = self.marks.clone();
-        marks.push(MarkName::namespace(&name));
+        marks.push(marks::of_namespace(&name));
         Self { name, marks }
     }
 }

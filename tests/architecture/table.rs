@@ -19,10 +19,19 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ("codec", &["clock", "entry", "request"]),
     ("backend", &["clock", "codec", "event"]),
     ("layer", &["backend", "clock", "event", "observe"]),
+    ("generation", &["backend", "clock", "codec", "observe"]),
     // The stages of a lookup.
     (
         "tier",
-        &["backend", "clock", "codec", "entry", "observe", "request"],
+        &[
+            "backend",
+            "clock",
+            "codec",
+            "entry",
+            "generation",
+            "observe",
+            "request",
+        ],
     ),
     ("embed", &["models", "observe", "request"]),
     ("search", &["clock", "entry", "index", "observe", "request"]),
@@ -33,7 +42,15 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     // The same tools for the results of any function.
     (
         "typed",
-        &["backend", "clock", "codec", "entry", "observe", "stampede"],
+        &[
+            "backend",
+            "clock",
+            "codec",
+            "entry",
+            "generation",
+            "observe",
+            "stampede",
+        ],
     ),
     // A backend for tests.
     ("fault", &["backend", "clock"]),
@@ -54,8 +71,24 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     (
         "cache",
         &[
-            "assembly", "backend", "clock", "codec", "config", "embed", "entry", "event", "layer",
-            "models", "observe", "policy", "request", "savings", "search", "stampede", "tier",
+            "assembly",
+            "backend",
+            "clock",
+            "codec",
+            "config",
+            "embed",
+            "entry",
+            "event",
+            "generation",
+            "layer",
+            "models",
+            "observe",
+            "policy",
+            "request",
+            "savings",
+            "search",
+            "stampede",
+            "tier",
         ],
     ),
     (
