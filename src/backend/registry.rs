@@ -656,6 +656,7 @@ mod tests {
                 let memory = MemoryConfig {
                     name: config.name().to_owned(),
                     max_bytes: super::super::ByteSize::kib(settings.kib),
+                    ..MemoryConfig::default()
                 };
                 let built = MemoryBackend::builder(memory).clock(context.clock());
                 Ok(Arc::new(built.build()?) as BackendHandle)
