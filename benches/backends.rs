@@ -517,7 +517,9 @@ fn remote(runtime: &Runtime, peer: &SharedPeer, server: &server::RedisServer) {
                     let done = command.arg(&*value).exec_async(&mut connection).await;
                     right += usize::from(done.is_ok());
                 } else {
-                    let held = command.query_async::<Option<Vec<u8>>>(&mut connection).await;
+                    let held = command
+                        .query_async::<Option<Vec<u8>>>(&mut connection)
+                        .await;
                     right += usize::from(held.is_ok_and(|held| held.as_deref() == Some(&*value)));
                 }
             }

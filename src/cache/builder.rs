@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
 use super::stats::{Counters, Probes, RunningMean};
-use super::{Inner, Semantic, SemanticCache};
+use super::{Inner, Probe, Semantic, SemanticCache};
 use crate::assembly::Stores;
 use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
 use crate::clock::{ClockHandle, SystemClock};
@@ -204,19 +204,24 @@ impl Parts {
     }
 
     /// The configured tiers, nearest first: those in this process, then the others as listed.
-    fn configured(&self, stores: &Stores<'_>) -> Result<Vec<Arc<Layered>>> {
-        let sections = self.config.sections();
-        let tiers: Result<Vec<_>> = sections.map(|section| stores.layered(section)).collect();
-        let mut tiers = tiers?;
-        tiers.sort_by_key(|tier| !CacheBackend::capability(&**tier).in_process);
+    fn configured(&self, stores: &Stores<'_>) -> Result<Vec<(Arc<Layered>, Probe)>> {
+        let mut tiers = Vec::new();
+        for section in self.config.sections() {
+            let probe = Probe::new(section.health_check_interval);
+            tiers.push((stores.layered(section)?, probe));
+        }
+        tiers.sort_by_key(|(tier, _)| !CacheBackend::capability(&**tier).in_process);
         Ok(tiers)
     }
 
     /// The tiers that were given in place of the configured ones, nearest first.
-    fn given(&self) -> Result<Vec<Arc<Layered>>> {
-        let layered = self.given.iter().map(|tier| match tier {
-            Tier::Layered(tier) => Ok(Arc::clone(tier)),
-            Tier::Bare(tier) => self.layered(Arc::clone(tier), LayerConfig::default()),
+    fn given(&self) -> Result<Vec<(Arc<Layered>, Probe)>> {
+        let layered = self.given.iter().map(|tier| {
+            let layered = match tier {
+                Tier::Layered(tier) => Arc::clone(tier),
+                Tier::Bare(tier) => self.layered(Arc::clone(tier), LayerConfig::default())?,
+            };
+            Ok((layered, Probe::new(Duration::ZERO)))
         });
         layered.collect()
     }
@@ -230,7 +235,7 @@ impl Parts {
         Ok(Arc::new(layered))
     }
 
-    fn assemble(self, layers: Vec<Arc<Layered>>) -> Result<SemanticCache> {
+    fn assemble(self, layers: Vec<(Arc<Layered>, Probe)>) -> Result<SemanticCache> {
         let Self {
             config,
             semantic,
@@ -244,6 +249,7 @@ impl Parts {
             context.events().log();
         }
         let clock = context.clock();
+        let (layers, health): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
         let handles = layers.iter().map(|tier| Arc::clone(tier) as BackendHandle);
         let tiers = TierStack::new(handles.collect(), codec)?;
         let inner = Arc::new(Inner {
@@ -251,6 +257,8 @@ impl Parts {
             tiers,
             probes: Probes::new(layers.len()),
             layers: layers.into(),
+            health: health.into(),
+            checks: config.service.enable_health_checks,
             events: context.events().clone(),
             context,
             catalog: Catalog::default(),
@@ -266,6 +274,7 @@ impl Parts {
             dropped,
             default_ttl,
             enabled: config.enabled,
+            protection: config.service.enable_protection,
             volatile: config.semantic.volatile,
             started: clock.now(),
             clock,

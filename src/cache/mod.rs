@@ -11,6 +11,7 @@ mod invalidate;
 mod keys;
 mod lookup;
 mod outcome;
+mod probe;
 mod stats;
 mod store;
 
@@ -50,8 +51,8 @@ pub use lookup::LookupOptions;
 pub use outcome::{
     Hit, HitKind, Miss, MissReason, Nearest, NotStored, Outcome, Served, Source, StoreOutcome,
 };
+pub(crate) use probe::Probe;
 pub use stats::{Health, HealthStatus, Stats, TierHealth, TierStats};
-pub(crate) use stats::{PROBE_DEADLINE, health_of};
 pub use store::StoreOptions;
 
 use call::Landed;
@@ -100,6 +101,10 @@ struct Inner {
     /// What the tiers were built with.
     context: BackendContext,
     probes: Probes,
+    /// The questions how each layer is, by its place.
+    health: Box<[Probe]>,
+    /// Whether health is asked for, or told from what was seen.
+    checks: bool,
     catalog: Catalog,
     semantic: Option<Semantic>,
     flights: SingleFlight<ExactKey, Result<Landed>>,
@@ -116,6 +121,8 @@ struct Inner {
     default_ttl: Option<Duration>,
     /// Whether anything is looked up or stored.
     enabled: bool,
+    /// Whether callers with the same request share an upstream call.
+    protection: bool,
     volatile: VolatileConfig,
     started: Timestamp,
 }
