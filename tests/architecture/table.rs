@@ -88,6 +88,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
             "search",
             "stampede",
             "tier",
+            "typed",
         ],
     ),
     (
