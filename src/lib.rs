@@ -15,6 +15,7 @@
 //! | `macros` | `#[cacheable]` and its companions | yes |
 //! | `http-embedder` | embedding by a server with an OpenAI-compatible API | |
 //! | `redis`, `memcached` | tiers that processes share | |
+//! | `schema` | a JSON Schema of the settings | |
 //! | `test-support` | a backend that fails on purpose, for tests of what uses one | |
 //! | `tower` | a request scope for each request of a `tower` service | |
 #![forbid(unsafe_code)]
@@ -60,6 +61,9 @@ pub mod strategy;
 // A backend that fails on purpose, for tests.
 #[cfg(feature = "test-support")]
 pub mod fault;
+
+#[cfg(feature = "schema")]
+pub mod schema;
 
 // What ties the path together.
 mod assembly;

@@ -5,10 +5,12 @@
 //! environment variable that holds it, or known by its digest. So a configuration can be printed and
 //! logged, apart from the digests, which [`ServerConfig::shown`] leaves out.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use askonce::config::{BackendSection, Loaded, SemanticConfig, Sources};
+use askonce::config::{
+    BackendSection, Loaded, SemanticConfig, ServiceConfig, Sources, is_local, is_production,
+};
 use askonce::savings::PricesConfig;
 use askonce::{Config, Error, ErrorKind, Result};
 use bytesize::ByteSize;
@@ -23,12 +25,23 @@ const NAME: &str = "askonce";
 const BODY_BYTES: std::ops::RangeInclusive<u64> = (1 << 10)..=(1 << 30);
 
 /// Everything that can be set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ServerConfig {
-    /// The name of this deployment. `prod`, `production` and `live` refuse unsafe settings. Default:
-    /// `ASKONCE_ENV`, else `development`.
+    /// The name of the application, 1 to 24 letters, digits, - _ and dots: keys in backends that processes
+    /// share begin with the backend's prefix and this. Default: `null`, the prefix alone.
+    pub(crate) name: Option<String>,
+    /// The version of what is stored, formed as `name`: a new one does not read what an old one stored.
+    /// Default: `null`.
+    pub(crate) version: Option<String>,
+    /// Whether anything is cached. Default: true. Otherwise every request goes to its upstream.
+    pub(crate) enabled: bool,
+    /// The name of this deployment. `prod`, `production` and `live`, alone or as a word in a longer name,
+    /// refuse unsafe settings. Default: `ASKONCE_ENV`, else `LEX_ENV`, else `development`.
     pub(crate) environment: String,
+    /// Whether everything that happens in the tiers is logged, at level `debug`, keys as digests. Default:
+    /// false.
+    pub(crate) debug: bool,
     /// Address and port to listen on. Default: `127.0.0.1:8080`; port 0 takes any free one.
     pub(crate) listen: String,
     /// The APIs that the proxy stands in front of; the first is used unless a request names another in
@@ -38,17 +51,22 @@ pub(crate) struct ServerConfig {
     pub(crate) auth: AuthConfig,
     /// Largest body that is read whole: prompts, answers, responses that may be cached. Default:
     /// `32MiB`; 1 KiB to 1 GiB. What is passed through as a stream has no bound.
+    #[schemars(with = "askonce::schema::Bytes")]
     pub(crate) max_body_bytes: ByteSize,
     /// How long running requests may go on after the signal to stop. Default: `30s`.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "askonce::schema::Time")]
     pub(crate) shutdown_grace: Duration,
-    /// The exact tiers, nearest first. Default: one memory tier of 512 MiB.
+    /// The exact tiers: those in this process first, then as listed. Default: one memory tier of 512 MiB.
     pub(crate) backends: Vec<BackendSection>,
     /// How a memory tier goes together with a shared one behind it.
     pub(crate) tiers: askonce::tier::TierConfig,
-    /// How long an answer is kept when its store does not say. Default: `24h`.
+    /// How long an answer is kept when neither its store nor the default backend says. Default: `24h`.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<askonce::schema::Time>")]
     pub(crate) default_ttl: Option<Duration>,
+    /// What holds for all tiers together.
+    pub(crate) service: ServiceConfig,
     /// How stored answers are written: serializer, compression, protection.
     pub(crate) codec: askonce::codec::CodecConfig,
     /// Matching by similarity.
@@ -60,16 +78,26 @@ pub(crate) struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         let Config {
+            name,
+            version,
+            enabled,
+            environment,
+            debug,
             backends,
             tiers,
             default_ttl,
+            service,
             codec,
             semantic,
             prices,
             ..
         } = Config::default();
         Self {
-            environment: "development".to_owned(),
+            name,
+            version,
+            enabled,
+            environment,
+            debug,
             listen: "127.0.0.1:8080".to_owned(),
             upstreams: vec![UpstreamConfig::default()],
             auth: AuthConfig::default(),
@@ -78,6 +106,7 @@ impl Default for ServerConfig {
             backends,
             tiers,
             default_ttl,
+            service,
             codec,
             semantic,
             prices,
@@ -86,7 +115,7 @@ impl Default for ServerConfig {
 }
 
 /// One API to forward to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct UpstreamConfig {
     /// Its name in logs, errors and `X-Askonce-Upstream`. Default: `openai`.
@@ -98,6 +127,7 @@ pub(crate) struct UpstreamConfig {
     pub(crate) base_url: String,
     /// How long a whole answer may take, or the next part of a stream. Default: `120s`.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "askonce::schema::Time")]
     pub(crate) timeout: Duration,
     /// The environment variable that holds the key to send. Default: none, the caller's own is passed
     /// on.
@@ -146,7 +176,9 @@ impl UpstreamConfig {
 }
 
 /// What an upstream speaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Protocol {
     /// The OpenAI API, and every server that copies it.
@@ -155,7 +187,7 @@ pub(crate) enum Protocol {
 }
 
 /// Who may call.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct AuthConfig {
     /// The keys that are let in. Default: none; then this machine's callers need no key, each key that
@@ -167,7 +199,7 @@ pub(crate) struct AuthConfig {
 }
 
 /// One key that is let in.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct KeyConfig {
     /// Its name in messages.
@@ -187,25 +219,23 @@ impl ServerConfig {
     /// `--set`.
     pub(crate) fn load(sources: &ConfigSources) -> Result<Loaded<Self>> {
         let loaded = sources.sources()?.load::<Self>()?;
-        loaded.settings.validate().map_err(|error| {
-            let field = error.context().iter().find(|(name, _)| *name == "field");
-            match field
-                .and_then(|(_, field)| loaded.origin(field))
-                .map(str::to_owned)
-            {
-                Some(origin) => error.with("set in", origin),
-                None => error,
-            }
-        })?;
+        let checked = loaded.settings.validate();
+        checked.map_err(|error| loaded.located(error))?;
         Ok(loaded)
     }
 
     /// The engine's part.
     pub(crate) fn engine(&self) -> Config {
         let mut config = Config::default();
+        config.name.clone_from(&self.name);
+        config.version.clone_from(&self.version);
+        config.enabled = self.enabled;
+        config.environment.clone_from(&self.environment);
+        config.debug = self.debug;
         config.backends.clone_from(&self.backends);
         config.tiers.clone_from(&self.tiers);
         config.default_ttl = self.default_ttl;
+        config.service.clone_from(&self.service);
         config.codec.clone_from(&self.codec);
         config.semantic.clone_from(&self.semantic);
         config.prices.clone_from(&self.prices);
@@ -214,8 +244,7 @@ impl ServerConfig {
 
     /// Whether unsafe settings are refused.
     pub(crate) fn is_production(&self) -> bool {
-        let name = self.environment.trim().to_ascii_lowercase();
-        matches!(name.as_str(), "prod" | "production" | "live")
+        is_production(&self.environment)
     }
 
     /// Whether only this machine can reach the server.
@@ -225,6 +254,18 @@ impl ServerConfig {
             .rsplit_once(':')
             .map_or(self.listen.as_str(), |(host, _)| host);
         is_local(host)
+    }
+
+    /// A JSON Schema of the settings.
+    pub(crate) fn schema() -> Value {
+        let mut schema = askonce::schema::of::<Self>();
+        if let Some(schema) = schema.as_object_mut() {
+            schema.insert(
+                "title".to_owned(),
+                Value::from("Settings of the askonce server"),
+            );
+        }
+        schema
     }
 
     /// The settings as they are in force, without digests of keys.
@@ -375,8 +416,8 @@ impl ConfigSources {
             Some(file) => sources.file(file),
             None => sources.directory("."),
         };
-        if let Some(profile) = sources.profile_name() {
-            let environment = format!("environment={profile}");
+        if let Some(name) = sources.environment_name() {
+            let environment = format!("environment={name}");
             sources = sources.default(&environment)?;
         }
         self.overrides
@@ -395,15 +436,6 @@ pub(crate) fn decode_sha256(text: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
     }
     Some(digest)
-}
-
-/// Whether a host name or address means this machine.
-pub(crate) fn is_local(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
 }
 
 fn check_listen(listen: &str) -> Result<()> {
@@ -520,5 +552,50 @@ mod tests {
         });
         config.validate().unwrap();
         assert!(!config.shown().to_string().contains("abab"));
+    }
+
+    #[test]
+    fn w_61_nothing_that_is_shown_holds_a_secret() {
+        let mut config = ServerConfig::default();
+        let backends = r#"[{"type": "redis", "redis_url": "redis://canary1:canary2@h"},
+            {"type": "redis", "name": "b", "redis_password": "canary3", "sentinels": ["s:1"],
+             "sentinel_password": "canary4"}]"#;
+        config.backends = serde_json::from_str(backends).unwrap();
+        let secret = "d31b8c025fe7946a10be772dc841f936830ea55cd0691fb248ed97247bca003f";
+        let codec = format!(
+            r#"{{"protection": {{"kind": "mac", "keys": [{{"id": 1, "secret": "{secret}"}}]}}}}"#
+        );
+        config.codec = serde_json::from_str(&codec).unwrap();
+        config.validate().unwrap();
+        let mut shown = format!("{} {config:?}", config.shown());
+        config.environment = "prod".to_owned();
+        let error = config.validate().unwrap_err();
+        assert!(
+            error.to_string().contains("field: backends[0].redis_url"),
+            "{error}"
+        );
+        shown.push_str(&format!("{error} {error:?}"));
+        assert!(
+            !shown.contains("canary") && !shown.contains(secret),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn every_section_of_the_file_has_its_place_in_the_schema() {
+        let schema = ServerConfig::schema();
+        let shown = ServerConfig::default().shown();
+        for name in shown.as_object().unwrap().keys() {
+            let field = &schema["properties"][name];
+            assert!(field.is_object(), "{name}");
+        }
+        assert_eq!(schema["additionalProperties"], Value::from(false));
+        let upstream = &schema["$defs"]["UpstreamConfig"]["properties"];
+        for name in shown["upstreams"][0].as_object().unwrap().keys() {
+            assert!(
+                upstream[name]["description"].is_string() || upstream[name]["$ref"].is_string(),
+                "{name}"
+            );
+        }
     }
 }

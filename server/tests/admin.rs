@@ -1,7 +1,6 @@
 //! What operators see and do: keys, invalidation, health, statistics, events and the doctor, over memory, a
 //! private Redis and a private memcached, through the API and the command line.
 
-#[allow(dead_code, reason = "each test binary uses its own part")]
 #[path = "../../tests/support/memcached.rs"]
 mod memcached;
 #[allow(dead_code, reason = "each test binary uses its own part")]
@@ -486,6 +485,29 @@ async fn w_68_the_doctor_tries_every_backend_out_and_leaves_nothing_behind() {
     // The feed is the backend's own; it stays.
     let left: Vec<_> = left.iter().filter(|key| !key.ends_with("%~feed")).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_asks_a_server_that_holds_the_port_how_it_is() {
+    let upstream = support::Upstream::start().await;
+    let server = Setup::default().start();
+    let listen = server.url.trim_start_matches("http://");
+    let output = askonce(server.directory.path())
+        .args(["doctor", "--json", "--set", &format!("listen={listen}")])
+        .args(["--set", &format!("upstreams[0].base_url={}", upstream.url)])
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(output.status.success(), "{report:#}");
+    let listens = finding(&report, "listen");
+    assert!(
+        listens["detail"]
+            .as_str()
+            .unwrap()
+            .contains("an askonce server answers"),
+        "{listens}"
+    );
+    assert_eq!(finding(&report, "server memory")["finding"], "pass");
 }
 
 #[test]

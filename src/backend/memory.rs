@@ -44,16 +44,19 @@ pub(crate) const ENTRY_OVERHEAD: usize = 400;
 
 /// Settings of the memory backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct MemoryConfig {
     /// Name in metrics, reports and `Cache-Status`. Default: `memory`.
     pub name: String,
     /// Most bytes held, bookkeeping and vectors included: a number, or `512MiB`. Default: 512 MiB. At
     /// least 1 MiB.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Bytes"))]
     pub max_bytes: ByteSize,
     /// Most values held, 1 or more. Default: `null`, as many as there are bytes for. Enforced together with
     /// `max_bytes`: each value weighs at least `max_bytes / max_size`, so that neither bound is passed, and
     /// where some values are far larger than others the least recently used go a little early.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub max_size: Option<u64>,
     /// What the keys of a [typed cache](crate::typed) over it begin with, as its namespace; at most 64
     /// bytes. Default: empty, nothing. No other process sees this memory, so it tells values apart only in
@@ -62,6 +65,7 @@ pub struct MemoryConfig {
     /// How often values that have died give their memory back when nobody reads or writes, 1ms to 24h.
     /// Default: `60s`. Reads and writes do the same work in small portions.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub cleanup_interval: Duration,
 }
 

@@ -29,6 +29,7 @@ const BUILT_IN: [&str; 4] = ["memcached", "memory", "redis", "tiered"];
 
 /// One store, by its type.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BackendConfig {
@@ -241,6 +242,36 @@ impl fmt::Debug for CustomConfig {
             .field("name", &self.name)
             .field("fields", &self.fields.keys().collect::<Vec<_>>())
             .finish()
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for CustomConfig {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "CustomConfig".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "object",
+            "properties": {
+                "type": {
+                    "description": "A type that the program has registered.",
+                    "type": "string",
+                    "not": { "enum": BUILT_IN },
+                },
+                "name": {
+                    "description": "Name in metrics, reports and `Cache-Status`. Default: that of the type.",
+                    "type": "string",
+                },
+            },
+            "required": ["type"],
+            "additionalProperties": true,
+        })
     }
 }
 

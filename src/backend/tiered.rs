@@ -13,8 +13,11 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// Its tiers belong to it: they are no caches of their own any more.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(inline))]
 pub struct TieredConfig {
     /// Name in metrics, reports and `Cache-Status`. Default: `tiered`.
+    #[cfg_attr(feature = "schema", schemars(default))]
     pub name: String,
     /// Name of the backend that holds copies, most often of type `memory`.
     pub near: String,
@@ -93,33 +96,41 @@ impl<'de> Deserialize<'de> for TieredConfig {
 
 /// Settings of a [`TieredBackend`](crate::tier::TieredBackend).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct TierConfig {
     /// Longest life of a copy in the near tier, 1ms to 24h: the bound on how old a value can be that
     /// another process has replaced or deleted, if all news of that were lost. Stacks upon stacks add
     /// theirs up. Default: `60s`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub near_ttl: Duration,
     /// Share of `near_ttl` by which the life of each copy is shortened at random, 0 to 0.9, so that copies
     /// made together do not all die together. Default: `0.1`.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0.0, max = 0.9)))]
     pub near_ttl_jitter: f64,
     /// Keys whose changes the far tier missed that are remembered until it is back, 1 to 10 million. One
     /// more, and the far tier is cleared when it is back. Default: `65536`.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 10_000_000)))]
     pub recovery_queue: usize,
     /// How long to wait between attempts to tell the far tier what it missed, and to read the feed again
     /// after a failure; 1ms to 1h. Default: `1s`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub recovery_interval: Duration,
     /// How long one read of the far tier's feed waits for news, 1ms to 1h. Default: `1s`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub feed_wait: Duration,
     /// How much longer than `feed_wait` a read of the feed may take before the feed counts as lost, 1ms to
     /// 1h. Default: `2s`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub feed_timeout: Duration,
     /// How long ago the feed may have been read last for the near tier to be trusted; more than
     /// `feed_wait`, 24h at most. It counts after the process was suspended, or too busy. Default: `10s`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub feed_lag: Duration,
 }
 

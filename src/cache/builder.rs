@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
 use super::stats::{Counters, Probes, RunningMean};
-use super::{Inner, Semantic, SemanticCache};
+use super::{Inner, Probe, Semantic, SemanticCache};
 use crate::assembly::Stores;
 use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
 use crate::clock::{ClockHandle, SystemClock};
 use crate::codec::Codec;
-use crate::config::{BackendConfig, Config, EmbedderConfig};
+use crate::config::{BackendConfig, BackendSection, Config, EmbedderConfig};
 use crate::embed::EmbedStage;
 use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
@@ -205,8 +205,9 @@ impl Parts {
 
     /// The configured tiers, nearest first: those in this process, then the others as listed. And how they
     /// go together.
-    fn configured(&self, stores: &Stores<'_>) -> Result<(Vec<Arc<Layered>>, TierConfig)> {
+    fn configured(&self, stores: &Stores<'_>) -> Result<(Vec<(Arc<Layered>, Probe)>, TierConfig)> {
         let here = |tier: &Arc<Layered>| CacheBackend::capability(&**tier).in_process;
+        let probe = |section: &BackendSection| Probe::new(section.health_check_interval);
         let sections: Vec<_> = self.config.sections().collect();
         // One stack of memory over a server is taken apart, so that hits, health and statistics name the
         // tiers that it is made of; it is put together again as it was.
@@ -219,20 +220,26 @@ impl Parts {
         {
             let (near, far) = (stores.layered(near)?, stores.layered(far)?);
             if here(&near) && !here(&far) {
-                return Ok((vec![near, far], stack.tiers.clone()));
+                let tiers = vec![(near, probe(section)), (far, probe(section))];
+                return Ok((tiers, stack.tiers.clone()));
             }
         }
-        let tiers = sections.into_iter().map(|section| stores.layered(section));
-        let mut tiers: Vec<_> = tiers.collect::<Result<_>>()?;
-        tiers.sort_by_key(|tier| !here(tier));
+        let mut tiers = Vec::new();
+        for section in sections {
+            tiers.push((stores.layered(section)?, probe(section)));
+        }
+        tiers.sort_by_key(|(tier, _)| !here(tier));
         Ok((tiers, self.config.tiers.clone()))
     }
 
     /// The tiers that were given in place of the configured ones, nearest first.
-    fn given(&self) -> Result<Vec<Arc<Layered>>> {
-        let layered = self.given.iter().map(|tier| match tier {
-            Tier::Layered(tier) => Ok(Arc::clone(tier)),
-            Tier::Bare(tier) => self.layered(Arc::clone(tier), LayerConfig::default()),
+    fn given(&self) -> Result<Vec<(Arc<Layered>, Probe)>> {
+        let layered = self.given.iter().map(|tier| {
+            let layered = match tier {
+                Tier::Layered(tier) => Arc::clone(tier),
+                Tier::Bare(tier) => self.layered(Arc::clone(tier), LayerConfig::default())?,
+            };
+            Ok((layered, Probe::new(Duration::ZERO)))
         });
         layered.collect()
     }
@@ -246,7 +253,11 @@ impl Parts {
         Ok(Arc::new(layered))
     }
 
-    fn assemble(self, layers: Vec<Arc<Layered>>, together: &TierConfig) -> Result<SemanticCache> {
+    fn assemble(
+        self,
+        layers: Vec<(Arc<Layered>, Probe)>,
+        together: &TierConfig,
+    ) -> Result<SemanticCache> {
         let Self {
             config,
             semantic,
@@ -260,6 +271,7 @@ impl Parts {
             context.events().log();
         }
         let clock = context.clock();
+        let (layers, health): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
         let handles = layers.iter().map(|tier| Arc::clone(tier) as BackendHandle);
         let shared = Arc::clone(&clock);
         let tiers = TierStack::shared(handles.collect(), codec, together, shared)?;
@@ -268,6 +280,8 @@ impl Parts {
             tiers,
             probes: Probes::new(layers.len()),
             layers: layers.into(),
+            health: health.into(),
+            checks: config.service.enable_health_checks,
             events: context.events().clone(),
             context,
             catalog: Catalog::default(),
@@ -283,6 +297,7 @@ impl Parts {
             dropped,
             default_ttl,
             enabled: config.enabled,
+            protection: config.service.enable_protection,
             volatile: config.semantic.volatile,
             started: clock.now(),
             clock,

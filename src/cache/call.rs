@@ -10,7 +10,7 @@ use super::store::StoreOptions;
 use crate::entry::Answer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
-use crate::request::{CacheControl, Request};
+use crate::request::{CacheControl, ExactKey, Request};
 use crate::savings::Usage;
 
 /// What an upstream call gives back: an answer, and whether and how to keep it.
@@ -188,7 +188,12 @@ impl SemanticCache {
                 })
             }
         };
-        let Some((landed, role)) = self.inner.flights.run(request.exact_key(), flight).await else {
+        let key = match self.inner.protection {
+            true => request.exact_key(),
+            // Nobody else's: it is counted among those that run, and shared with nobody.
+            false => ExactKey::from_bytes(rand::random()),
+        };
+        let Some((landed, role)) = self.inner.flights.run(key, flight).await else {
             return Err(Error::new(
                 ErrorKind::Upstream,
                 "the upstream call ended without a result",

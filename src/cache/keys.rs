@@ -16,15 +16,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::SemanticCache;
-use crate::backend::{BackendHandle, CacheBackend, Cursor, Glob, StoredValue};
-use crate::codec::{Envelope, EnvelopeError};
+use crate::backend::{CacheBackend, Cursor, Glob, StoredValue};
+use crate::codec::{Envelope, EnvelopeError, Serializer};
 use crate::entry::catalog::Selector;
 use crate::entry::{Entry, EntryId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layered;
 use crate::request::{ExactKey, Request, Scope, Section};
-use crate::tier::{tell_cleared, tell_matching, tell_removed};
-use crate::typed::Cache;
+use crate::tier::{tell_cleared, tell_removed};
 
 /// Keys asked for, looked at and removed per step.
 const PAGE: usize = 500;
@@ -327,7 +326,7 @@ impl SemanticCache {
                     Ok(page) => page,
                     Err(error) => {
                         let trouble = TierTrouble::new(CacheBackend::name(&*tier), &error);
-                        report.troubles.push(trouble);
+                        add(&mut report.troubles, trouble);
                         break;
                     }
                 };
@@ -337,8 +336,15 @@ impl SemanticCache {
                 for keys in keys.chunks(PAGE) {
                     let values = tier.get_many(keys).await;
                     for (key, value) in keys.iter().zip(values) {
-                        // Gone meanwhile, or the tier is: the next page will tell.
-                        let Ok(Some(value)) = value else { continue };
+                        let value = match value {
+                            Ok(Some(value)) => value,
+                            Ok(None) => continue,
+                            Err(error) => {
+                                let name = CacheBackend::name(&*tier);
+                                add(&mut report.troubles, TierTrouble::new(name, &error));
+                                continue;
+                            }
+                        };
                         let (found, entry, _) = self.describe(&tier, key, &value);
                         if !query.means(entry.as_ref()) {
                             continue;
@@ -531,55 +537,6 @@ impl SemanticCache {
         Ok(troubles)
     }
 
-    /// Makes every value with `tag` in a namespace of a typed cache a miss, for all processes that use the
-    /// tiers: those that processes share, or the one that is named. `namespace` is written as keys show it:
-    /// `users`, or `tenants/7` for one within another. Returns the tiers where that is done.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidRequest`] when there is no such tier, or none that processes share; what the
-    /// first tier reports that fails.
-    pub async fn invalidate_typed_tag(
-        &self,
-        namespace: &str,
-        tag: &str,
-        tier: Option<&str>,
-        dry_run: bool,
-    ) -> Result<Vec<String>> {
-        let mut tiers = self.named(tier)?;
-        if tier.is_none() {
-            tiers.retain(|tier| !CacheBackend::capability(&**tier).in_process);
-        }
-        if tiers.is_empty() {
-            let message = "no backend is shared with the processes that use typed caches";
-            return Err(Error::new(ErrorKind::InvalidRequest, message)
-                .with("field", "namespace")
-                .with("remedy", "name a backend, or configure one that is shared"));
-        }
-        let mut done = Vec::new();
-        for backend in tiers {
-            let name = CacheBackend::name(&*backend).to_owned();
-            if !dry_run {
-                let mut cache = Cache::builder(Arc::clone(&backend) as BackendHandle)
-                    .clock(Arc::clone(&self.inner.clock))
-                    .build()?;
-                for part in namespace.split('/').filter(|part| !part.is_empty()) {
-                    cache = match (part.parse::<u64>(), part.strip_prefix('\'')) {
-                        (Ok(number), _) => cache.namespace(number),
-                        (_, Some(text)) => cache.namespace(text),
-                        _ => cache.namespace(part),
-                    };
-                }
-                cache.invalidate_tag(tag).await?;
-                if let Some(feed) = CacheBackend::feed(&*backend) {
-                    // Other processes may have near copies of the generations.
-                    tell_matching(&feed, &Glob::new("!mark:*")).await?;
-                }
-            }
-            done.push(name);
-        }
-        Ok(done)
-    }
-
     /// Takes keys out of every tier, and of catalogue and index.
     async fn take_out(&self, keys: &[Bytes], troubles: &mut Vec<TierTrouble>) {
         let inner = &self.inner;
@@ -650,7 +607,7 @@ impl SemanticCache {
         };
         found.kind = StoredKind::Value;
         found.age_seconds = Some(now.since(envelope.header.created).as_secs());
-        found.serializer = envelope.serializer().map(|serializer| serializer.as_str());
+        found.serializer = envelope.serializer().map(Serializer::as_str);
         let Some(exact) = exact else {
             return (found, None, Some(envelope));
         };

@@ -12,6 +12,7 @@ mod keys;
 mod lookup;
 mod marks;
 mod outcome;
+mod probe;
 mod stats;
 mod store;
 
@@ -52,8 +53,8 @@ pub use lookup::LookupOptions;
 pub use outcome::{
     Hit, HitKind, Miss, MissReason, Nearest, NotStored, Outcome, Served, Source, StoreOutcome,
 };
+pub(crate) use probe::Probe;
 pub use stats::{Health, HealthStatus, Stats, TierHealth, TierStats};
-pub(crate) use stats::{PROBE_DEADLINE, health_of};
 pub use store::StoreOptions;
 
 use call::Landed;
@@ -105,6 +106,10 @@ struct Inner {
     /// What the tiers were built with.
     context: BackendContext,
     probes: Probes,
+    /// The questions how each layer is, by its place.
+    health: Box<[Probe]>,
+    /// Whether health is asked for, or told from what was seen.
+    checks: bool,
     catalog: Catalog,
     semantic: Option<Semantic>,
     flights: SingleFlight<ExactKey, Result<Landed>>,
@@ -121,6 +126,8 @@ struct Inner {
     default_ttl: Option<Duration>,
     /// Whether anything is looked up or stored.
     enabled: bool,
+    /// Whether callers with the same request share an upstream call.
+    protection: bool,
     volatile: VolatileConfig,
     started: Timestamp,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -177,8 +178,9 @@ impl SemanticCache {
         self.inner.clock.now().since(self.inner.started)
     }
 
-    /// Whether every part answers, asked now. Takes a second at most, whatever hangs, and asks each tier
-    /// once, all at the same time.
+    /// Whether every part answers. Takes a second at most, whatever hangs, and asks each tier once, all at the
+    /// same time. A configured tier that was well and has not failed since is not asked again within its
+    /// `health_check_interval`; none is asked where `service.enable_health_checks` is off.
     pub async fn health(&self) -> Health {
         Health::of(self.inner.tier_health().await)
     }
@@ -204,7 +206,7 @@ impl Health {
 }
 
 /// How long a tier may take to say what it holds, or that it is there.
-pub(crate) const PROBE_DEADLINE: Duration = Duration::from_secs(1);
+pub(super) const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Questions to one tier that may be open at the same time.
 const OPEN_PROBES: usize = 4;
@@ -255,13 +257,9 @@ impl Inner {
     }
 
     async fn tier_health(&self) -> Vec<TierHealth> {
-        let answers = self
-            .ask_tiers(|tier| async move { CacheBackend::ping(&*tier).await })
-            .await;
-        let tiers = self.layers.iter().zip(answers);
-        tiers
-            .map(|(tier, answer)| health_of(tier, answer))
-            .collect()
+        let tiers = self.layers.iter().zip(&self.health);
+        let asked = tiers.map(|(tier, probe)| probe.ask(tier, &self.clock, self.checks));
+        join_all(asked).await
     }
 
     async fn tier_stats(&self) -> Vec<TierStats> {
@@ -299,7 +297,7 @@ impl Inner {
 }
 
 /// What an answer to a probe says of a tier; `None`: there was none in time.
-pub(crate) fn health_of(tier: &Layered, answer: Option<Result<()>>) -> TierHealth {
+pub(super) fn health_of(tier: &Layered, answer: Option<Result<()>>) -> TierHealth {
     let breakers = tier.breakers();
     let closed = breakers.is_none_or(|breakers| {
         breakers.read == BreakerState::Closed && breakers.write == BreakerState::Closed

@@ -31,8 +31,6 @@
 //! # }
 //! ```
 
-mod health;
-
 use std::fmt;
 use std::sync::Arc;
 
@@ -40,7 +38,7 @@ use futures_util::future::join_all;
 
 use crate::assembly::Stores;
 use crate::backend::{BackendConfig, BackendContext, BackendHandle, BackendRegistry, CacheBackend};
-use crate::cache::Health;
+use crate::cache::{Health, Probe};
 use crate::clock::{ClockHandle, SystemClock};
 use crate::codec::Codec;
 use crate::config::{BackendSection, Config};
@@ -49,8 +47,6 @@ use crate::event::{Events, Subscription};
 use crate::layer::Layered;
 use crate::lock::{LockConfig, Locks};
 use crate::typed::{Cache, LeaseOptions};
-
-use health::Probe;
 
 /// Builds [`Caches`].
 ///
@@ -315,9 +311,9 @@ impl Caches {
         })
     }
 
-    /// How the backends are. Takes a second or two at most, whatever hangs. Each backend is asked by one
-    /// caller at a time, all at the same time, and not again within its `health_check_interval`; none is
-    /// asked where `service.enable_health_checks` is off.
+    /// How the backends are. Takes a second at most, whatever hangs. Each backend is asked by one caller at a
+    /// time, all at the same time. One that was well and has not failed since is not asked again within its
+    /// `health_check_interval`; none is asked where `service.enable_health_checks` is off.
     pub async fn health(&self) -> Health {
         let inner = &*self.inner;
         let probes = inner

@@ -14,6 +14,7 @@ const MAKE_A_SECRET: &str = "openssl rand -hex 32";
 
 /// How values are stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CodecConfig {
     /// The format of values: `msgpack` (default), `json` or `postcard`. Stored values of another
@@ -23,6 +24,7 @@ pub struct CodecConfig {
     pub compression: CompressionConfig,
     /// Largest value in its serialized form before compression, 1KiB to 1GiB. Default: 64 MiB. A
     /// larger one is neither stored nor read, so that a small stored value cannot fill the memory.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Bytes"))]
     pub max_raw_bytes: ByteSize,
     /// Whether stored values are signed or encrypted.
     pub protection: ProtectionConfig,
@@ -41,15 +43,18 @@ impl Default for CodecConfig {
 
 /// How large values are made smaller.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CompressionConfig {
     /// `none` (default), `zstd` or `lz4`. The latter two need the feature `compression`.
     pub algorithm: Compression,
     /// Least length of a value that is compressed. Default: 1 KiB. One that would not become smaller
     /// is stored as it is.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Bytes"))]
     pub min_bytes: ByteSize,
     /// How hard `zstd` tries, 1 to 19. Default: 3. A higher level takes longer and makes little
     /// difference for values of a few kilobytes.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 19)))]
     pub level: Option<i32>,
 }
 
@@ -68,6 +73,7 @@ impl Default for CompressionConfig {
 /// A key is replaced in three steps: list the new one everywhere, make it the active one, and take the
 /// old one out when all that it protects has expired.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ProtectionConfig {
     /// `none` (default), `mac`, `aes_gcm` or `chacha20_poly1305`. The latter two encrypt, and need the
@@ -84,6 +90,7 @@ pub struct ProtectionConfig {
 
 /// What protects a stored value from whoever can reach the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ProtectionKind {
@@ -106,12 +113,14 @@ pub enum ProtectionKind {
 
 /// One key. Its secret is given in one of three ways.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct KeyConfig {
     /// What stored values call it, from 1 on. An id is never used again for another secret.
     pub id: u32,
     /// The secret: at least 32 random bytes in hexadecimal or base64, as `openssl rand -hex 32` makes
     /// them. Never shown.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub secret: Option<Secret>,
     /// The environment variable that holds the secret.
     pub secret_env: Option<String>,

@@ -13,6 +13,7 @@ use super::faithful::{Faithful, Limits};
 /// What one of them cannot tell apart, such as `Some(None)` from `None` in JSON and MessagePack, is an
 /// error when it is stored, never another value when it is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Serializer {

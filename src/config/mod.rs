@@ -39,6 +39,7 @@ pub use service::ServiceConfig;
 
 /// Settings of a [`SemanticCache`](crate::SemanticCache) and of named typed [`Caches`](crate::Caches).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The name of the application, 1 to 24 letters, digits, - _ and dots. Default: `null`. With it, keys in
@@ -68,6 +69,7 @@ pub struct Config {
     /// it is evicted. A semantic cache, which keeps an answer in all backends, goes by that of the default
     /// one.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub default_ttl: Option<Duration>,
     /// What holds for all caches together.
     pub service: ServiceConfig,
@@ -102,6 +104,13 @@ impl Default for Config {
 }
 
 impl Config {
+    /// A JSON Schema of these settings, with what each field means.
+    #[cfg(feature = "schema")]
+    #[must_use]
+    pub fn schema() -> serde_json::Value {
+        crate::schema::of::<Self>()
+    }
+
     /// Checks every field and what fields say together. Types of backends are the built-in ones;
     /// [`validate_with`](Self::validate_with) knows more.
     ///
@@ -160,7 +169,7 @@ impl Config {
         self.codec.validate("codec")?;
         self.semantic.validate("semantic")?;
         self.prices.validate("prices")?;
-        production::check(self)
+        production::guard(self)
     }
 
     /// The enabled backends that stacks are made of find each other.
@@ -309,7 +318,8 @@ impl Config {
     }
 
     /// The store of `section`, for the keys of this application and version.
-    pub(crate) fn backend_of(&self, section: &BackendSection) -> BackendConfig {
+    #[must_use]
+    pub fn backend_of(&self, section: &BackendSection) -> BackendConfig {
         match self.key_space() {
             Some(space) => section.backend.within(&space),
             None => section.backend.clone(),
@@ -372,6 +382,7 @@ fn check_ttl(ttl: Option<Duration>, field: &str) -> Result<()> {
 
 /// Settings of matching by similarity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct SemanticConfig {
     /// Whether similar requests match at all. Default: true.
@@ -384,6 +395,7 @@ pub struct SemanticConfig {
     pub policy: PolicyConfig,
     /// Entries looked at per lookup before it is a miss, 1 to 64. Default: 8. More helps only where
     /// many near entries are refused or dead.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 64)))]
     pub candidates: usize,
     /// What to do with prompts whose right answer changes with time.
     pub volatile: VolatileConfig,
@@ -419,6 +431,7 @@ impl SemanticConfig {
 
 /// What turns text into vectors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum EmbedderConfig {
@@ -439,6 +452,7 @@ pub enum EmbedderConfig {
         dimension: Option<usize>,
         /// How long one lookup waits for a vector before it is a miss. Default: `2s`.
         #[serde(default = "two_seconds", with = "humantime_serde")]
+        #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
         timeout: Duration,
         /// Attempts after the first, within the timeout. Default: 2.
         #[serde(default = "two")]
@@ -486,6 +500,7 @@ impl EmbedderConfig {
 
 /// What finds near vectors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct IndexConfig {
     /// `auto` (default), `flat` (always exact) or `hnsw` (a graph from the first row on).
@@ -509,6 +524,7 @@ impl Default for IndexConfig {
 
 /// The structure of an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum IndexType {
     /// Flat while small, a graph when large.
@@ -552,12 +568,14 @@ impl IndexConfig {
 /// What to do with prompts whose right answer changes with time: "today", "the latest", prices,
 /// weather. Such prompts never match by similarity unless the action is `ignore`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct VolatileConfig {
     /// `short_ttl` (default), `no_store`, or `ignore` to treat them as any other.
     pub action: VolatileAction,
     /// Longest life under `short_ttl`. Default: `5m`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub ttl: Duration,
 }
 
@@ -588,6 +606,7 @@ impl VolatileConfig {
 
 /// What to do with volatile prompts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum VolatileAction {
     /// Keep their answers for a short time, for exact matches.

@@ -40,7 +40,7 @@ const HARMLESS: [&str; 13] = [
 
 /// Refuses what production must not have. Elsewhere nothing is refused; a name that is known neither as
 /// production nor as anything else is told of, since nobody can say what was meant.
-pub(super) fn check(config: &Config) -> Result<()> {
+pub(super) fn guard(config: &Config) -> Result<()> {
     let environment = config.environment.trim();
     if !is_production(environment) {
         let known = words(environment).any(|word| {
@@ -61,7 +61,7 @@ pub(super) fn check(config: &Config) -> Result<()> {
         }
         let path = format!("backends[{i}]");
         match &section.backend {
-            BackendConfig::Redis(redis) => check_redis(redis, &path)?,
+            BackendConfig::Redis(redis) => guard_redis(redis, &path)?,
             BackendConfig::Memcached(memcached) if !memcached.trusted_network => {
                 for (at, server) in memcached.servers.iter().enumerate() {
                     let host = server.rsplit_once(':').map_or(&**server, |(host, _)| host);
@@ -86,7 +86,7 @@ pub(super) fn check(config: &Config) -> Result<()> {
 }
 
 #[cfg(feature = "redis")]
-fn check_redis(redis: &crate::backend::RedisConfig, path: &str) -> Result<()> {
+fn guard_redis(redis: &crate::backend::RedisConfig, path: &str) -> Result<()> {
     let Some(exposure) = redis.exposure() else {
         return Ok(());
     };
@@ -123,7 +123,7 @@ fn check_redis(redis: &crate::backend::RedisConfig, path: &str) -> Result<()> {
 
 /// Such a backend is refused as such.
 #[cfg(not(feature = "redis"))]
-fn check_redis(_: &crate::backend::RedisConfig, _: &str) -> Result<()> {
+fn guard_redis(_: &crate::backend::RedisConfig, _: &str) -> Result<()> {
     Ok(())
 }
 

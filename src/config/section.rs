@@ -11,24 +11,38 @@ use crate::layer::LayerConfig;
 
 /// One backend: a store, and what stands around it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = crate::schema::beside_each_type))]
 pub struct BackendSection {
     /// Whether it is used. Default: true. A section that is not is checked all the same.
+    #[cfg_attr(feature = "schema", schemars(default = "yes"))]
     pub enabled: bool,
     /// Makes this the backend of [`Caches::default_cache`](crate::Caches::default_cache). Default: false,
     /// and the first of the list that is enabled is. It says nothing about the order of tiers.
+    #[cfg_attr(feature = "schema", schemars(default))]
     pub default: bool,
     /// How long a value lives whose store does not say. Default: `null`, that of the whole configuration.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(default, with = "Option<crate::schema::Time>")
+    )]
     pub default_ttl: Option<Duration>,
     /// Whether its operations are counted and timed in metrics. Default: true.
+    #[cfg_attr(feature = "schema", schemars(default = "yes"))]
     pub enable_metrics: bool,
-    /// How long the answer to a health check is good for, up to 24h: it is not asked again before. Default:
-    /// `30s`. `0s`: it is asked each time.
+    /// How long a backend that said that it is well, and has not failed since, is not asked again, up to
+    /// 24h. Default: `30s`. `0s`: it is asked each time.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(default = "thirty_seconds", with = "crate::schema::Time")
+    )]
     pub health_check_interval: Duration,
     /// Deadline, retries and circuit breaker. Default: those of [`LayerConfig`], with the breaker as
     /// `service` says. Refused for the types `memory` and `tiered`, which have none of their own.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(default))]
     pub layers: Option<LayerConfig>,
     /// The store. In a file its fields stand beside the others.
     #[serde(flatten)]

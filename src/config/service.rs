@@ -10,22 +10,26 @@ use crate::layer::{BreakerConfig, LayerConfig};
 
 /// What holds for all caches of a configuration together, unless a section says otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Whether typed caches run one load per key, however many callers ask at once: in this process, and by
-    /// leases among the processes that share a backend. Default: true.
+    /// Whether there is one load per key, however many callers ask at once: in this process, and, of typed
+    /// caches, by leases among the processes that share a backend. Default: true.
     pub enable_protection: bool,
     /// How long the lease of a process that died keeps the others waiting, 100ms to 1h; it is renewed while
     /// its load runs, so it need not cover that. Default: `30s`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub protection_lock_ttl: Duration,
     /// How long a caller waits for another process's load before it loads as well, without storing what
     /// it gets; up to 1h. Default: `10s`. `null`: as long as that load runs.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub protection_max_wait: Option<Duration>,
     /// The first pause between two looks for what another process loads, 1ms to 10s; later ones are longer.
     /// Default: `100ms`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub protection_retry_interval: Duration,
     /// Whether operations are counted and timed in metrics. Default: true. `false` counts for every
     /// backend, whatever its own section says.
@@ -41,6 +45,7 @@ pub struct ServiceConfig {
     pub circuit_breaker_enabled: Option<bool>,
     /// Failures in a row after which a breaker opens at the latest, 1 to 500; it looks at twice as many
     /// calls, and opens when half of them failed. Default: `null`, 5. A section's own `layers` win.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 500)))]
     pub circuit_breaker_threshold: Option<usize>,
     /// The format of stored values: `msgpack`, `json` or `postcard`. Default: `null`, that of `codec`.
     pub default_serializer: Option<Serializer>,

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Settings of the layers around one backend that is not in this process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct LayerConfig {
     /// How long one operation may take in all, attempts and the waits between them together, 1ms to 10m.
@@ -16,14 +17,17 @@ pub struct LayerConfig {
     /// Operations that go through all keys (clear, usage, listing, deleting by pattern) have no deadline
     /// as a whole; each of their round trips has the backend's own.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub deadline: Option<Duration>,
     /// Attempts after the first, 0 to 10. Default: 1. Only failures that a second attempt may not meet
     /// are tried again, never a timeout, and only operations that may happen twice: not counters, takes
     /// and conditional writes.
+    #[cfg_attr(feature = "schema", schemars(range(max = 10)))]
     pub retries: usize,
     /// The wait before the second attempt, 1ms to 10s; twice as long before each further one, plus as much
     /// again at random. Default: `10ms`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub retry_base: Duration,
     /// When to leave the backend alone for a while.
     pub breaker: BreakerConfig,
@@ -45,30 +49,39 @@ impl Default for LayerConfig {
 /// With the defaults, a backend that hangs costs about five callers its timeout, then one caller every
 /// five seconds until it is back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerConfig {
     /// Whether there is one. Default: true.
     pub enabled: bool,
     /// How many of the last calls are looked at, 1 to 1 000. Default: 10.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1000)))]
     pub window: usize,
     /// Calls before it may open, 1 to `window`. Default: 5.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1000)))]
     pub min_calls: usize,
     /// The share of calls that failed from which on it opens, above 0 and up to 1. Default: 0.5.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0.0, max = 1.0)))]
     pub error_rate: f64,
     /// A call that takes this long is slow, 1ms to 10m. Default: `1s`; `null`: no call is.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub slow_call: Option<Duration>,
     /// The share of slow calls from which on it opens, above 0 and up to 1. Default: 0.9.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0.0, max = 1.0)))]
     pub slow_rate: f64,
     /// How long it stays open before it lets calls through to see how they fare, 1ms to 1h. Default:
     /// `5s`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub open_for: Duration,
     /// By what share of itself `open_for` is prolonged at most, at random each time, 0 to 1, so that
     /// processes do not all come back at once. Default: 0.2.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0.0, max = 1.0)))]
     pub open_jitter: f64,
     /// Calls that must succeed before it closes again, and the most it lets through until then, 1 to
     /// 100. Default: 2.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100)))]
     pub half_open_probes: usize,
 }
 

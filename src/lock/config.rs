@@ -16,18 +16,22 @@ const LONGEST_PREFIX: usize = 100;
 
 /// Settings of locks that processes share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct LockConfig {
     /// How long a lock outlives a holder that died or was cut off, 100 ms to 24 h. Default: `30s`. Renewed
     /// every third of it, so it need not cover the work.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub ttl: Duration,
     /// How long to wait for a lock that another holds. Default: none, do not wait.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub wait: Option<Duration>,
     /// The first pause between two attempts while waiting, at least 1 ms and no longer than `ttl`; it
     /// doubles up to a second, and half of it is left to chance. Default: `20ms`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub retry: Duration,
     /// What the keys of locks begin with, 1 to 100 bytes, under the prefix of the backend. Processes that
     /// share locks must write it alike. Default: `lock`.

@@ -11,6 +11,7 @@ use crate::error::Result;
 /// The numbers belong to one embedding space: `fingerprint` names it, and the engine says at start-up
 /// when it does not match the embedder in use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SimilarityCurve {
     /// Log-odds of being right at similarity 0.

@@ -143,6 +143,7 @@ impl HitPolicy for ExactOnly {
 
 /// Which policy to use, with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum PolicyConfig {
     /// [`Threshold`].
@@ -160,6 +161,7 @@ pub enum PolicyConfig {
         /// What a wrong answer costs: `20x` (times the typical saving of a hit) or dollars, `$0.05`.
         /// Default: `20x`. Raise it where a wrong answer hurts; `5x` is bold, `100x` timid.
         #[serde(default)]
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         wrong_answer_cost: WrongAnswerCost,
         /// Least probability of being right at which anything is served, whatever it saves; 0.5 to
         /// 1. Default: 0.8.

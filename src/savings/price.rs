@@ -101,6 +101,7 @@ impl Price {
 
 /// Where prices come from: the `prices` section of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct PricesConfig {
     /// The table that `models` adds to. Default: `builtin`. Choose `none` when only contract
@@ -115,6 +116,7 @@ pub struct PricesConfig {
 
 /// The table that configured prices are laid over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PriceSource {
     /// The list prices that come with this version.
@@ -126,6 +128,7 @@ pub enum PriceSource {
 
 /// A configured price, in dollars per 1M tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PriceConfig {
     /// Input tokens. From 0 to 1,000,000; digits beyond a micro-dollar are rounded.

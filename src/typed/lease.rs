@@ -182,10 +182,11 @@ impl Lease {
     }
 
     /// Gives the lease back: the old value is as it was, unless it is to be `dropped`, and others go on
-    /// at once.
-    pub(super) async fn give_back(mut self, dropped: bool) {
-        if let Some(holding) = self.0.take() {
-            holding.give_back(dropped).await;
+    /// at once. `false` when it was lost.
+    pub(super) async fn give_back(mut self, dropped: bool) -> bool {
+        match self.0.take() {
+            Some(holding) => holding.give_back(dropped).await,
+            None => false,
         }
     }
 
@@ -202,7 +203,7 @@ impl Drop for Lease {
             && !holding.ours.lock().is_empty()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(async move { holding.give_back(false).await });
+            runtime.spawn(async move { drop(holding.give_back(false).await) });
         }
     }
 }
@@ -282,7 +283,9 @@ impl Holding {
         Ok(false)
     }
 
-    async fn give_back(&self, dropped: bool) {
+    /// `false` when the lease was lost; `true` also when the backend does not tell.
+    async fn give_back(&self, dropped: bool) -> bool {
+        let mut lost = true;
         let ours = std::mem::take(&mut *self.ours.lock());
         let backend = &self.cache.inner.backend;
         let (name, key) = (&self.place.name, self.place.digest.as_bytes());
@@ -306,11 +309,15 @@ impl Holding {
                 }
             };
             match given_back {
-                Ok(true) => return,
+                Ok(true) => return true,
                 Ok(false) => {}
-                Err(error) => self.cache.report("release", &error),
+                Err(error) => {
+                    self.cache.report("release", &error);
+                    lost = false;
+                }
             }
         }
+        !lost
     }
 }
 

@@ -249,6 +249,15 @@ enum Plan {
     },
 }
 
+/// What became of a fill.
+enum Filled {
+    Stored,
+    /// Something was written in this process, which those who asked after it know, or the backend failed.
+    Refused,
+    /// The key no longer holds the lease: nobody here knows since when.
+    LeaseLost,
+}
+
 /// Whether a load may begin.
 enum Turn {
     /// It may, and store its value if that is still wanted.
@@ -383,8 +392,9 @@ impl<'a> Load<'a> {
     /// Makes it one load for all processes that share the backend: one of them takes a lease on the key,
     /// renews it while its loader runs, and the others wait for the value. A process that dies is
     /// replaced when its lease runs out; if its load fails or is cancelled, at once. A value
-    /// is stored only while its lease is held. Default: as the cache is
-    /// [set](super::CacheBuilder::lease), which is that each process loads for itself.
+    /// is stored only while its lease is held. If another process writes the key in the meantime, callers
+    /// who wait load anew, unless that write falls into the very request that stores the value. Default:
+    /// as the cache is [set](super::CacheBuilder::lease), which is that each process loads for itself.
     ///
     /// Needs a backend with [conditional writes](crate::backend::Capability::conditional_writes); with
     /// any other it has no effect. Needs a tokio runtime with time.
@@ -610,17 +620,21 @@ impl<'a> Load<'a> {
                     }
                     return Landed::Sealed(bytes);
                 }
-                let stored = self.fill(gate, seen, lease.as_ref(), bytes.clone(), expires);
-                if stored.await {
-                    self.cache.prolong_marks(&generations, expires).await;
+                let fill = self.fill(gate, seen, lease.as_ref(), bytes.clone(), expires);
+                match fill.await {
+                    Filled::Stored => self.cache.prolong_marks(&generations, expires).await,
+                    Filled::Refused => {}
+                    // Another process has written, and some of those who wait may have asked after it.
+                    Filled::LeaseLost => return Landed::Unshared,
                 }
                 Landed::Sealed(bytes)
             }
             plan => {
                 // What it would have replaced is out of date, though nothing takes its place.
                 let dropped = !failed && matches!(held, Held::Stale(_) | Held::Fresh(_));
+                let mut lost = false;
                 match lease {
-                    Some(lease) => lease.give_back(dropped).await,
+                    Some(lease) => lost = !lease.give_back(dropped).await,
                     None if dropped && may_store => {
                         let delete = inner.backend.delete(&self.place.name);
                         if let Some(Err(error)) = gate.fill(seen, delete).await {
@@ -630,6 +644,7 @@ impl<'a> Load<'a> {
                     None => {}
                 }
                 match plan {
+                    Plan::Keep { .. } if lost => Landed::Unshared,
                     Plan::Keep { bytes, .. } => Landed::Sealed(bytes),
                     Plan::Leave => shared.map_or(Landed::Unshared, Landed::Failed),
                 }
@@ -824,8 +839,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Stores what was loaded, unless something was written meanwhile or the lease was lost; whether it
-    /// has.
+    /// Stores what was loaded, unless something was written meanwhile or the lease was lost.
     async fn fill(
         &self,
         gate: &Gate<'_>,
@@ -833,7 +847,7 @@ impl<'a> Load<'a> {
         lease: Option<&Lease>,
         bytes: Bytes,
         expires: Option<Timestamp>,
-    ) -> bool {
+    ) -> Filled {
         let fill = async {
             match lease {
                 Some(lease) => lease.fill(bytes, expires).await,
@@ -845,14 +859,18 @@ impl<'a> Load<'a> {
             }
         };
         match gate.fill(seen, fill).await {
-            Some(Ok(true)) => true,
-            Some(Ok(false)) | None => {
+            Some(Ok(true)) => Filled::Stored,
+            Some(Ok(false)) => {
                 observe::typed_load("refused");
-                false
+                Filled::LeaseLost
+            }
+            None => {
+                observe::typed_load("refused");
+                Filled::Refused
             }
             Some(Err(error)) => {
                 self.cache.report("set", &error);
-                false
+                Filled::Refused
             }
         }
     }

@@ -11,6 +11,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("event", &[]),
     ("observe", &[]),
+    ("schema", &[]),
     // From a prompt to a stored answer.
     ("request", &[]),
     ("savings", &["clock", "request"]),
@@ -63,7 +64,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
         "config",
         &[
             "backend", "codec", "embed", "index", "layer", "lock", "models", "policy", "request",
-            "savings", "search", "stampede", "tier",
+            "savings", "schema", "search", "stampede", "tier",
         ],
     ),
     ("assembly", &["backend", "config", "layer", "tier"]),

@@ -547,12 +547,13 @@ async fn the_semantic_cache_asks_backends_in_this_process_first_whatever_is_the_
 #[cfg(feature = "redis")]
 #[tokio::test]
 async fn name_and_version_tell_applications_apart_in_a_store_that_they_share() {
-    let Some(server) = super::support::server::RedisServer::start() else {
+    let Some(server) = super::support::server::RedisServer::shared() else {
         return;
     };
+    let settings = server.config();
     let caches = |name: &str, version: &str| {
         let mut config = Config {
-            backends: vec![askonce::config::BackendConfig::Redis(server.config()).into()],
+            backends: vec![askonce::config::BackendConfig::Redis(settings.clone()).into()],
             ..Config::default()
         };
         config.name = (!name.is_empty()).then(|| name.to_owned());
@@ -576,9 +577,10 @@ async fn name_and_version_tell_applications_apart_in_a_store_that_they_share() {
             "{name} {version}"
         );
     }
-    let prefix = server.config().key_prefix;
+    let prefix = settings.key_prefix;
     let mut raw = server.raw();
-    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut raw).unwrap();
+    let ours = format!("{prefix}*");
+    let keys: Vec<String> = redis::cmd("KEYS").arg(ours).query(&mut raw).unwrap();
     assert!(!keys.is_empty());
     let start = format!("{prefix}:shop:1::");
     assert!(keys.iter().all(|key| key.starts_with(&start)), "{keys:?}");

@@ -8,3 +8,5 @@ mod caches;
 mod production;
 #[cfg(all(feature = "redis", feature = "memcached"))]
 mod reference;
+#[cfg(feature = "schema")]
+mod schema;

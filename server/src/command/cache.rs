@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::client::{PromptArgs, ServerArgs};
 use super::direct::{Way, WayArgs, check_complete};
 use super::{Global, print};
-use crate::http;
+use crate::{http, typed_tag};
 
 /// Settings of `lookup`.
 #[derive(Debug, ClapArgs)]
@@ -396,7 +396,7 @@ impl InvalidateArgs {
     async fn directly(&self, cache: &SemanticCache) -> anyhow::Result<Value> {
         let selector = &self.selector;
         if let (Some(namespace), Some(tag)) = (&self.namespace, &selector.tag) {
-            let done = cache.invalidate_typed_tag(namespace, tag, None, self.dry_run);
+            let done = typed_tag::invalidate(cache, namespace, tag, None, self.dry_run);
             return Ok(json!({ "by": "typed_tag", "dry_run": self.dry_run, "tiers": done.await? }));
         }
         if let Some(key) = &selector.key {

@@ -1,4 +1,4 @@
-//! `askonce config`: whether the settings are right, and what they are.
+//! `askonce config`: whether the settings are right, what they are, and what there is to set.
 
 use std::fmt::Write as _;
 
@@ -21,33 +21,40 @@ enum Action {
     Check,
     /// Print the settings in force as YAML, secrets left out.
     Show,
+    /// Print a JSON Schema of all settings, for editors and checks.
+    Schema,
 }
 
-/// Checks or shows.
+/// Checks, shows or describes.
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let loaded = ServerConfig::load(&global.sources())?;
-    let files: Vec<String> = loaded
-        .files
-        .iter()
-        .map(|file| file.display().to_string())
-        .collect();
     match args.action {
-        Action::Check => print(
-            global,
-            &json!({ "ok": true, "files": files }),
-            |_| match &*files {
-                [] => {
-                    "the settings are right (no file: defaults, environment and flags)".to_owned()
-                }
-                files => format!("the settings are right (from {})", files.join(", ")),
-            },
-        ),
-        Action::Show => print(global, &loaded.settings.shown(), |settings| {
-            let mut text = String::new();
-            yaml(settings, 0, &mut text);
-            text.trim_end().to_owned()
+        Action::Check => check(global),
+        Action::Show => show(global),
+        // What could be set does not depend on what is.
+        Action::Schema => print(global, &ServerConfig::schema(), |schema| {
+            format!("{schema:#}")
         }),
     }
+}
+
+fn check(global: &Global) -> anyhow::Result<()> {
+    let loaded = ServerConfig::load(&global.sources())?;
+    let files = loaded.files.iter().map(|file| file.display().to_string());
+    let files: Vec<String> = files.collect();
+    let told = json!({ "ok": true, "files": files });
+    print(global, &told, |_| match &*files {
+        [] => "the settings are right (no file: defaults, environment and flags)".to_owned(),
+        files => format!("the settings are right (from {})", files.join(", ")),
+    })
+}
+
+fn show(global: &Global) -> anyhow::Result<()> {
+    let loaded = ServerConfig::load(&global.sources())?;
+    print(global, &loaded.settings.shown(), |settings| {
+        let mut text = String::new();
+        yaml(settings, 0, &mut text);
+        text.trim_end().to_owned()
+    })
 }
 
 /// Writes a JSON value as block-style YAML. Text is quoted as in JSON, which YAML reads too, unless it is

@@ -23,7 +23,7 @@ pub(crate) struct WayArgs {
     pub(crate) backend: Option<String>,
     /// Ask the configured Redis or memcached directly, not a server. Copies in the memory of running
     /// servers stay until they expire.
-    #[arg(long, conflicts_with = "server")]
+    #[arg(long)]
     direct: bool,
     #[command(flatten)]
     server: ServerArgs,
@@ -60,11 +60,20 @@ impl WayArgs {
         config.semantic.enabled = false;
         config.backends.retain(|section| {
             let named = self.backend.as_deref();
-            let in_process = matches!(section.backend, BackendConfig::Memory(_));
+            // Of a stack, the tier that is shared is asked itself.
+            let in_process = matches!(
+                section.backend,
+                BackendConfig::Memory(_) | BackendConfig::Tiered(_)
+            );
             section.enabled
                 && !in_process
                 && named.is_none_or(|name| section.backend.name() == name)
         });
+        // What was the default may not be among them.
+        config.service.default_backend = None;
+        for section in &mut config.backends {
+            section.default = false;
+        }
         if config.backends.is_empty() {
             bail!(
                 "no backend {}is configured that processes share: what lies in the memory of a server \

@@ -11,6 +11,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::bail;
+use askonce::config::BackendConfig;
 use askonce::savings::{PriceSource, PriceTable};
 use askonce::{Answer, Request, SemanticCache, StoreOptions};
 use clap::Args as ClapArgs;
@@ -93,8 +94,12 @@ pub(crate) async fn run(Args {}: Args, global: &Global) -> anyhow::Result<()> {
             report.add("config", Finding::Pass, detail);
             let config = loaded.settings;
             check_keys(&config, &mut report);
-            for section in config.backends.iter().filter(|section| section.enabled) {
-                backend::check(&section.backend, &mut report).await;
+            let engine = config.engine();
+            for section in engine.backends.iter().filter(|section| section.enabled) {
+                // A stack is made of others of the list, and is tried by the round trip.
+                if !matches!(section.backend, BackendConfig::Tiered(_)) {
+                    backend::check(&engine.backend_of(section), &mut report).await;
+                }
             }
             check_cache(&config, &mut report).await;
             check_listen(&config, &mut report).await;

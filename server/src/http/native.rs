@@ -29,6 +29,7 @@ use super::control::{Wishes, check_name, check_tags, read_span};
 use super::error::{Problem, without_value};
 use super::health::tier_problem;
 use super::{App, body, keys};
+use crate::typed_tag;
 
 pub(crate) type Peer = ConnectInfo<SocketAddr>;
 pub(crate) type Answered = Result<Response, Problem>;
@@ -279,10 +280,9 @@ pub(crate) async fn invalidate(
             }
             (None, Some(namespace), Some(tag)) => {
                 caller.require_admin("invalidate a tag of typed caches")?;
-                let done = app
-                    .cache
-                    .invalidate_typed_tag(&namespace, &tag, backend.as_deref(), dry_run)
-                    .await;
+                let backend = backend.as_deref();
+                let done =
+                    typed_tag::invalidate(&app.cache, &namespace, &tag, backend, dry_run).await;
                 let done = done.map_err(|error| tier_problem(&error))?;
                 let told = json!({ "by": "typed_tag", "dry_run": dry_run, "tiers": done });
                 Ok(Json(told).into_response())

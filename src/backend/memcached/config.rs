@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Settings of the memcached backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct MemcachedConfig {
     /// Name in metrics, reports and `Cache-Status`. Default: `memcached`.
@@ -23,9 +24,11 @@ pub struct MemcachedConfig {
     pub key_prefix: String,
     /// How long one operation may take, connecting included. Default: `500ms`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub timeout: Duration,
     /// Largest value taken, 1 KiB to 512 MiB. Above 1 MiB less 1 KiB, the servers must be started with
     /// a larger item size (`-I`). Default: 1 MiB less 1 KiB.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Bytes"))]
     pub max_value_bytes: ByteSize,
     /// Whether the network to the servers is private, and encrypted by other means, such as a VPN or a
     /// service mesh. memcached knows neither passwords nor encryption: production takes servers on other

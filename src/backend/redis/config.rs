@@ -20,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// `Debug` and `Serialize` leave users and passwords out, so serializing a configuration shows it and
 /// does not copy it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisConfig {
     /// Name in metrics, reports and `Cache-Status`. Default: `redis`.
@@ -44,6 +45,7 @@ pub struct RedisConfig {
     pub redis_ssl: bool,
     /// Connections to each server, 1 to 64, used in turn. One carries any number of operations at the
     /// same time; more help only where one core cannot keep up with one connection. Default: 1.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 64)))]
     pub redis_pool_size: usize,
     /// Addresses of the Sentinels, `host:port` each. Default: none.
     #[serde(serialize_with = "plain_nodes")]
@@ -68,8 +70,10 @@ pub struct RedisConfig {
     pub key_prefix: String,
     /// How long one operation may take, connecting included, 1ms to 30s. Default: `500ms`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub timeout: Duration,
     /// Largest value stored, 1KiB to 256MiB. Default: 16 MiB.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Bytes"))]
     pub max_value_bytes: ByteSize,
     /// Whether the network to the servers is private, and encrypted by other means than theirs, such as a
     /// VPN or a service mesh. Production then takes plain text to other machines; it asks for a password

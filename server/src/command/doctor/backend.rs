@@ -14,7 +14,7 @@ use bytes::Bytes;
 use bytesize::ByteSize;
 
 use super::{Finding, Report};
-use crate::config::is_local;
+use askonce::config::is_local;
 
 /// How long the value lives that is left behind should the doctor be killed.
 const LIFE: Duration = Duration::from_secs(60);
