@@ -85,6 +85,11 @@ impl SemanticCache {
         // Those that other processes stored, and those that they are making.
         inner.renew(&selector).await;
         let ids = inner.catalog.select(&selector, inner.clock.now());
+        if let ([id], Selector::Entry(_)) = (&ids[..], selector.innermost())
+            && let Some((key, _)) = inner.catalog.locate(*id)
+        {
+            inner.renew_keys(&[key]).await;
+        }
         for ids in ids.chunks(REMOVE_BATCH) {
             let rows = ids.iter().filter_map(|id| inner.forget(*id, "invalidated"));
             let keys: Vec<_> = rows.map(|row| row.exact).collect();
@@ -92,7 +97,8 @@ impl SemanticCache {
         }
         let mut removed = ids.len();
         if let Some(key) = inner.key_of(&selector).await {
-            // A shared tier may hold what another node stored.
+            // A shared tier may hold what another node stored, or is about to store.
+            inner.renew_keys(&[key]).await;
             let held = inner.tiers.delete(&key).await;
             removed = removed.max(usize::from(held));
         }
@@ -156,14 +162,14 @@ impl SemanticCache {
 impl Inner {
     /// The one key that `selector` means, if it does not belong to another scope.
     async fn key_of(&self, selector: &Selector) -> Option<ExactKey> {
-        let (mut selector, mut scopes) = (selector, Vec::new());
-        while let Selector::Within(scope, inner) = selector {
-            scopes.push(scope);
-            selector = inner;
-        }
-        let Selector::Key(key) = selector else {
+        let Selector::Key(key) = selector.innermost() else {
             return None;
         };
+        let (mut rest, mut scopes) = (selector, Vec::new());
+        while let Selector::Within(scope, inner) = rest {
+            scopes.push(scope);
+            rest = inner;
+        }
         if scopes.is_empty() {
             return Some(*key);
         }

@@ -417,6 +417,10 @@ impl SemanticCache {
         if !dry_run {
             // First the log, then the search for entries: see the module `epoch`.
             inner.epochs.record(query.selector());
+            if query.tier.is_none() && query.pattern == Glob::everything() {
+                // The same for the fills of other processes; with a pattern it would mean too much.
+                inner.renew(&query.selector()).await;
+            }
         }
         if query.tier.is_none() {
             let ids = inner.catalog.select(&query.selector(), inner.clock.now());

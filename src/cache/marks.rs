@@ -9,6 +9,9 @@
 //! fill has read the groups before its call; if the group of one of its tags has moved since, the answer
 //! is not stored. Without an invalidation of that very tag this costs a store, never an answer.
 //!
+//! A single key needs no mark in its entry, as it is deleted. But an answer to it may be under way in
+//! another process: so keys fall into 256 groups, one of which each fill watches in the same way.
+//!
 //! Always true: generations are read before what is stored under them is computed.
 
 use super::Inner;
@@ -19,13 +22,13 @@ use crate::codec::Mark;
 use crate::entry::catalog::Selector;
 use crate::error::Result;
 use crate::generation::{Generations, MarkName};
-use crate::request::{Request, Scope};
+use crate::request::{ExactKey, Request, Scope};
 use crate::tier::Check;
 
 /// Separates the ids of marks from every other use of BLAKE3.
 const DOMAIN: &str = "askonce 2026 semantic cache mark v1";
 
-/// Groups that tags fall into.
+/// Groups that tags fall into; a fill reads all of them.
 const GROUPS: u8 = 16;
 
 /// What a mark stands for.
@@ -35,6 +38,7 @@ enum Kind<'a> {
     Model(&'a str),
     Tag(&'a str),
     Group(u8),
+    KeyGroup(u8),
 }
 
 /// The mark of something, in all scopes or in one.
@@ -46,6 +50,7 @@ fn mark(scope: Option<&[u8; 32]>, kind: &Kind<'_>) -> MarkName {
         Kind::Model(model) => (b'm', model.as_bytes()),
         Kind::Tag(tag) => (b't', tag.as_bytes()),
         Kind::Group(group) => (b'g', std::slice::from_ref(group)),
+        Kind::KeyGroup(group) => (b'k', std::slice::from_ref(group)),
     };
     hasher.update(&[kind, u8::from(scope.is_some())]);
     hasher.update(scope.map_or(&[][..], |digest| digest));
@@ -93,6 +98,11 @@ fn group_of(tag: &str) -> MarkName {
     mark(None, &Kind::Group(first % GROUPS))
 }
 
+fn key_group_of(key: &ExactKey) -> MarkName {
+    let [first, ..] = *key.as_bytes();
+    mark(None, &Kind::KeyGroup(first))
+}
+
 /// What to renew for an invalidation, in steps: each must be done before the next begins. None for what
 /// only this process can find: single entries, and entries by age.
 fn steps(selector: &Selector, scope: Option<&Scope>) -> Vec<MarkName> {
@@ -126,6 +136,8 @@ pub(super) struct Began {
 struct Seen {
     /// Of what the entry will carry, as far as that was known.
     marks: Vec<Mark>,
+    /// Of the group of its key.
+    key: Vec<Mark>,
     /// Of the groups of tags; empty when the tags were known.
     groups: Vec<Mark>,
     generations: Generations,
@@ -183,8 +195,10 @@ impl Inner {
                 names.extend((0..GROUPS).map(|group| mark(None, &Kind::Group(group))));
             }
         }
+        names.push(key_group_of(&request.exact_key()));
         let seen = board.current(&names).await;
         let seen = seen.map(|(mut marks, generations)| Seen {
+            key: marks.split_off(marks.len() - 1),
             groups: marks.split_off(marks.len() - groups),
             marks,
             generations,
@@ -251,7 +265,7 @@ impl Inner {
         };
         let mut marks = seen.marks.clone();
         let mut generations = seen.generations.clone();
-        let mut bound = marks.clone();
+        let mut bound = [&marks[..], &seen.key].concat();
         if !seen.groups.is_empty() && !tags.is_empty() {
             // Before the groups are read again: whoever moves a tag has moved its group by then.
             let (more, theirs) = board.current(&of_tags(scope, tags)).await?;
@@ -278,12 +292,27 @@ impl Inner {
         if !self.tiers.is_shared() {
             return;
         }
-        let everything = of_everything();
         for name in steps(selector, None) {
-            self.tiers
-                .renew(std::slice::from_ref(&name), &everything)
-                .await;
+            self.renew_all(&[name]).await;
         }
+    }
+
+    /// Refuses the fills of these keys that other processes have begun.
+    pub(super) async fn renew_keys(&self, keys: &[ExactKey]) {
+        if !self.tiers.is_shared() {
+            return;
+        }
+        let mut names: Vec<MarkName> = Vec::new();
+        for name in keys.iter().map(key_group_of) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        self.renew_all(&names).await;
+    }
+
+    async fn renew_all(&self, names: &[MarkName]) {
+        self.tiers.renew(names, &of_everything()).await;
     }
 }
 

@@ -93,6 +93,14 @@ impl Selector {
         }
     }
 
+    /// The selector without the scopes that it is limited to.
+    pub(crate) fn innermost(&self) -> &Self {
+        match self {
+            Self::Within(_, selector) => selector.innermost(),
+            _ => self,
+        }
+    }
+
     /// The stable name used in metrics and reports.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {

@@ -89,6 +89,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
             "search",
             "stampede",
             "tier",
+            "typed",
         ],
     ),
     (

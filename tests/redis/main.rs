@@ -80,10 +80,11 @@ async fn an_answer_outlives_its_process_and_is_found_by_its_exact_key() {
     // Similarity is local to a process until its index hears of others' entries.
     assert!(hit_kind(&second, REWORDED).await.contains("Miss"));
     assert!(hit_kind(&second, ASKED).await.contains("redis"));
-    assert!(
-        hit_kind(&second, ASKED).await.contains("memory"),
-        "copied into the near tier"
-    );
+    // The near tier is believed once news of others is known to come.
+    eventually("an answer from the near tier", async || {
+        hit_kind(&second, ASKED).await.contains("memory")
+    })
+    .await;
     assert_eq!(
         answer_to(&second, &ask(ASKED)).await,
         Ok("right".to_owned())
@@ -107,7 +108,11 @@ async fn w_09_a_key_on_the_wire_is_its_prefix_once_and_the_key() {
     .await;
     let mut raw = server.raw();
     let pattern = format!("*{}*", redis.key_prefix);
-    let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query(&mut raw).unwrap();
+    let mut keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query(&mut raw).unwrap();
+    let generations = format!("{}::!mark:", redis.key_prefix);
+    let all = keys.len();
+    keys.retain(|key| !key.starts_with(&generations));
+    assert!(keys.len() < all, "what invalidations renew");
     let hex: String = request
         .exact_key()
         .as_bytes()

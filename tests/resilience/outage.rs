@@ -47,6 +47,9 @@ impl CacheBackend for Counted {
     async fn get(&self, key: &[u8]) -> Result<Option<StoredValue>> {
         self.count().get(key).await
     }
+    async fn get_many(&self, keys: &[Bytes]) -> Vec<Result<Option<StoredValue>>> {
+        self.count().get_many(keys).await
+    }
     async fn set(&self, key: &[u8], value: Bytes, expires: Option<Timestamp>) -> Result<()> {
         self.count().set(key, value, expires).await
     }

@@ -36,6 +36,9 @@ async fn invalidated_during_a_call(one: &Process, other: &Process, selector: Sel
     });
     called.notified().await;
     other.cache.invalidate(selector).await;
+    // The news of it comes before that of the sign.
+    let sign = Selector::Key(ask(SIGN).exact_key());
+    other.cache.invalidate(sign).await;
     one.misses(&ask(SIGN)).await;
     go_on.notify_one();
     let served = call.await.unwrap().expect("never an error");
@@ -51,6 +54,7 @@ async fn an_invalidation_in_another_process_during_a_call_refuses_its_fill() {
         Selector::Scope(askonce::Scope::tenant("acme")),
         Selector::model("gpt-4o"),
         Selector::All,
+        Selector::Key(ask(ASKED).exact_key()),
     ];
     for near in [true, false] {
         for selector in selectors.clone() {
