@@ -299,8 +299,7 @@ impl Inner {
             let judged = self
                 .judge(
                     semantic,
-                    request,
-                    text,
+                    (request, text),
                     options,
                     candidate,
                     &mut trail.check,
@@ -351,8 +350,7 @@ impl Inner {
     async fn judge(
         &self,
         semantic: &Semantic,
-        request: &Request,
-        text: &str,
+        (request, text): (&Request, &str),
         options: &LookupOptions,
         candidate: Candidate,
         check: &mut Check,
