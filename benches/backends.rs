@@ -297,10 +297,10 @@ fn in_process(runtime: &Runtime, peer: &SharedPeer) {
     let raw_keys = keys(KEYS);
     let value = Bytes::from(rmp_serde::to_vec_named(&Answer::new()).expect("an answer has a form"));
 
-    let moka: moka::sync::Cache<Box<[u8]>, Bytes> = moka::sync::Cache::builder()
+    let moka = moka::sync::Cache::<Box<[u8]>, Bytes>::builder()
         .max_capacity(512 << 20)
         .eviction_policy(moka::policy::EvictionPolicy::lru())
-        .weigher(|key: &Box<[u8]>, value: &Bytes| (key.len() + value.len()) as u32)
+        .weigher(|key, value| (key.len() + value.len()) as u32)
         .build();
     let backend = memory();
     let around = layered(memory());

@@ -32,6 +32,10 @@ const BUILT_IN: [&str; 4] = ["memcached", "memory", "redis", "tiered"];
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there are few, and only while a cache is built"
+)]
 pub enum BackendConfig {
     /// In this process.
     Memory(MemoryConfig),
