@@ -31,6 +31,10 @@ const BUILT_IN: [&str; 4] = ["memcached", "memory", "redis", "tiered"];
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a program has a few of them, and a box would show in its code"
+)]
 pub enum BackendConfig {
     /// In this process.
     Memory(MemoryConfig),
