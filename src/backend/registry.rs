@@ -32,9 +32,9 @@ const BUILT_IN: [&str; 4] = ["memcached", "memory", "redis", "tiered"];
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
-#[allow(
+#[expect(
     clippy::large_enum_variant,
-    reason = "there are few, and only while a cache is built"
+    reason = "a program has a few of them, and a box would show in its code"
 )]
 pub enum BackendConfig {
     /// In this process.
