@@ -69,7 +69,7 @@ pub(crate) type Fingerprint = Arc<[Option<u64>]>;
 
 impl Generations {
     /// Takes down what the backend said of a mark.
-    pub(crate) fn note(&mut self, name: MarkName, answer: Result<Option<StoredValue>>) {
+    pub(crate) fn note(&mut self, name: &MarkName, answer: Result<Option<StoredValue>>) {
         let known = match answer {
             Ok(None) => Known::Missing,
             Ok(Some(held)) => match <[u8; 8]>::try_from(&held.bytes[..]) {
@@ -78,7 +78,7 @@ impl Generations {
             },
             Err(error) => Known::Failed(error),
         };
-        self.replace(&name, known);
+        self.replace(name, known);
     }
 
     fn knows(&self, id: &[u8; 16]) -> Option<&Known> {
@@ -189,7 +189,7 @@ impl Board<'_> {
         };
         let marks = answers.split_off(values);
         for (name, answer) in names.iter().zip(marks) {
-            generations.note(name.clone(), answer);
+            generations.note(name, answer);
         }
         answers
     }
@@ -264,7 +264,7 @@ impl Board<'_> {
             generations.replace(name, Known::At(generation, expires));
             return Ok(generation);
         }
-        generations.note(name.clone(), backend.get(&name.key).await);
+        generations.note(name, backend.get(&name.key).await);
         match generations.knows(&name.id) {
             Some(Known::At(generation, _)) => Ok(*generation),
             Some(Known::Failed(error)) => Err(error.clone()),

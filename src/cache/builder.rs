@@ -159,6 +159,9 @@ impl CacheBuilder {
     }
 }
 
+/// A tier, and the turn to ask it how it is.
+type Probed = (Arc<Layered>, Probe);
+
 /// What a cache is made of, but for its tiers.
 struct Parts {
     config: Config,
@@ -205,7 +208,7 @@ impl Parts {
 
     /// The configured tiers, nearest first: those in this process, then the others as listed. And how they
     /// go together.
-    fn configured(&self, stores: &Stores<'_>) -> Result<(Vec<(Arc<Layered>, Probe)>, TierConfig)> {
+    fn configured(&self, stores: &Stores<'_>) -> Result<(Vec<Probed>, TierConfig)> {
         let here = |tier: &Arc<Layered>| CacheBackend::capability(&**tier).in_process;
         let probe = |section: &BackendSection| Probe::new(section.health_check_interval);
         let sections: Vec<_> = self.config.sections().collect();
@@ -253,11 +256,7 @@ impl Parts {
         Ok(Arc::new(layered))
     }
 
-    fn assemble(
-        self,
-        layers: Vec<(Arc<Layered>, Probe)>,
-        together: &TierConfig,
-    ) -> Result<SemanticCache> {
+    fn assemble(self, layers: Vec<Probed>, together: &TierConfig) -> Result<SemanticCache> {
         let Self {
             config,
             semantic,
