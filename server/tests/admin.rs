@@ -674,3 +674,73 @@ async fn events_are_streamed_without_keys_and_the_stream_ends_with_the_server() 
         "{log}"
     );
 }
+
+#[test]
+fn a_redis_that_is_down_is_named_and_the_command_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = format!(
+        "backends:\n  - {{ type: redis, redis_url: \"redis://127.0.0.1:{}\" }}\n",
+        redis_server::free_port()
+    );
+    std::fs::write(directory.path().join("askonce.yaml"), config).unwrap();
+    for args in [
+        &["keys", "--direct"][..],
+        &["invalidate", "--direct", "--pattern", "*"],
+        &["invalidate", "--direct", "--key", "users/name:7"],
+        &["clear", "--direct", "--yes"],
+    ] {
+        let (_, complaint, code) = alone(directory.path(), args);
+        assert_eq!(code, 1, "{args:?}");
+        assert!(
+            complaint.contains("backend redis: "),
+            "{args:?}: {complaint}"
+        );
+        assert!(
+            complaint.contains("askonce doctor"),
+            "{args:?}: {complaint}"
+        );
+    }
+    let (_, complaint, code) = alone(directory.path(), &["get", "users/name:7", "--direct"]);
+    assert!(
+        code == 1 && !complaint.contains("no such key"),
+        "{complaint}"
+    );
+    let by_age = ["invalidate", "--direct", "--older-than", "1h"];
+    let (_, complaint, code) = alone(directory.path(), &by_age);
+    assert!(
+        code == 1 && complaint.contains("only a running server"),
+        "{complaint}"
+    );
+}
+
+#[tokio::test]
+async fn w_67_what_had_to_make_room_is_counted_as_evicted_and_what_was_removed_is_not() {
+    let server = Setup::default()
+        .config("backends: [{ type: memory, max_bytes: 1MiB }]\n")
+        .start();
+    for i in 0..8 {
+        let fields = json!({ "prompt": format!("question {i}"), "answer": "x".repeat(300_000) });
+        let (status, told) = server.post("/cache/v1/store", fields).await;
+        assert_eq!(status, StatusCode::CREATED, "{told}");
+    }
+    let evicted = async || {
+        let (_, stats) = server.get("/cache/v1/stats").await;
+        let tier = &stats["tiers"][0];
+        assert_eq!(tier["removals"]["expired"], 0, "{tier}");
+        (
+            tier["removals"]["evicted"].as_u64().unwrap(),
+            stats["removals"]["evicted"].as_u64().unwrap_or_default(),
+            stats["entries"].as_u64().unwrap(),
+        )
+    };
+    eventually(|| async { evicted().await.0 >= 5 }).await;
+    eventually(|| async {
+        let (values, entries, left) = evicted().await;
+        values == entries && values + left == 8
+    })
+    .await;
+    let before = evicted().await.0;
+    let everything = json!({ "pattern": "*" });
+    server.post("/cache/v1/invalidate", everything).await;
+    assert_eq!(evicted().await.0, before, "an invalidation is no eviction");
+}

@@ -159,7 +159,7 @@ impl CacheBuilder {
     }
 }
 
-/// A tier, and the turn to ask it how it is.
+/// A tier, and what is known of its health.
 type Probed = (Arc<Layered>, Probe);
 
 /// What a cache is made of, but for its tiers.
@@ -209,8 +209,11 @@ impl Parts {
     /// The configured tiers, nearest first: those in this process, then the others as listed. And how they
     /// go together.
     fn configured(&self, stores: &Stores<'_>) -> Result<(Vec<Probed>, TierConfig)> {
-        let here = |tier: &Arc<Layered>| CacheBackend::capability(&**tier).in_process;
-        let probe = |section: &BackendSection| Probe::new(section.health_check_interval);
+        let here = |(tier, _): &Probed| CacheBackend::capability(&**tier).in_process;
+        let probed = |section: &BackendSection| {
+            let probe = Probe::new(section.health_check_interval);
+            Ok::<Probed, Error>((stores.layered(section)?, probe))
+        };
         let sections: Vec<_> = self.config.sections().collect();
         // One stack of memory over a server is taken apart, so that hits, health and statistics name the
         // tiers that it is made of; it is put together again as it was.
@@ -221,22 +224,19 @@ impl Parts {
                 self.config.section(&stack.far),
             )
         {
-            let (near, far) = (stores.layered(near)?, stores.layered(far)?);
+            let (near, far) = (probed(near)?, probed(far)?);
             if here(&near) && !here(&far) {
-                let tiers = vec![(near, probe(section)), (far, probe(section))];
-                return Ok((tiers, stack.tiers.clone()));
+                return Ok((vec![near, far], stack.tiers.clone()));
             }
         }
-        let mut tiers = Vec::new();
-        for section in sections {
-            tiers.push((stores.layered(section)?, probe(section)));
-        }
-        tiers.sort_by_key(|(tier, _)| !here(tier));
+        let tiers = sections.into_iter().map(probed);
+        let mut tiers: Vec<_> = tiers.collect::<Result<_>>()?;
+        tiers.sort_by_key(|tier| !here(tier));
         Ok((tiers, self.config.tiers.clone()))
     }
 
     /// The tiers that were given in place of the configured ones, nearest first.
-    fn given(&self) -> Result<Vec<(Arc<Layered>, Probe)>> {
+    fn given(&self) -> Result<Vec<Probed>> {
         let layered = self.given.iter().map(|tier| {
             let layered = match tier {
                 Tier::Layered(tier) => Arc::clone(tier),

@@ -92,16 +92,6 @@ pub(super) enum Verdict {
     },
 }
 
-/// What candidates are judged for.
-#[derive(Clone, Copy)]
-struct Asked<'a> {
-    semantic: &'a Semantic,
-    request: &'a Request,
-    /// What of it is compared.
-    text: &'a str,
-    options: &'a LookupOptions,
-}
-
 /// Collects what happens on the way.
 struct Trail {
     depth: Depth,
@@ -261,13 +251,9 @@ impl Inner {
                 return None;
             }
         };
-        let asked = Asked {
-            semantic,
-            request,
-            text,
-            options,
-        };
-        let hit = self.first_served(asked, candidates, trail).await;
+        let hit = self
+            .first_served(semantic, request, text, options, candidates, trail)
+            .await;
         trail.stage_done("decide");
         hit
     }
@@ -300,14 +286,26 @@ impl Inner {
     /// Judges candidates, best first, until one is served.
     async fn first_served(
         &self,
-        asked: Asked<'_>,
+        semantic: &Semantic,
+        request: &Request,
+        text: &str,
+        options: &LookupOptions,
         candidates: Vec<Candidate>,
         trail: &mut Trail,
     ) -> Option<Hit> {
         let now = self.clock.now();
         let mut hit = None;
         for candidate in candidates {
-            let judged = self.judge(asked, candidate, &mut trail.check, now).await;
+            let judged = self
+                .judge(
+                    semantic,
+                    (request, text),
+                    options,
+                    candidate,
+                    &mut trail.check,
+                    now,
+                )
+                .await;
             match &judged.verdict {
                 Verdict::Serve { entry, probability } if hit.is_none() => {
                     let kind = HitKind::Semantic {
@@ -335,7 +333,7 @@ impl Inner {
                     }
                 }
             }
-            let hopeless = candidate.similarity < asked.semantic.policy.least_similarity();
+            let hopeless = candidate.similarity < semantic.policy.least_similarity();
             if trail.depth == Depth::All {
                 trail.judged.push(judged);
             } else if hit.is_some() || hopeless {
@@ -351,17 +349,13 @@ impl Inner {
     /// Fetches and checks the entry of one candidate, weighs the evidence and decides.
     async fn judge(
         &self,
-        asked: Asked<'_>,
+        semantic: &Semantic,
+        (request, text): (&Request, &str),
+        options: &LookupOptions,
         candidate: Candidate,
         check: &mut Check,
         now: Timestamp,
     ) -> Judged {
-        let Asked {
-            semantic,
-            request,
-            text,
-            options,
-        } = asked;
         let stop = |reason| Judged {
             candidate,
             evidence: None,

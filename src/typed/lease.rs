@@ -203,7 +203,7 @@ impl Drop for Lease {
             && !holding.ours.lock().is_empty()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(async move { drop(holding.give_back(false).await) });
+            runtime.spawn(async move { holding.give_back(false).await });
         }
     }
 }

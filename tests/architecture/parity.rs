@@ -1,7 +1,8 @@
 //! The table of parity with the reference system, compared with the tests that it names.
 //!
 //! A table that says "proven by" is worth as much as the proof: so every capability and every fault of
-//! the reference has a row, each row of a fault names a test, and each test named exists.
+//! the reference has a row, each path in it exists, each row of a fault names a test, and each test
+//! named exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,9 +51,11 @@ fn test_names() -> BTreeSet<String> {
         .iter()
         .flat_map(|folder| rust_files(&root().join(folder)))
     {
-        let text = read(&file);
-        for line in text.lines() {
+        // Whether the next function is one.
+        let mut is_test = false;
+        for line in read(&file).lines() {
             let line = line.trim_start();
+            is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
             let line = line.strip_prefix("async ").unwrap_or(line);
             let Some(rest) = line.strip_prefix("fn ") else {
                 // The contract's checks are listed by name alone.
@@ -62,8 +65,10 @@ fn test_names() -> BTreeSet<String> {
                 }
                 continue;
             };
-            let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
-            names.insert(rest[..end].to_owned());
+            if std::mem::take(&mut is_test) {
+                let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
+                names.insert(rest[..end].to_owned());
+            }
         }
     }
     names
@@ -80,7 +85,14 @@ fn the_parity_table_is_complete_and_every_test_it_names_exists() {
     let mut complaints = Vec::new();
     for row in numbers(&CAPABILITIES, 'C') {
         match table.get(&row) {
-            Some(cells) if cells.iter().all(|cell| !cell.is_empty()) => {}
+            Some(cells) if cells.iter().all(|cell| !cell.is_empty()) => {
+                let place = cells.last().map(String::as_str).unwrap_or_default();
+                // A path has a slash in it; one that begins with it is a route.
+                let paths = quoted(place).filter(|path| path.find('/').is_some_and(|at| at > 0));
+                for path in paths.filter(|path| !root().join(path).exists()) {
+                    complaints.push(format!("{row}: there is no `{path}`"));
+                }
+            }
             Some(_) => complaints.push(format!("{row}: an empty cell")),
             None => complaints.push(format!("{row}: no row")),
         }

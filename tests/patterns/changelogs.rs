@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use askonce::backend::{
     BackendHandle, ByteSize, CacheBackend, Cursor, Glob, MemoryBackend, MemoryConfig, RemovalCause,
-    Write,
 };
 use askonce::clock::{Clock, ManualClock};
 use askonce::tier::{TierConfig, TieredBackend};
@@ -40,24 +39,31 @@ fn tiers(clock: &Arc<ManualClock>, far: BackendHandle) -> Arc<TieredBackend> {
     )
 }
 
+#[cfg(feature = "redis")]
+fn redis(clock: &Arc<ManualClock>) -> Option<BackendHandle> {
+    let config = crate::support::server::RedisServer::shared()?.config();
+    let builder = askonce::backend::RedisBackend::builder(config).clock(Arc::clone(clock) as _);
+    Some(Arc::new(builder.build().expect("the settings are valid")))
+}
+
+#[cfg(feature = "memcached")]
+fn memcached(clock: &Arc<ManualClock>) -> Option<BackendHandle> {
+    let config = crate::memcached::shared()?;
+    let builder = askonce::backend::MemcachedBackend::builder(config).clock(Arc::clone(clock) as _);
+    Some(Arc::new(builder.build().expect("the settings are valid")))
+}
+
 /// A backend of each kind whose server is there.
 fn stores(clock: &Arc<ManualClock>) -> Vec<BackendHandle> {
-    let mut stores: Vec<BackendHandle> = vec![memory(clock), tiers(clock, memory(clock))];
-    #[cfg(feature = "redis")]
-    if let Some(server) = crate::support::server::RedisServer::shared() {
-        let builder = askonce::backend::RedisBackend::builder(server.config());
-        stores.push(Arc::new(
-            builder.clock(Arc::clone(clock) as _).build().unwrap(),
-        ));
-    }
-    #[cfg(feature = "memcached")]
-    if let Some(config) = crate::memcached::shared() {
-        let builder = askonce::backend::MemcachedBackend::builder(config);
-        stores.push(Arc::new(
-            builder.clock(Arc::clone(clock) as _).build().unwrap(),
-        ));
-    }
-    stores
+    let stores: Vec<Option<BackendHandle>> = vec![
+        Some(memory(clock)),
+        Some(tiers(clock, memory(clock))),
+        #[cfg(feature = "redis")]
+        redis(clock),
+        #[cfg(feature = "memcached")]
+        memcached(clock),
+    ];
+    stores.into_iter().flatten().collect()
 }
 
 fn cache(backend: BackendHandle, clock: &Arc<ManualClock>) -> Cache {
@@ -420,6 +426,7 @@ async fn every_namespace_of_a_stack_of_tiers_hears_of_changes() {
 #[cfg(feature = "redis")]
 #[tokio::test]
 async fn keys_of_all_slots_of_a_cluster_go_in_one_batch() {
+    use askonce::backend::Write;
     let Some(cluster) = crate::support::server::RedisCluster::start() else {
         return;
     };
@@ -674,6 +681,8 @@ async fn a_life_of_more_than_thirty_days_is_no_date_of_1970() {
 #[cfg(feature = "test-support")]
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_by_any_schedule_gives_no_wrong_value_and_no_error_to_those_who_load() {
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+
     use askonce::fault::{FaultLayer, FaultPlan};
     for seed in 0..20 {
         let clock = crate::support::clock();

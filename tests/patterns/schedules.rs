@@ -133,6 +133,79 @@ fn a_single_flight_is_right_in_every_order_of_three_callers_and_two_cancellation
     println!("{orders} orders");
 }
 
+/// Callers on several threads, each of which asks, yields and goes away as its seed says. The threads decide
+/// the order: this can show a fault, and cannot prove that there is none.
+#[test]
+fn a_single_flight_on_many_threads_makes_one_call_at_a_time_and_strands_nobody() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    /// Ends with its call, also when that panics.
+    struct Running(Arc<AtomicU32>);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .build()
+        .expect("a runtime");
+    let flights = SingleFlight::<u8, u64>::default();
+    let running: [Arc<AtomicU32>; 3] = std::array::from_fn(|_| Arc::default());
+    let most = Arc::new(AtomicU32::new(0));
+    runtime.block_on(async {
+        for seed in 0..200_u64 {
+            let callers: Vec<_> = (0..16_u64)
+                .map(|caller| {
+                    let (flights, most) = (flights.clone(), Arc::clone(&most));
+                    let running = running.clone();
+                    tokio::spawn(async move {
+                        let mut chance = StdRng::seed_from_u64(seed << 8 | caller);
+                        let key = chance.random_range(0..3_u8);
+                        let running = Arc::clone(&running[usize::from(key)]);
+                        let yields = chance.random_range(0..4);
+                        let panics = chance.random_bool(0.1);
+                        let call = move || async move {
+                            let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+                            most.fetch_max(now, Ordering::SeqCst);
+                            let _running = Running(running);
+                            for _ in 0..yields {
+                                tokio::task::yield_now().await;
+                            }
+                            if panics {
+                                std::panic::resume_unwind(Box::new("as planned"));
+                            }
+                            u64::from(key) << 32 | caller
+                        };
+                        let asked = flights.run(key, call);
+                        if chance.random_bool(0.2) {
+                            // Looks once, and goes away.
+                            let mut asked = Task::new(asked);
+                            asked.poll();
+                            return true;
+                        }
+                        match asked.await {
+                            Some((value, _)) => value >> 32 == u64::from(key),
+                            None => panics,
+                        }
+                    })
+                })
+                .collect();
+            for caller in callers {
+                assert!(caller.await.expect("no caller panics"), "seed {seed}");
+            }
+        }
+        // Calls whose callers have all gone away end on their own.
+        for _ in 0..10_000 {
+            if flights.running() == 0 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("{} calls never end", flights.running());
+    });
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+}
+
 /// What the values are made of: it changes, and a cache must not show what it was.
 #[derive(Default)]
 struct Source {

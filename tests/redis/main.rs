@@ -5,6 +5,7 @@
 mod support;
 
 mod feed;
+mod tls;
 mod topology;
 mod writes;
 

@@ -49,7 +49,7 @@ impl RedisServer {
     }
 
     /// A fresh server with further lines of configuration and a further argument.
-    fn start_with(port: u16, lines: &str, argument: &str) -> Option<Self> {
+    pub(crate) fn start_with(port: u16, lines: &str, argument: &str) -> Option<Self> {
         let conf = format!("port {port}\nbind 127.0.0.1\n{lines}");
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "keeper", &conf, argument])
@@ -344,7 +344,7 @@ impl RedisCluster {
 }
 
 /// A free port whose twin for the nodes' own talk is free as well.
-fn cluster_port() -> u16 {
+pub(crate) fn cluster_port() -> u16 {
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let port = (0..1_000)
         .map(|_| free_port())

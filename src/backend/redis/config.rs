@@ -2,6 +2,7 @@
 //! what is missing.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -43,6 +44,19 @@ pub struct RedisConfig {
     pub redis_password: Option<String>,
     /// Whether to speak TLS. Default: `false`.
     pub redis_ssl: bool,
+    /// File of the authorities that sign the servers' certificates, in PEM; no other is then believed.
+    /// Needs TLS. Default: none, the authorities that the system trusts. Set it where the servers'
+    /// certificates are signed by an authority of your own. A certificate must hold the name or address
+    /// by which its server is reached; in a cluster and behind Sentinels that is what the servers call
+    /// each other. Read when the backend is built.
+    pub redis_ca_file: Option<PathBuf>,
+    /// File of the certificate that is shown to the servers, in PEM, then those that lead to its
+    /// authority. Needs TLS and [`redis_client_key_file`](Self::redis_client_key_file). Default: none.
+    /// Set it where servers ask for one (`tls-auth-clients`). Read when the backend is built.
+    pub redis_client_cert_file: Option<PathBuf>,
+    /// File of that certificate's private key, in PEM and not encrypted. Default: none. Read when the
+    /// backend is built.
+    pub redis_client_key_file: Option<PathBuf>,
     /// Connections to each server, 1 to 64, used in turn. One carries any number of operations at the
     /// same time; more help only where one core cannot keep up with one connection. Default: 1.
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 64)))]
@@ -92,6 +106,9 @@ impl Default for RedisConfig {
             redis_username: None,
             redis_password: None,
             redis_ssl: false,
+            redis_ca_file: None,
+            redis_client_cert_file: None,
+            redis_client_key_file: None,
             redis_pool_size: 1,
             sentinels: Vec::new(),
             sentinel_master: "mymaster".to_owned(),
@@ -108,7 +125,8 @@ impl Default for RedisConfig {
 }
 
 impl RedisConfig {
-    /// Checks every field; `path` is where this section stands in the file.
+    /// Checks every field; `path` is where this section stands in the file. Certificates and keys are
+    /// read when the backend is built.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] naming the field, its value and what is allowed; in a build without the
@@ -292,6 +310,10 @@ impl RedisConfig {
                     "redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix:///path",
                 )
         })?;
+        self.check_tls(
+            matches!(info.addr(), ConnectionAddr::TcpTls { .. }),
+            &refuse,
+        )?;
         let several = !self.sentinels.is_empty() || self.is_cluster();
         if several && matches!(info.addr(), ConnectionAddr::Unix(_)) {
             let what = "Sentinels and clusters are not reached through a socket";
@@ -327,6 +349,29 @@ impl RedisConfig {
             }
         }
         Ok(())
+    }
+
+    /// Whether the files for TLS go together, and are of use.
+    fn check_tls(&self, tls: bool, refuse: &impl Fn(&str, &'static str) -> Error) -> Result<()> {
+        let files = [
+            ("redis_ca_file", &self.redis_ca_file),
+            ("redis_client_cert_file", &self.redis_client_cert_file),
+            ("redis_client_key_file", &self.redis_client_key_file),
+        ];
+        if !tls && let Some((field, _)) = files.iter().find(|(_, file)| file.is_some()) {
+            let what = "a file for TLS is named, and the connection is not encrypted";
+            return Err(refuse(field, what).with(
+                "remedy",
+                "use rediss:// in redis_url, or redis_ssl: true without redis_url",
+            ));
+        }
+        let missing = match (&self.redis_client_cert_file, &self.redis_client_key_file) {
+            (Some(_), None) => "redis_client_key_file",
+            (None, Some(_)) => "redis_client_cert_file",
+            _ => return Ok(()),
+        };
+        let what = "a client's certificate and its key go together";
+        Err(refuse(missing, what).with("remedy", "set both files, or neither"))
     }
 }
 
@@ -378,6 +423,9 @@ impl fmt::Debug for RedisConfig {
         f.debug_struct("RedisConfig")
             .field("name", &self.name)
             .field("redis_url", &self.shown_url())
+            .field("redis_ca_file", &self.redis_ca_file)
+            .field("redis_client_cert_file", &self.redis_client_cert_file)
+            .field("redis_client_key_file", &self.redis_client_key_file)
             .field("redis_pool_size", &self.redis_pool_size)
             .field("sentinels", &self.sentinels.len())
             .field("sentinel_master", &self.sentinel_master)
@@ -535,6 +583,76 @@ mod tests {
             });
         }
         assert_eq!(host_and_port("[::1]:7000"), Some(("::1".to_owned(), 7000)));
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn files_for_tls_that_would_not_be_used_are_refused_by_name() {
+        let file = || Some(PathBuf::from("/etc/redis.pem"));
+        let field = |config: &RedisConfig| {
+            let refused = config.validate("b").err()?;
+            assert_eq!(refused.kind(), ErrorKind::Config);
+            let text = refused.to_string();
+            let (_, after) = text.split_once("field: b.").unwrap();
+            after.split([',', ')']).next().map(str::to_owned)
+        };
+        for tls in [true, false] {
+            let base = RedisConfig {
+                redis_ssl: tls,
+                ..RedisConfig::default()
+            };
+            let cases = [
+                (
+                    "redis_ca_file",
+                    RedisConfig {
+                        redis_ca_file: file(),
+                        ..base.clone()
+                    },
+                    None,
+                ),
+                (
+                    "redis_client_cert_file",
+                    RedisConfig {
+                        redis_client_cert_file: file(),
+                        redis_client_key_file: file(),
+                        ..base.clone()
+                    },
+                    None,
+                ),
+                (
+                    "redis_client_cert_file",
+                    RedisConfig {
+                        redis_client_cert_file: file(),
+                        ..base.clone()
+                    },
+                    Some("redis_client_key_file"),
+                ),
+                (
+                    "redis_client_key_file",
+                    RedisConfig {
+                        redis_client_key_file: file(),
+                        ..base.clone()
+                    },
+                    Some("redis_client_cert_file"),
+                ),
+            ];
+            for (without_tls, config, with_tls) in cases {
+                let expected = if tls { with_tls } else { Some(without_tls) };
+                assert_eq!(field(&config).as_deref(), expected, "{config:?}");
+            }
+        }
+        // A whole address wins over the parts, here too.
+        let plain = RedisConfig {
+            redis_ssl: true,
+            redis_ca_file: file(),
+            ..at("redis://host")
+        };
+        assert_eq!(field(&plain).as_deref(), Some("redis_ca_file"));
+        let encrypted = RedisConfig {
+            redis_ca_file: file(),
+            ..at("rediss://host")
+        };
+        assert_eq!(field(&encrypted), None);
     }
 
     #[cfg(feature = "redis")]

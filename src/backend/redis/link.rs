@@ -29,12 +29,14 @@ use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue,
-    IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, TlsMode, Value,
+    IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, TlsCertificates, TlsMode,
+    Value,
 };
 
 use super::RedisConfig;
 use super::config::host_and_port;
 use super::script::Call;
+use super::tls::{self, Refusal};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Connections made anew by hand, at most one in this time. The client does it after failures of the
@@ -155,22 +157,31 @@ struct SlotRange {
 }
 
 impl Link {
-    /// Ways to the servers of `config`, which was checked. Does not connect.
-    pub(super) fn new(config: &RedisConfig) -> RedisResult<Arc<Self>> {
+    /// Ways to the servers of `config`, which was checked, with its certificates. Does not connect.
+    pub(super) fn new(
+        config: &RedisConfig,
+        certificates: Option<TlsCertificates>,
+    ) -> RedisResult<Arc<Self>> {
         let tcp = TcpSettings::default().set_nodelay(true);
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
         let tcp = tcp.set_user_timeout(LOST_AFTER);
         let info = config.url().into_connection_info()?;
-        let info = info.set_tcp_settings(tcp.clone());
-        let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
-        if tls && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // An error says that another thread was first, which is as good.
-            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let mut info = info.set_tcp_settings(tcp.clone());
+        if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            tls::install_provider();
+        }
+        if let Some(certificates) = certificates.clone() {
+            // What the client makes of the certificates is private to it, and comes with the address.
+            let client = Client::build_with_tls(info, certificates)?;
+            info = client.get_connection_info().clone();
         }
         let connect = config.timeout.max(CONNECT_TIMEOUT);
         let target = if !config.sentinels.is_empty() {
             Target::Master(Box::new(tokio::sync::Mutex::new(sentinel(
-                config, &info, tcp,
+                config,
+                &info,
+                certificates,
+                tcp,
             )?)))
         } else if config.is_cluster() {
             let nodes = config.cluster_nodes.iter().map(String::as_str);
@@ -182,7 +193,12 @@ impl Link {
                 seeds.push(info.clone());
             }
             let (least, most) = REDIRECTION_WAIT;
-            let client = ClusterClient::builder(seeds)
+            let mut client = ClusterClient::builder(seeds);
+            if let Some(certificates) = certificates {
+                // Those of the addresses are for the first nodes alone.
+                client = client.certs(certificates);
+            }
+            let client = client
                 .retries(REDIRECTIONS)
                 .min_retry_wait(least)
                 .max_retry_wait(most)
@@ -562,6 +578,11 @@ impl Link {
                 .with("operation", operation)
                 .with("problem", problem)
         };
+        match tls::refusal(error) {
+            Some(Refusal::Ours) => return failure("the certificate of Redis is not trusted"),
+            Some(Refusal::Theirs) => return failure("Redis refuses the client's certificate"),
+            None => {}
+        }
         match error.kind() {
             Redis::AuthenticationFailed => failure("Redis refuses the user or the password"),
             _ => failure("Redis cannot be used now").retryable(),
@@ -655,6 +676,7 @@ fn at(info: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
 fn sentinel(
     config: &RedisConfig,
     info: &ConnectionInfo,
+    certificates: Option<TlsCertificates>,
     tcp: TcpSettings,
 ) -> RedisResult<SentinelClient> {
     let sentinels = config.sentinels.iter().map(String::as_str);
@@ -671,6 +693,10 @@ fn sentinel(
             true => TlsMode::Insecure,
             false => TlsMode::Secure,
         });
+    }
+    // The Sentinels' addresses have theirs.
+    if let Some(certificates) = certificates {
+        builder = builder.set_client_to_redis_certificates(certificates);
     }
     if let Some(user) = info.redis_settings().username() {
         builder = builder.set_client_to_redis_username(user);

@@ -17,6 +17,9 @@
 //!   server that is down refuses at once; one that hangs costs the timeout.
 //! - **Connections** are made by the first operation, not at start-up, and again after every loss. One
 //!   connection carries all operations at the same time; readers of the feed have their own.
+//! - **TLS** always checks the server's certificate, by the system's authorities or those of a file, and
+//!   may show one in return. A certificate that either side refuses is an error of its own, not retryable;
+//!   of a whole cluster's it is the `problem` of an error that is.
 //! - **The feed** is a stream, which is carrier and wake-up in one. Publish and subscribe is not used:
 //!   it loses messages exactly when servers fail over, and a reader of a stream waits no longer.
 //!
@@ -34,6 +37,8 @@ mod scan;
 mod script;
 #[cfg(feature = "redis")]
 mod store;
+#[cfg(feature = "redis")]
+mod tls;
 
 pub use config::RedisConfig;
 #[cfg(feature = "redis")]

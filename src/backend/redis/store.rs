@@ -60,11 +60,12 @@ impl RedisBackendBuilder {
     /// The backend. Does not connect: the server may be down.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] when a setting is out of range.
+    /// [`ErrorKind::Config`] when a setting is out of range, or a file for TLS cannot be used.
     pub fn build(self) -> Result<RedisBackend> {
         const PATH: &str = "backends[redis]";
         self.config.validate(PATH)?;
-        let link = Link::new(&self.config).map_err(|_| {
+        let certificates = super::tls::certificates(&self.config, PATH)?;
+        let link = Link::new(&self.config, certificates).map_err(|_| {
             // The cause may quote the address.
             Error::new(ErrorKind::Config, "the address of Redis cannot be used")
                 .with("field", format!("{PATH}.redis_url"))
