@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use askonce::backend::{BackendConfig, MemoryConfig, RedisConfig};
+use askonce::backend::{BackendConfig, ByteSize, MemoryConfig, RedisConfig};
 use askonce::clock::ManualClock;
 use askonce::config::{BackendSection, Config};
 use askonce::layer::{BreakerConfig, LayerConfig};
@@ -22,6 +22,14 @@ fn tagged() -> StoreOptions {
 }
 
 async fn process(redis: &RedisConfig, clock: &Arc<ManualClock>) -> SemanticCache {
+    with_memory(redis, clock, MemoryConfig::default()).await
+}
+
+async fn with_memory(
+    redis: &RedisConfig,
+    clock: &Arc<ManualClock>,
+    memory: MemoryConfig,
+) -> SemanticCache {
     let mut section = BackendSection::from(BackendConfig::Redis(redis.clone()));
     section.layers = Some(LayerConfig {
         retries: 0,
@@ -32,10 +40,7 @@ async fn process(redis: &RedisConfig, clock: &Arc<ManualClock>) -> SemanticCache
         ..LayerConfig::default()
     });
     let config = Config {
-        backends: vec![
-            BackendConfig::Memory(MemoryConfig::default()).into(),
-            section,
-        ],
+        backends: vec![BackendConfig::Memory(memory).into(), section],
         tiers: tiers(),
         ..Config::default()
     };
@@ -126,4 +131,37 @@ async fn a_redis_that_hangs_and_goes_on_learns_what_was_invalidated() {
     })
     .await;
     assert!(!hits(&one, ONES).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_stay_searchable_while_redis_has_them_and_no_longer() {
+    let Some(server) = RedisServer::start() else {
+        return;
+    };
+    let small = MemoryConfig {
+        max_bytes: ByteSize::mib(1),
+        ..MemoryConfig::default()
+    };
+    let cache = with_memory(&server.config(), &clock(), small).await;
+    let long = "word ".repeat(2_000);
+    for i in 0..200 {
+        let text = format!("question number {i}");
+        put_with(&cache, &ask(&text), &long, StoreOptions::default()).await;
+    }
+    let stats = cache.stats().await;
+    assert!(stats.tiers[0].entries < 150, "memory is full: {stats:?}");
+    assert_eq!(stats.entries, 200, "what memory dropped is in Redis");
+
+    redis::cmd("FLUSHALL").exec(&mut server.raw()).unwrap();
+    // Other values push the rest out of memory, and nothing else holds them.
+    for i in 0..200 {
+        let text = format!("another question, number {i}");
+        put_with(&cache, &ask(&text), &long, StoreOptions::default()).await;
+    }
+    let stats = cache.stats().await;
+    assert!(stats.entries < 400, "{stats:?}");
+    assert_eq!(
+        stats.removals.get("evicted"),
+        Some(&(400 - stats.entries as u64))
+    );
 }
