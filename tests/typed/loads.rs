@@ -338,7 +338,8 @@ async fn an_early_refresh_that_fails_leaves_what_there_is() {
         .early_refresh(1e9)
         .run(fails);
     assert_eq!(early.await, Ok(1));
-    // Detached, nobody waits for it.
+    // Detached, nobody waits for it. In another process: this one leaves the source alone for a while.
+    let cache = world.process();
     let load = Loader::default().load(SECOND, 2_u8);
     let early = cache
         .load(&key())
