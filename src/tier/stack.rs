@@ -208,7 +208,7 @@ impl TierStack {
     }
 
     /// The live entry under `key`, from the nearest tier that has one. Where a tier is shared, none is
-    /// found this way: what it depends on must be [said](Self::look).
+    /// found this way: what it depends on must be said.
     pub async fn get(&self, key: &ExactKey, now: Timestamp) -> TierAnswer {
         self.look(key, &[], &mut Check::default(), now).await
     }
