@@ -207,12 +207,6 @@ impl TierStack {
         Some(held)
     }
 
-    /// The live entry under `key`, from the nearest tier that has one. Where a tier is shared, none is
-    /// found this way: what it depends on must be said.
-    pub async fn get(&self, key: &ExactKey, now: Timestamp) -> TierAnswer {
-        self.look(key, &[], &mut Check::default(), now).await
-    }
-
     /// The live entry under `key`, from the nearest tier that has one that was not invalidated. `also` are
     /// marks that it is likely to carry beside the required ones: they are read along.
     pub(crate) async fn look(

@@ -20,8 +20,8 @@ extern crate self as parking_lot;
 mod single_flight;
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use shuttle::future::block_on;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -36,11 +36,7 @@ pub struct Mutex<T>(shuttle::sync::Mutex<T>);
 impl<T> Mutex<T> {
     /// Waits for the lock.
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        MutexGuard(
-            self.0
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner()),
-        )
+        MutexGuard(self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
