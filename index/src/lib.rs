@@ -25,6 +25,7 @@ use snapshot::Engine;
 // What callers hold.
 mod error;
 mod neighbor;
+mod query;
 // The engines.
 mod auto;
 mod config;
@@ -34,6 +35,8 @@ mod hnsw;
 // What the engines share.
 #[cfg(feature = "hnsw")]
 mod background;
+#[expect(unsafe_code, reason = "vector instructions")]
+mod kernel;
 mod rows;
 mod snapshot;
 mod vector;
@@ -45,6 +48,7 @@ pub use flat::FlatIndex;
 #[cfg(feature = "hnsw")]
 pub use hnsw::HnswRsIndex;
 pub use neighbor::{Neighbor, RowId};
+pub use query::{Audit, Backlog, Capability, Expiry, Query, Row};
 pub use vector::MAX_DIMENSION;
 
 /// A set of rows, each an id and a vector, that can be searched for the nearest to a query.
@@ -52,15 +56,17 @@ pub use vector::MAX_DIMENSION;
 /// # Contract
 /// - A vector is refused if it has another dimension, a component that is not finite, or no length;
 ///   then nothing changes. Queries are refused for the same reasons.
-/// - Vectors of any length are compared by direction. One that is at unit length already, within
-///   `f32` rounding, is kept bit for bit.
+/// - Vectors of any length are compared by direction.
 /// - Once [`upsert`](Self::upsert) returned, a search by the same vector finds the row, and the
 ///   vector it replaced is gone.
 /// - Once [`remove`](Self::remove) returned, no search finds the row, until the id is inserted
 ///   again.
-/// - An exact index returns exactly the `min(k, len)` best rows; an approximate one may return
-///   others in their place, but never fewer, never a score other than that row's cosine, and
-///   never one id twice.
+/// - A search that asks for the `k` best of all rows gets `min(k, len)`, none of them twice. One that
+///   narrows them down, by a threshold, a time or a filter, gets no row that it left out.
+/// - A score is the row's cosine within [`Capability::score_error`], and 1 within a few roundings of
+///   `f32` for the row's own vector.
+/// - An index that is [`exact`](Capability::exact), and any index when asked by [`Query::exact`],
+///   lists exactly the best rows by its scores.
 /// - Results are listed by descending score, ties by ascending id. On one CPU an exact index gives
 ///   the same answer to the same rows and query, whatever the order of the writes.
 /// - All methods may be called from many threads at once. A search sees each row as some write
@@ -71,12 +77,39 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
     /// Components that every vector has.
     fn dimension(&self) -> usize;
 
-    /// Inserts a row, or replaces the vector of the row with this id.
+    /// What this engine can do, as it stands now.
+    fn capability(&self) -> Capability;
+
+    /// Inserts a row, or replaces the vector and the expiry of the row with this id.
     ///
     /// # Errors
     /// [`IndexError::WrongDimension`], [`IndexError::NotFinite`] or [`IndexError::ZeroVector`] for
     /// a vector that cannot be compared, [`IndexError::Full`] past 4 billion rows.
-    fn upsert(&self, id: RowId, vector: &[f32]) -> Result<(), IndexError>;
+    fn upsert_until(&self, id: RowId, vector: &[f32], expires: Expiry) -> Result<(), IndexError>;
+
+    /// [`upsert_until`](Self::upsert_until) of a row that does not expire.
+    ///
+    /// # Errors
+    /// As there.
+    fn upsert(&self, id: RowId, vector: &[f32]) -> Result<(), IndexError> {
+        self.upsert_until(id, vector, Expiry::NEVER)
+    }
+
+    /// Writes many rows, in order; cheaper than one by one where the engine can make it so. Every
+    /// vector is checked first: if one is refused, no row is written.
+    ///
+    /// # Errors
+    /// As [`upsert_until`](Self::upsert_until), for the first row at fault. [`IndexError::Full`] may
+    /// come after some rows were written.
+    fn upsert_batch(&self, rows: &[Row<'_>]) -> Result<(), IndexError> {
+        for row in rows {
+            vector::check(self.dimension(), row.vector)?;
+        }
+        for row in rows {
+            self.upsert_until(row.id, row.vector, row.expires)?;
+        }
+        Ok(())
+    }
 
     /// Removes a row; tells whether it was there.
     ///
@@ -84,16 +117,74 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
     /// Those of an engine outside this process; the engines of this crate always succeed.
     fn remove(&self, id: RowId) -> Result<bool, IndexError>;
 
-    /// Whether a row with this id is held.
+    /// Removes the rows that are expired at `now`, and tells how many they were.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    fn remove_expired(&self, now: Expiry) -> Result<usize, IndexError>;
+
+    /// Whether a row with this id is held, expired or not.
     fn contains(&self, id: RowId) -> bool;
 
-    /// Appends the `k` best rows to `out`, best first, ties by id. What `out` held stays.
+    /// Appends the rows asked for to `out`, best first, ties by id. What `out` held stays.
     ///
     /// # Errors
     /// As [`upsert`](Self::upsert) for the query; then `out` is as it was.
-    fn search(&self, query: &[f32], k: usize, out: &mut Vec<Neighbor>) -> Result<(), IndexError>;
+    fn query(&self, query: &Query<'_>, out: &mut Vec<Neighbor>) -> Result<(), IndexError>;
 
-    /// Rows held.
+    /// The `k` best rows, however far they are.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    fn search(&self, query: &[f32], k: usize, out: &mut Vec<Neighbor>) -> Result<(), IndexError> {
+        self.query(&Query::new(query, k), out)
+    }
+
+    /// The `k` best of the rows that score at least `min_score`.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    fn search_above(
+        &self,
+        query: &[f32],
+        min_score: f32,
+        k: usize,
+        out: &mut Vec<Neighbor>,
+    ) -> Result<(), IndexError> {
+        self.query(&Query::new(query, k).above(min_score), out)
+    }
+
+    /// Answers many queries, in order: one list each, appended to `out`. Engines that can share
+    /// work between queries do.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query) for the first query at fault; then `out` is as it was.
+    fn query_batch(
+        &self,
+        queries: &[Query<'_>],
+        out: &mut Vec<Vec<Neighbor>>,
+    ) -> Result<(), IndexError> {
+        let start = out.len();
+        for query in queries {
+            let mut found = Vec::new();
+            if let Err(error) = self.query(query, &mut found) {
+                out.truncate(start);
+                return Err(error);
+            }
+            out.push(found);
+        }
+        Ok(())
+    }
+
+    /// Compares the answers to these queries with those of an exact search.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    fn audit(&self, queries: &[Query<'_>]) -> Result<Audit, IndexError> {
+        query::audit(self, queries)
+    }
+
+    /// Rows held, expired ones included until they are removed.
     fn len(&self) -> usize;
 
     /// Whether no row is held.
@@ -105,8 +196,10 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
     /// estimate, and the engine says so.
     fn bytes(&self) -> usize;
 
-    /// Whether [`search`](Self::search) may miss a true neighbour.
-    fn is_approximate(&self) -> bool;
+    /// Work that is due and not done.
+    fn backlog(&self) -> Backlog {
+        Backlog::default()
+    }
 
     /// Finishes, on this thread, the work that the index would do in the background: after a bulk
     /// load, before a measurement. Lookups and writes go on; answers are as complete without it.
@@ -120,9 +213,9 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
     /// [`IndexError::Io`] if `out` fails.
     fn snapshot(&self, out: &mut dyn io::Write) -> Result<(), IndexError>;
 
-    /// Calls `f` for each row, in no stated order. `f` must not call into this index, which is
+    /// Calls `f` for each row, in no stated order. `f` must not call into this index, which may be
     /// locked for writes meanwhile.
-    fn for_each(&self, f: &mut dyn FnMut(RowId, &[f32]));
+    fn for_each(&self, f: &mut dyn FnMut(Row<'_>));
 }
 
 /// An index of the engine that wrote the snapshot, with default settings. The bytes may come from

@@ -64,12 +64,24 @@ impl<'out> TopK<'out> {
         Self { out, start, k }
     }
 
-    /// Considers one row; `score` is clamped to a cosine.
+    /// Whether this row would be kept if it were offered now.
+    pub(crate) fn wants(&self, id: RowId, score: f32) -> bool {
+        self.out.len() - self.start < self.k
+            || self
+                .out
+                .get(self.start)
+                .is_some_and(|worst| Neighbor { id, score }.rank(worst).is_lt())
+    }
+
+    /// The score from which on a row is kept, once there are `k`.
+    pub(crate) fn bar(&self) -> Option<f32> {
+        let full = self.k > 0 && self.out.len() - self.start == self.k;
+        full.then(|| self.out[self.start].score)
+    }
+
+    /// Considers one row; `score` is a cosine.
     pub(crate) fn offer(&mut self, id: RowId, score: f32) {
-        let candidate = Neighbor {
-            id,
-            score: score.clamp(-1.0, 1.0),
-        };
+        let candidate = Neighbor { id, score };
         let heap = self.out.len() - self.start;
         if heap < self.k {
             self.out.push(candidate);

@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use std::mem::size_of;
 use std::ops::Range;
 
-use crate::flat::kernel::Kernel;
-use crate::{IndexError, RowId, neighbor::TopK};
+use crate::kernel::Kernel;
+use crate::{Expiry, IndexError, Query, Row, RowId, neighbor::TopK};
 
 /// Rows from which on ids are found by hash. Comparing 256 ids takes about as long as one hashed
 /// look-up that misses the CPU cache, and the map costs 17 to 39 bytes a row.
@@ -33,6 +33,7 @@ pub(crate) const MAX_ROWS: usize = u32::MAX as usize - 1;
 pub(crate) struct Rows {
     dimension: usize,
     ids: Vec<RowId>,
+    expiries: Vec<Expiry>,
     vectors: Vec<f32>,
     #[expect(
         clippy::box_collection,
@@ -47,6 +48,7 @@ impl Rows {
         Self {
             dimension,
             ids: Vec::new(),
+            expiries: Vec::new(),
             vectors: Vec::new(),
             slots: None,
         }
@@ -76,26 +78,58 @@ impl Rows {
         &self.vectors[slot * self.dimension..][..self.dimension]
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (RowId, &[f32])> {
-        self.ids
-            .iter()
-            .copied()
-            .zip(self.vectors.chunks_exact(self.dimension))
+    /// The row in this slot.
+    #[cfg(feature = "hnsw")]
+    pub(crate) fn row(&self, slot: usize) -> Row<'_> {
+        Row {
+            id: self.ids[slot],
+            vector: self.vector(slot),
+            expires: self.expiries[slot],
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        let rows = self.ids.iter().zip(&self.expiries);
+        rows.zip(self.vectors.chunks_exact(self.dimension))
+            .map(|((&id, &expires), vector)| Row {
+                id,
+                vector,
+                expires,
+            })
+    }
+
+    /// Ids of the rows that are expired at `now`.
+    pub(crate) fn expired(&self, now: Expiry) -> Vec<RowId> {
+        let rows = self.ids.iter().zip(&self.expiries);
+        rows.filter(|(_, expires)| expires.is_past(now))
+            .map(|(&id, _)| id)
+            .collect()
     }
 
     /// Puts the vector in place of the row with this id, or appends it. Returns the slot.
-    pub(crate) fn upsert(&mut self, id: RowId, unit: &[f32]) -> Result<usize, IndexError> {
+    pub(crate) fn upsert(
+        &mut self,
+        id: RowId,
+        unit: &[f32],
+        expires: Expiry,
+    ) -> Result<usize, IndexError> {
         match self.slot(id) {
             Some(slot) => {
+                self.expiries[slot] = expires;
                 self.vectors[slot * self.dimension..][..self.dimension].copy_from_slice(unit);
                 Ok(slot)
             }
-            None => self.push(id, unit),
+            None => self.push(id, unit, expires),
         }
     }
 
     /// Appends a row whose id is not held yet.
-    pub(crate) fn push(&mut self, id: RowId, unit: &[f32]) -> Result<usize, IndexError> {
+    pub(crate) fn push(
+        &mut self,
+        id: RowId,
+        unit: &[f32],
+        expires: Expiry,
+    ) -> Result<usize, IndexError> {
         debug_assert_eq!(unit.len(), self.dimension);
         let slot = self.len();
         if slot >= MAX_ROWS {
@@ -105,6 +139,7 @@ impl Rows {
             self.reserve(1 + slot / 4);
         }
         self.ids.push(id);
+        self.expiries.push(expires);
         self.vectors.extend_from_slice(unit);
         if let Some(slots) = &mut self.slots {
             slots.insert(id, number(slot));
@@ -122,6 +157,7 @@ impl Rows {
     /// Makes room for `more` rows and no further.
     pub(crate) fn reserve(&mut self, more: usize) {
         self.ids.reserve_exact(more);
+        self.expiries.reserve_exact(more);
         self.vectors.reserve_exact(more * self.dimension);
     }
 
@@ -134,6 +170,7 @@ impl Rows {
         let (head, tail) = self.vectors.split_at_mut(high * self.dimension);
         head[low * self.dimension..][..self.dimension].swap_with_slice(&mut tail[..self.dimension]);
         self.ids.swap(low, high);
+        self.expiries.swap(low, high);
         if let Some(slots) = &mut self.slots {
             slots.insert(self.ids[low], number(low));
             slots.insert(self.ids[high], number(high));
@@ -151,8 +188,20 @@ impl Rows {
         {
             slots.remove(&id);
         }
+        self.expiries.truncate(last);
         self.vectors.truncate(last * self.dimension);
         self.give_back();
+    }
+
+    /// Removes the rows that are expired at `now`; tells how many.
+    pub(crate) fn remove_expired(&mut self, now: Expiry) -> usize {
+        let expired = self.expired(now);
+        for &id in &expired {
+            if let Some(slot) = self.slot(id) {
+                self.swap_remove(slot);
+            }
+        }
+        expired.len()
     }
 
     /// Returns memory once three quarters of it are idle, so that shrinking costs no more per row
@@ -165,6 +214,7 @@ impl Rows {
         if rows < self.ids.capacity() / 4 {
             let keep = rows + rows / 4;
             self.ids.shrink_to(keep);
+            self.expiries.shrink_to(keep);
             self.vectors.shrink_to(keep * self.dimension);
             if let Some(slots) = &mut self.slots {
                 slots.shrink_to(keep);
@@ -172,18 +222,30 @@ impl Rows {
         }
     }
 
-    /// Offers the rows of these slots, with their cosine to the unit-length query.
-    pub(crate) fn scan(&self, query: &[f32], slots: Range<usize>, top: &mut TopK<'_>) {
+    /// Offers those of the rows in these slots that `query` admits, with their cosine to `unit`, its
+    /// vector at unit length.
+    pub(crate) fn scan(
+        &self,
+        query: &Query<'_>,
+        unit: &[f32],
+        slots: Range<usize>,
+        top: &mut TopK<'_>,
+    ) {
         let kernel = Kernel::detect();
         let ids = self.ids[slots.clone()].chunks(SCAN_BLOCK);
+        let expiries = self.expiries[slots.clone()].chunks(SCAN_BLOCK);
         let vectors = self.vectors[slots.start * self.dimension..slots.end * self.dimension]
             .chunks(SCAN_BLOCK * self.dimension);
         let mut scores = [0.0f32; SCAN_BLOCK];
-        for (ids, vectors) in ids.zip(vectors) {
+        for ((ids, expiries), vectors) in ids.zip(expiries).zip(vectors) {
             let scores = &mut scores[..ids.len()];
-            kernel.dot_rows(query, vectors, scores);
-            for (&id, &score) in ids.iter().zip(&*scores) {
-                top.offer(id, score);
+            kernel.dot_rows(unit, vectors, scores);
+            for ((&id, &expires), &score) in ids.iter().zip(expiries).zip(&*scores) {
+                // What is not good enough for the list need not be admitted.
+                let score = score.clamp(-1.0, 1.0);
+                if top.wants(id, score) && query.admits(id, score, expires) {
+                    top.offer(id, score);
+                }
             }
         }
     }
@@ -193,6 +255,7 @@ impl Rows {
         Self {
             dimension: self.dimension,
             ids: self.ids.clone(),
+            expiries: self.expiries.clone(),
             vectors: self.vectors.clone(),
             slots: self.slots.clone(),
         }
@@ -201,6 +264,7 @@ impl Rows {
     /// Heap bytes held.
     pub(crate) fn bytes(&self) -> usize {
         self.ids.capacity() * size_of::<RowId>()
+            + self.expiries.capacity() * size_of::<Expiry>()
             + self.vectors.capacity() * size_of::<f32>()
             + self.slots.as_ref().map_or(0, |slots| {
                 size_of::<HashMap<RowId, u32>>() + map_bytes::<RowId, u32>(slots.capacity())
@@ -231,7 +295,7 @@ mod tests {
     fn the_map_comes_and_goes_with_the_rows_and_never_changes_an_answer() {
         let mut rows = Rows::new(1);
         for id in 0..1000u64 {
-            rows.push(RowId(id), &[1.0]).unwrap();
+            rows.push(RowId(id), &[1.0], Expiry::NEVER).unwrap();
         }
         assert!(rows.slots.is_some());
         for id in 0..1000u64 {
@@ -249,7 +313,7 @@ mod tests {
         assert!(rows.slots.is_none());
         assert_eq!(rows.len(), 3);
         assert!(
-            rows.bytes() <= 16 * 12,
+            rows.bytes() <= 16 * 16,
             "{} bytes for three rows",
             rows.bytes()
         );
@@ -258,7 +322,7 @@ mod tests {
     #[test]
     fn a_first_row_takes_room_for_one_row() {
         let mut rows = Rows::new(128);
-        rows.push(RowId(1), &[0.5; 128]).unwrap();
-        assert_eq!(rows.bytes(), 8 + 512);
+        rows.push(RowId(1), &[0.5; 128], Expiry::NEVER).unwrap();
+        assert_eq!(rows.bytes(), 8 + 4 + 512);
     }
 }

@@ -27,7 +27,7 @@ use crc32fast::Hasher;
 use crate::error::SnapshotFault;
 use crate::rows::{MAX_ROWS, Rows};
 use crate::vector::{MAX_DIMENSION, is_unit_row};
-use crate::{IndexError, RowId};
+use crate::{Expiry, IndexError, Row, RowId};
 
 const MAGIC: [u8; 8] = *b"ASKINDEX";
 const VERSION: u16 = 1;
@@ -64,7 +64,7 @@ pub(crate) fn write(engine: Engine, rows: &Rows, out: &mut dyn Write) -> Result<
     out.put(&header)?;
     out.put_checksum()?;
     let mut bytes = Vec::with_capacity(8 + 4 * rows.dimension());
-    for (id, vector) in rows.iter() {
+    for Row { id, vector, .. } in rows.iter() {
         bytes.clear();
         bytes.extend_from_slice(&id.0.to_le_bytes());
         for component in vector {
@@ -137,7 +137,7 @@ pub(crate) fn read(reader: &mut dyn Read) -> Result<(Engine, Rows), IndexError> 
         for (component, bytes) in vector.iter_mut().zip(components.as_chunks::<4>().0) {
             *component = f32::from_le_bytes(*bytes);
         }
-        rows.push(RowId(u64::from_le_bytes(*id)), &vector)?;
+        rows.push(RowId(u64::from_le_bytes(*id)), &vector, Expiry::NEVER)?;
     }
     // Damage is told as damage, so the rules of the content are looked at last.
     reader.check_checksum()?;

@@ -82,6 +82,11 @@ fn squared_length(vector: &[f32]) -> f64 {
     lanes.iter().sum::<f64>() + rest
 }
 
+/// Whether the vector can be stored or searched for, or why not.
+pub(crate) fn check(dimension: usize, vector: &[f32]) -> Result<(), IndexError> {
+    length(dimension, vector).map(drop)
+}
+
 /// Runs `body` on the vector at unit length, or tells why it has none.
 pub(crate) fn with_unit<T>(
     dimension: usize,

@@ -107,8 +107,8 @@ fn a_vector_of_unit_length_is_kept_bit_for_bit<S: Subject>() {
     let rows = clustered(&mut Random::new(4), 50, DIMENSION);
     let index = S::filled(&rows);
     let mut seen = 0;
-    index.for_each(&mut |id, vector| {
-        assert_eq!(vector, &rows[id.0 as usize][..]);
+    index.for_each(&mut |row| {
+        assert_eq!(row.vector, &rows[row.id.0 as usize][..]);
         seen += 1;
     });
     assert_eq!(seen, rows.len());
@@ -311,7 +311,7 @@ fn a_snapshot_restores_the_same_rows_and_answers<S: Subject>() {
         assert_eq!(restored.len(), 399);
         assert_eq!(restored.dimension(), DIMENSION);
         assert!(!restored.contains(RowId(17)));
-        restored.for_each(&mut |id, vector| assert_eq!(vector, &rows[id.0 as usize][..]));
+        restored.for_each(&mut |row| assert_eq!(row.vector, &rows[row.id.0 as usize][..]));
         for (id, row) in (0..).zip(&rows).filter(|&(id, _)| id != 17) {
             assert_eq!(search(&*restored, row, 1)[0].id, RowId(id));
         }
@@ -534,7 +534,7 @@ fn every_run_of_steps_agrees_with_the_naive_twin<S: Subject>() {
                 }
                 Step::Search { query, k } => {
                     let found = search(&*index, query, *k);
-                    twin.check(&found, query, *k, index.is_approximate());
+                    twin.check(&found, query, *k, !index.capability().exact);
                 }
                 Step::Restore => {
                     let mut bytes = Vec::new();
@@ -545,7 +545,7 @@ fn every_run_of_steps_agrees_with_the_naive_twin<S: Subject>() {
             prop_assert_eq!(index.len(), twin.rows.len());
         }
         let mut held = HashMap::new();
-        index.for_each(&mut |id, _| *held.entry(id.0).or_insert(0) += 1);
+        index.for_each(&mut |row| *held.entry(row.id.0).or_insert(0) += 1);
         prop_assert_eq!(held.len(), twin.rows.len());
         prop_assert!(held.iter().all(|(id, &times)| times == 1 && twin.rows.contains_key(id)));
     });

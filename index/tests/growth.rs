@@ -37,15 +37,15 @@ fn an_index_becomes_a_graph_past_its_limit_and_flat_again_when_it_shrank() {
     let rows = clustered(&mut Random::new(1), 201, DIMENSION);
     let index = AutoIndex::new(DIMENSION, config(200, BuildThread::Caller)).unwrap();
     for (id, row) in (0..).zip(&rows) {
-        assert!(!index.is_approximate());
+        assert!(index.capability().exact);
         index.upsert(RowId(id), row).unwrap();
     }
-    assert!(index.is_approximate());
+    assert!(!index.capability().exact);
     for id in 0..152 {
-        assert!(index.is_approximate());
+        assert!(!index.capability().exact);
         index.remove(RowId(id)).unwrap();
     }
-    assert!(!index.is_approximate());
+    assert!(index.capability().exact);
     assert_eq!(index.len(), 49);
     for (id, row) in (0..).zip(&rows).skip(152) {
         assert_eq!(search(&index, row, 1)[0].id, RowId(id));
@@ -62,7 +62,7 @@ fn an_index_that_is_to_be_flat_stays_flat() {
     for (id, row) in (0..).zip(clustered(&mut Random::new(2), 100, DIMENSION)) {
         index.upsert(RowId(id), &row).unwrap();
     }
-    assert!(!index.is_approximate());
+    assert!(index.capability().exact);
 }
 
 #[test]
@@ -101,9 +101,9 @@ fn no_write_is_lost_and_no_lookup_fails_while_the_structure_changes() {
         done.store(true, Ordering::Relaxed);
         reader.join().unwrap();
     });
-    assert!(index.is_approximate());
+    assert!(!index.capability().exact);
     let mut held = Vec::new();
-    index.for_each(&mut |id, _| held.push(id));
+    index.for_each(&mut |row| held.push(row.id));
     assert_eq!(held.len(), index.len());
     assert!((400..1500).all(|id| index.contains(RowId(id))));
     for id in held {
@@ -126,7 +126,7 @@ fn an_index_dropped_during_its_move_holds_up_no_one() {
         index.upsert(RowId(id), row).unwrap();
     }
     index.settle();
-    assert!(index.is_approximate());
+    assert!(!index.capability().exact);
 }
 
 #[test]

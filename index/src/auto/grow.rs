@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{AutoIndex, Inner, State};
 use crate::config::{AutoConfig, BuildThread, IndexKind};
 use crate::rows::Rows;
-use crate::{HnswRsIndex, IndexError, Neighbor, RowId, VectorIndex, background};
+use crate::{HnswRsIndex, IndexError, Neighbor, Query, Row, RowId, VectorIndex, background};
 
 /// Rows, by way of which an index is flat again, are this share of the limit at which it is not.
 const SHRUNK: usize = 4;
@@ -22,19 +22,19 @@ impl Shards {
     pub(super) fn of_rows(rows: &Rows, config: &AutoConfig) -> Result<Self, IndexError> {
         let mut shards = Self { shards: Vec::new() };
         shards.make_room(rows.dimension(), config)?;
-        for (id, unit) in rows.iter() {
-            shards.stage(id, unit, config)?;
+        for row in rows.iter() {
+            shards.stage(row, config)?;
         }
         Ok(shards)
     }
 
     /// Appends or replaces a row, and leaves the graphs alone.
-    fn stage(&mut self, id: RowId, unit: &[f32], config: &AutoConfig) -> Result<(), IndexError> {
-        if self.holding(id).is_none() {
-            self.make_room(unit.len(), config)?;
+    fn stage(&mut self, row: Row<'_>, config: &AutoConfig) -> Result<(), IndexError> {
+        if self.holding(row.id).is_none() {
+            self.make_room(row.vector.len(), config)?;
         }
-        match self.holding(id).or_else(|| self.with_room(config)) {
-            Some(shard) => shard.stage(id, unit),
+        match self.holding(row.id).or_else(|| self.with_room(config)) {
+            Some(shard) => shard.stage(row.id, row.vector, row.expires),
             None => Err(IndexError::Full {
                 limit: config.shard_limit,
             }),
@@ -67,19 +67,18 @@ impl Shards {
         self.shards.iter().find(|shard| shard.contains(id))
     }
 
-    pub(super) fn search(
+    pub(super) fn query(
         &self,
-        unit: &[f32],
-        k: usize,
+        query: &Query<'_>,
         out: &mut Vec<Neighbor>,
     ) -> Result<(), IndexError> {
         let start = out.len();
         for shard in &self.shards {
-            shard.search(unit, k, out)?;
+            shard.query(query, out)?;
         }
         if self.shards.len() > 1 {
             out[start..].sort_unstable_by(Neighbor::rank);
-            out.truncate(start.saturating_add(k));
+            out.truncate(start.saturating_add(query.k));
         }
         Ok(())
     }
@@ -93,7 +92,7 @@ impl Shards {
         own + self.shards.iter().map(VectorIndex::bytes).sum::<usize>()
     }
 
-    pub(super) fn for_each(&self, f: &mut dyn FnMut(RowId, &[f32])) {
+    pub(super) fn for_each(&self, f: &mut dyn FnMut(Row<'_>)) {
         for shard in &self.shards {
             shard.for_each(f);
         }
@@ -103,8 +102,8 @@ impl Shards {
         let mut rows = Rows::new(dimension);
         rows.reserve(self.len());
         for shard in &self.shards {
-            for (id, unit) in shard.copy_rows().iter() {
-                rows.push(id, unit)?;
+            for row in shard.copy_rows().iter() {
+                rows.push(row.id, row.vector, row.expires)?;
             }
         }
         Ok(rows)
@@ -245,7 +244,7 @@ impl Inner {
         {
             for &id in journal.iter() {
                 match rows.slot(id) {
-                    Some(slot) => shards.stage(id, rows.vector(slot), &self.config)?,
+                    Some(slot) => shards.stage(rows.row(slot), &self.config)?,
                     None => shards.remove(id)?,
                 }
             }

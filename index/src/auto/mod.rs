@@ -29,7 +29,7 @@ use crate::neighbor::TopK;
 use crate::rows::Rows;
 use crate::snapshot::{self, Engine};
 use crate::vector::{check_dimension, with_unit};
-use crate::{IndexError, Neighbor, RowId, VectorIndex};
+use crate::{Capability, Expiry, IndexError, Neighbor, Query, Row, RowId, VectorIndex};
 
 #[cfg(feature = "hnsw")]
 mod grow;
@@ -197,24 +197,37 @@ impl VectorIndex for AutoIndex {
         self.inner.dimension
     }
 
-    fn upsert(&self, id: RowId, vector: &[f32]) -> Result<(), IndexError> {
+    fn capability(&self) -> Capability {
+        let exact = match &*self.inner.state.read() {
+            State::Flat { .. } => true,
+            #[cfg(feature = "hnsw")]
+            State::Graphs(_) => false,
+        };
+        Capability {
+            engine: "auto",
+            exact,
+            ..crate::flat::CAPABILITY
+        }
+    }
+
+    fn upsert_until(&self, id: RowId, vector: &[f32], expires: Expiry) -> Result<(), IndexError> {
         with_unit(self.inner.dimension, vector, |unit| {
             let _turn = self.inner.writes.lock();
             #[cfg(feature = "hnsw")]
             if let Some(shard) = self.inner.shard_for(id)? {
-                return shard.upsert(id, unit);
+                return shard.upsert_until(id, unit, expires);
             }
             match &mut *self.inner.state.write() {
                 #[cfg(feature = "hnsw")]
                 State::Flat { rows, journal } => {
-                    rows.upsert(id, unit)?;
+                    rows.upsert(id, unit, expires)?;
                     if let Some(journal) = journal {
                         journal.push(id);
                     }
                 }
                 #[cfg(not(feature = "hnsw"))]
                 State::Flat { rows } => {
-                    rows.upsert(id, unit)?;
+                    rows.upsert(id, unit, expires)?;
                 }
                 #[cfg(feature = "hnsw")]
                 State::Graphs(_) => {}
@@ -254,6 +267,20 @@ impl VectorIndex for AutoIndex {
         }
     }
 
+    fn remove_expired(&self, now: Expiry) -> Result<usize, IndexError> {
+        let mut expired = Vec::new();
+        self.for_each(&mut |row| {
+            if row.expires.is_past(now) {
+                expired.push(row.id);
+            }
+        });
+        let mut removed = 0;
+        for id in expired {
+            removed += usize::from(self.remove(id)?);
+        }
+        Ok(removed)
+    }
+
     fn contains(&self, id: RowId) -> bool {
         match &*self.inner.state.read() {
             State::Flat { rows, .. } => rows.slot(id).is_some(),
@@ -262,17 +289,17 @@ impl VectorIndex for AutoIndex {
         }
     }
 
-    fn search(&self, query: &[f32], k: usize, out: &mut Vec<Neighbor>) -> Result<(), IndexError> {
-        with_unit(self.inner.dimension, query, |unit| {
+    fn query(&self, query: &Query<'_>, out: &mut Vec<Neighbor>) -> Result<(), IndexError> {
+        with_unit(self.inner.dimension, query.vector, |unit| {
             match &*self.inner.state.read() {
                 State::Flat { rows, .. } => {
-                    let mut top = TopK::new(out, k, rows.len());
-                    rows.scan(unit, 0..rows.len(), &mut top);
+                    let mut top = TopK::new(out, query.k, rows.len());
+                    rows.scan(query, unit, 0..rows.len(), &mut top);
                     top.finish();
                     Ok(())
                 }
                 #[cfg(feature = "hnsw")]
-                State::Graphs(shards) => shards.search(unit, k, out),
+                State::Graphs(shards) => shards.query(query, out),
             }
         })
     }
@@ -296,15 +323,6 @@ impl VectorIndex for AutoIndex {
         }
     }
 
-    /// `false` while flat.
-    fn is_approximate(&self) -> bool {
-        match &*self.inner.state.read() {
-            State::Flat { .. } => false,
-            #[cfg(feature = "hnsw")]
-            State::Graphs(_) => true,
-        }
-    }
-
     #[cfg(feature = "hnsw")]
     fn settle(&self) {
         self.inner.settle();
@@ -315,13 +333,9 @@ impl VectorIndex for AutoIndex {
         snapshot::write(Engine::Auto, &self.inner.copy_rows()?, out)
     }
 
-    fn for_each(&self, f: &mut dyn FnMut(RowId, &[f32])) {
+    fn for_each(&self, f: &mut dyn FnMut(Row<'_>)) {
         match &*self.inner.state.read() {
-            State::Flat { rows, .. } => {
-                for (id, vector) in rows.iter() {
-                    f(id, vector);
-                }
-            }
+            State::Flat { rows, .. } => rows.iter().for_each(f),
             #[cfg(feature = "hnsw")]
             State::Graphs(shards) => shards.for_each(f),
         }

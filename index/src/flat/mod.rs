@@ -15,10 +15,19 @@ use crate::neighbor::TopK;
 use crate::rows::Rows;
 use crate::snapshot::{self, Engine};
 use crate::vector::{check_dimension, with_unit};
-use crate::{IndexError, Neighbor, RowId, VectorIndex};
+use crate::{Capability, Expiry, IndexError, Neighbor, Query, Row, RowId, VectorIndex};
 
-#[expect(unsafe_code, reason = "dot products with vector instructions")]
-pub(crate) mod kernel;
+/// What a scan of `f32` rows can do.
+pub(crate) const CAPABILITY: Capability = Capability {
+    engine: "flat",
+    exact: true,
+    score_error: 1e-6,
+    keeps_vectors: true,
+    uses_threshold: false,
+    filters_inside: true,
+    lock_free_reads: false,
+    removes_in_place: true,
+};
 
 /// An exact index; see the [crate documentation](crate#engines) for when to use it.
 ///
@@ -76,9 +85,13 @@ impl VectorIndex for FlatIndex {
         self.dimension
     }
 
-    fn upsert(&self, id: RowId, vector: &[f32]) -> Result<(), IndexError> {
+    fn capability(&self) -> Capability {
+        CAPABILITY
+    }
+
+    fn upsert_until(&self, id: RowId, vector: &[f32], expires: Expiry) -> Result<(), IndexError> {
         with_unit(self.dimension, vector, |unit| {
-            self.rows.write().upsert(id, unit).map(drop)
+            self.rows.write().upsert(id, unit, expires).map(drop)
         })
     }
 
@@ -91,15 +104,19 @@ impl VectorIndex for FlatIndex {
         Ok(slot.is_some())
     }
 
+    fn remove_expired(&self, now: Expiry) -> Result<usize, IndexError> {
+        Ok(self.rows.write().remove_expired(now))
+    }
+
     fn contains(&self, id: RowId) -> bool {
         self.rows.read().slot(id).is_some()
     }
 
-    fn search(&self, query: &[f32], k: usize, out: &mut Vec<Neighbor>) -> Result<(), IndexError> {
-        with_unit(self.dimension, query, |unit| {
+    fn query(&self, query: &Query<'_>, out: &mut Vec<Neighbor>) -> Result<(), IndexError> {
+        with_unit(self.dimension, query.vector, |unit| {
             let rows = self.rows.read();
-            let mut top = TopK::new(out, k, rows.len());
-            rows.scan(unit, 0..rows.len(), &mut top);
+            let mut top = TopK::new(out, query.k, rows.len());
+            rows.scan(query, unit, 0..rows.len(), &mut top);
             top.finish();
             Ok(())
         })
@@ -113,18 +130,12 @@ impl VectorIndex for FlatIndex {
         self.rows.read().bytes()
     }
 
-    fn is_approximate(&self) -> bool {
-        false
-    }
-
     fn snapshot(&self, out: &mut dyn Write) -> Result<(), IndexError> {
         // Copied first, so that a slow writer holds up no one.
         snapshot::write(Engine::Flat, &self.copy_rows(), out)
     }
 
-    fn for_each(&self, f: &mut dyn FnMut(RowId, &[f32])) {
-        for (id, vector) in self.rows.read().iter() {
-            f(id, vector);
-        }
+    fn for_each(&self, f: &mut dyn FnMut(Row<'_>)) {
+        self.rows.read().iter().for_each(f);
     }
 }

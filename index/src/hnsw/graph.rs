@@ -17,7 +17,7 @@ use hnsw_rs::prelude::{Distance, Hnsw};
 
 use crate::background;
 use crate::config::HnswConfig;
-use crate::flat::kernel::Kernel;
+use crate::kernel::Kernel;
 
 /// Most layers that `hnsw_rs` can have.
 const LAYERS: usize = 16;

@@ -43,7 +43,9 @@ use crate::neighbor::TopK;
 use crate::rows::Rows;
 use crate::snapshot::{self, Engine};
 use crate::vector::{check_dimension, with_unit};
-use crate::{IndexError, Neighbor, RowId, VectorIndex, background};
+use crate::{
+    Backlog, Capability, Expiry, IndexError, Neighbor, Query, Row, RowId, VectorIndex, background,
+};
 
 mod graph;
 
@@ -53,6 +55,9 @@ const DEAD: u32 = u32::MAX;
 /// Live candidates that are rescored beyond twice the `k` asked for. The codes put the best row
 /// among the first few; the rest is margin for rows that differ by less than the codes resolve.
 const RESCORED: usize = 14;
+
+/// Times as many candidates as wanted that a search with a filter looks at.
+const FILTERED: usize = 8;
 
 /// Waiting rows above which a writer links one row for each that it adds, so that a writer that
 /// outruns the shared thread is slowed down before scanning them gets dear.
@@ -159,12 +164,12 @@ impl HnswRsIndex {
     }
 
     /// Appends or replaces a row, and leaves the graph alone.
-    pub(crate) fn stage(&self, id: RowId, unit: &[f32]) -> Result<(), IndexError> {
+    pub(crate) fn stage(&self, id: RowId, unit: &[f32], expires: Expiry) -> Result<(), IndexError> {
         let mut state = self.inner.state.write();
         if let Some(slot) = state.rows.slot(id) {
             state.take_out(slot);
         }
-        state.rows.push(id, unit).map(drop)
+        state.rows.push(id, unit, expires).map(drop)
     }
 
     /// A second handle to the same index.
@@ -441,17 +446,27 @@ impl State {
         replace(&mut self.graph, Arc::new(graph))
     }
 
-    fn search(&self, unit: &[f32], k: usize, ef_search: usize, out: &mut Vec<Neighbor>) {
+    fn search(&self, query: &Query<'_>, unit: &[f32], ef_search: usize, out: &mut Vec<Neighbor>) {
         let rows = self.rows.len();
-        let mut top = TopK::new(out, k, rows);
-        match self.candidates(unit, k, ef_search) {
+        let mut top = TopK::new(out, query.k, rows);
+        // The graph cannot leave rows out; a filter gets more of them to choose from.
+        let wanted = match query.filter {
+            Some(_) => query.k.saturating_mul(FILTERED),
+            None => query.k,
+        };
+        let candidates = if query.exact {
+            None
+        } else {
+            self.candidates(unit, wanted, ef_search)
+        };
+        match candidates {
             Some(slots) => {
-                self.rows.scan(unit, self.linked..rows, &mut top);
+                self.rows.scan(query, unit, self.linked..rows, &mut top);
                 for slot in slots {
-                    self.rows.scan(unit, slot..slot + 1, &mut top);
+                    self.rows.scan(query, unit, slot..slot + 1, &mut top);
                 }
             }
-            None => self.rows.scan(unit, 0..rows, &mut top),
+            None => self.rows.scan(query, unit, 0..rows, &mut top),
         }
         top.finish();
     }
@@ -517,8 +532,20 @@ impl VectorIndex for HnswRsIndex {
         self.inner.dimension
     }
 
-    fn upsert(&self, id: RowId, vector: &[f32]) -> Result<(), IndexError> {
-        with_unit(self.inner.dimension, vector, |unit| self.stage(id, unit))?;
+    fn capability(&self) -> Capability {
+        Capability {
+            engine: "hnsw_rs",
+            exact: false,
+            filters_inside: false,
+            removes_in_place: false,
+            ..crate::flat::CAPABILITY
+        }
+    }
+
+    fn upsert_until(&self, id: RowId, vector: &[f32], expires: Expiry) -> Result<(), IndexError> {
+        with_unit(self.inner.dimension, vector, |unit| {
+            self.stage(id, unit, expires)
+        })?;
         self.see_to_work(true);
         Ok(())
     }
@@ -538,16 +565,33 @@ impl VectorIndex for HnswRsIndex {
         Ok(held)
     }
 
+    fn remove_expired(&self, now: Expiry) -> Result<usize, IndexError> {
+        let removed = {
+            let mut state = self.inner.state.write();
+            let expired = state.rows.expired(now);
+            for &id in &expired {
+                if let Some(slot) = state.rows.slot(id) {
+                    state.take_out(slot);
+                }
+            }
+            expired.len()
+        };
+        if removed > 0 {
+            self.see_to_work(false);
+        }
+        Ok(removed)
+    }
+
     fn contains(&self, id: RowId) -> bool {
         self.inner.state.read().rows.slot(id).is_some()
     }
 
-    fn search(&self, query: &[f32], k: usize, out: &mut Vec<Neighbor>) -> Result<(), IndexError> {
-        with_unit(self.inner.dimension, query, |unit| {
+    fn query(&self, query: &Query<'_>, out: &mut Vec<Neighbor>) -> Result<(), IndexError> {
+        with_unit(self.inner.dimension, query.vector, |unit| {
             self.inner
                 .state
                 .read()
-                .search(unit, k, self.inner.config.ef_search, out);
+                .search(query, unit, self.inner.config.ef_search, out);
             Ok(())
         })
     }
@@ -563,8 +607,12 @@ impl VectorIndex for HnswRsIndex {
         own + self.inner.state.read().bytes(&self.inner.config)
     }
 
-    fn is_approximate(&self) -> bool {
-        true
+    fn backlog(&self) -> Backlog {
+        let state = self.inner.state.read();
+        Backlog {
+            waiting: state.rows.len() - state.tried,
+            dead: state.slot_of_node.len() - state.linked,
+        }
     }
 
     fn settle(&self) {
@@ -576,9 +624,7 @@ impl VectorIndex for HnswRsIndex {
         snapshot::write(Engine::Hnsw, &self.copy_rows(), out)
     }
 
-    fn for_each(&self, f: &mut dyn FnMut(RowId, &[f32])) {
-        for (id, vector) in self.inner.state.read().rows.iter() {
-            f(id, vector);
-        }
+    fn for_each(&self, f: &mut dyn FnMut(Row<'_>)) {
+        self.inner.state.read().rows.iter().for_each(f);
     }
 }

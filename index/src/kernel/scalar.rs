@@ -3,6 +3,8 @@
 //! Sixteen sums are kept side by side, so the compiler may use whatever vectors the target has
 //! without changing the order of the additions.
 
+use super::{CodeLine, Near, RowLine};
+
 const LANES: usize = 16;
 
 /// See [`super::Kernel::dot_rows`].
@@ -26,10 +28,35 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// See [`super::Kernel::dot_codes`].
-#[cfg(feature = "hnsw")]
+
 pub(super) fn dot_codes(a: &[i8], b: &[i8]) -> i32 {
     a.iter()
         .zip(b)
         .map(|(&x, &y)| i32::from(x) * i32::from(y))
         .sum()
+}
+
+/// See [`super::Kernel::near_codes`].
+pub(super) fn near_codes(query: &[u64], blocks: &[CodeLine], radius: u32, out: &mut Vec<Near>) {
+    for (start, block) in (0..).step_by(8).zip(blocks.chunks_exact(query.len())) {
+        let mut distances = [0u32; 8];
+        for (word, line) in query.iter().zip(block) {
+            for (distance, code) in distances.iter_mut().zip(line.0) {
+                *distance += (word ^ code).count_ones();
+            }
+        }
+        for (position, distance) in (start..).zip(distances) {
+            if distance <= radius {
+                out.push(Near { position, distance });
+            }
+        }
+    }
+}
+
+/// See [`super::Kernel::dot_lines`].
+pub(super) fn dot_lines(query: &[RowLine], rows: &[RowLine], scores: &mut [i32]) {
+    for (score, row) in scores.iter_mut().zip(rows.chunks_exact(query.len())) {
+        let lines = query.iter().zip(row);
+        *score = lines.map(|(a, b)| dot_codes(&a.0, &b.0)).sum();
+    }
 }

@@ -1,4 +1,4 @@
-//! Dot products: the only room of this crate with `unsafe` code.
+//! Dot products and Hamming distances with vector instructions.
 //!
 //! One file per instruction set, each behind a type whose constructor checks the CPU, so that the
 //! methods are safe to call. [`Kernel::detect`] picks the best once per search, which costs one
@@ -7,9 +7,6 @@
 //! Every kernel adds in a fixed order of its own, so a score depends on the two vectors and the
 //! CPU only, never on a row's place. Kernels of different instruction sets differ in the last
 //! bits of an f32 product; products of int8 codes are equal everywhere.
-//!
-//! No AVX-512 file yet: its intrinsics need Rust 1.89, above the version this workspace promises,
-//! and for f32 they gain little (the scan waits for memory from a few thousand rows on).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -28,6 +25,28 @@ pub(crate) enum Kernel {
     /// 128-bit vectors of aarch64.
     #[cfg(target_arch = "aarch64")]
     Neon(neon::Neon),
+}
+
+/// One word each of eight codes, side by side: 512 bits, as wide as the widest vector register.
+///
+/// Codes of `w` words lie in blocks of eight: a block is `w` lines, and line `i` holds word `i` of
+/// each of its codes. So one distance step serves eight codes, and no step adds across lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(crate) struct CodeLine(pub(crate) [u64; 8]);
+
+/// 64 components of a quantized row. A row is padded with zeros to whole lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(crate) struct RowLine(pub(crate) [i8; 64]);
+
+/// A code within the radius of a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Near {
+    /// Place of the code: eight times the block, plus the lane.
+    pub(crate) position: u32,
+    /// Bits in which it differs from the query.
+    pub(crate) distance: u32,
 }
 
 impl Kernel {
@@ -61,6 +80,39 @@ impl Kernel {
             #[cfg(target_arch = "aarch64")]
             Self::Neon(neon) => neon.dot_rows(query, rows, scores),
         }
+    }
+
+    /// Appends the codes of `blocks` that differ from `query` in at most `radius` bits, by place.
+    ///
+    /// # Panics
+    /// If `blocks` is not whole blocks of codes as long as the query.
+    pub(crate) fn near_codes(
+        self,
+        query: &[u64],
+        blocks: &[CodeLine],
+        radius: u32,
+        out: &mut Vec<Near>,
+    ) {
+        assert_eq!(blocks.len() % query.len(), 0, "a block is not whole");
+        scalar::near_codes(query, blocks, radius, out);
+    }
+
+    /// Dot product of each row of `rows` with `query`. Exact: all kernels give the same integers.
+    ///
+    /// # Panics
+    /// If `rows` is not `scores.len()` rows as long as the query.
+    pub(crate) fn dot_lines(self, query: &[RowLine], rows: &[RowLine], scores: &mut [i32]) {
+        assert_eq!(
+            rows.len(),
+            query.len() * scores.len(),
+            "rows and scores do not match"
+        );
+        scalar::dot_lines(query, rows, scores);
+    }
+
+    /// Has the row brought near, to be read soon.
+    pub(crate) fn prefetch(self, row: &[RowLine]) {
+        let _ = row;
     }
 
     /// Dot product of two rows of codes, cut to the shorter one. At most
