@@ -7,15 +7,16 @@
 
 use std::arch::x86_64::{
     __m512i, _mm512_add_epi32, _mm512_add_epi64, _mm512_cmple_epu64_mask, _mm512_dpbusd_epi32,
-    _mm512_load_si512, _mm512_maskz_compress_epi64, _mm512_or_si512, _mm512_popcnt_epi64,
-    _mm512_reduce_add_epi32, _mm512_set_epi64, _mm512_set1_epi8, _mm512_set1_epi64,
-    _mm512_setzero_si512, _mm512_slli_epi64, _mm512_storeu_si512, _mm512_xor_si512,
+    _mm512_load_si512, _mm512_maskz_compress_epi64, _mm512_min_epu64, _mm512_or_si512,
+    _mm512_popcnt_epi64, _mm512_reduce_add_epi32, _mm512_set_epi64, _mm512_set1_epi8,
+    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_slli_epi64, _mm512_storeu_si512,
+    _mm512_xor_si512,
 };
 
 use super::avx2::Avx2;
-use super::{CodeLine, LANES, Near, RowLine, prefetch_ahead};
+use super::{CodeLine, LANES, Near, RowLine, fetch, prefetch_ahead};
 
-/// Proof that this CPU has AVX-512 F, BW, VL, VPOPCNTDQ and VNNI.
+/// Proof that this CPU has AVX-512 F, BW, VL, VPOPCNTDQ and VNNI, and POPCNT.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512 {
     /// Every such CPU has AVX2, too.
@@ -29,7 +30,8 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vpopcntdq")
-            && is_x86_feature_detected!("avx512vnni");
+            && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("popcnt");
         let avx2 = Avx2::new()?;
         supported.then_some(Self { avx2 })
     }
@@ -66,9 +68,13 @@ impl Avx512 {
     }
 }
 
+/// Lines between the ones counted and the ones asked for meanwhile, one page of memory. The CPU
+/// looks ahead by itself, but not far enough to keep memory busy at this speed.
+const FETCHED: usize = 64;
+
 /// Picks the loop for the length of the code. The number of blocks taken at once makes about
 /// sixteen lines of work between two branches.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq,popcnt")]
 fn near_codes(query: &[u64], blocks: &[CodeLine], radius: u32, start: u32, out: &mut Vec<Near>) {
     macro_rules! lengths {
         ($($words:literal x $group:literal),+) => {
@@ -85,8 +91,8 @@ fn near_codes(query: &[u64], blocks: &[CodeLine], radius: u32, start: u32, out: 
     lengths!(1 x 8, 2 x 8, 4 x 4, 6 x 4, 8 x 2, 12 x 1, 24 x 1);
 }
 
-/// Codes of `WORDS` words, `GROUP` blocks between two looks at the result.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
+/// Codes of `WORDS` words, `GROUP` blocks between two branches.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq,popcnt")]
 fn near_fixed<const WORDS: usize, const GROUP: usize>(
     query: &[u64; WORDS],
     blocks: &[CodeLine],
@@ -94,36 +100,71 @@ fn near_fixed<const WORDS: usize, const GROUP: usize>(
     mut start: u32,
     out: &mut Vec<Near>,
 ) {
-    let mut words = [_mm512_setzero_si512(); WORDS];
-    for (word, &bits) in words.iter_mut().zip(query) {
-        *word = spread(bits);
-    }
-    let limit = spread(radius.into());
     let (blocks, _) = blocks.as_chunks::<WORDS>();
     let (groups, rest) = blocks.as_chunks::<GROUP>();
+    let ahead = FETCHED.div_ceil(WORDS * GROUP);
+    let (early, late) = groups.split_at(groups.len().saturating_sub(ahead));
+    if WORDS <= 8 {
+        near_groups::<WORDS, GROUP, true>(query, early, radius, start, out);
+    } else {
+        near_groups::<WORDS, GROUP, false>(query, early, radius, start, out);
+    }
+    start += (early.len() * GROUP * LANES) as u32;
+    near_groups::<WORDS, GROUP, false>(query, late, radius, start, out);
+    start += (late.len() * GROUP * LANES) as u32;
+    push_blocks(query, rest, radius, start, out);
+}
+
+/// Whole groups of blocks. `FETCH` asks for lines [`FETCHED`] after each one, which must be there
+/// if it is to be of use.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq,popcnt")]
+fn near_groups<const WORDS: usize, const GROUP: usize, const FETCH: bool>(
+    query: &[u64; WORDS],
+    groups: &[[[CodeLine; WORDS]; GROUP]],
+    radius: u32,
+    mut start: u32,
+    out: &mut Vec<Near>,
+) {
+    let words = spread_all(query);
+    let limit = spread(radius.into());
     for group in groups {
-        let mut sums = [_mm512_setzero_si512(); GROUP];
-        let mut near = [0; GROUP];
-        for ((sum, near), block) in sums.iter_mut().zip(&mut near).zip(group) {
-            *sum = distances(&words, block);
-            *near = _mm512_cmple_epu64_mask(*sum, limit);
-        }
-        if near.iter().fold(0, |any, near| any | near) != 0 {
-            for (block, (&near, &sum)) in (start..).step_by(LANES).zip(near.iter().zip(&sums)) {
-                push(near, block, sum, out);
+        let mut least = _mm512_set1_epi64(-1);
+        for block in group {
+            if FETCH {
+                for line in block {
+                    fetch((&raw const *line).wrapping_add(FETCHED));
+                }
             }
+            least = _mm512_min_epu64(least, distances(&words, block));
+        }
+        if _mm512_cmple_epu64_mask(least, limit) != 0 {
+            push_blocks(query, group, radius, start, out);
         }
         start += (GROUP * LANES) as u32;
     }
-    for block in rest {
-        let sum = distances(&words, block);
-        push(_mm512_cmple_epu64_mask(sum, limit), start, sum, out);
-        start += LANES as u32;
+}
+
+/// Appends the near codes of a few blocks. They are counted once more, which costs less than to
+/// keep the counts of every group that has none.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq,popcnt")]
+fn push_blocks<const WORDS: usize>(
+    query: &[u64; WORDS],
+    blocks: &[[CodeLine; WORDS]],
+    radius: u32,
+    start: u32,
+    out: &mut Vec<Near>,
+) {
+    let words = spread_all(query);
+    let limit = spread(radius.into());
+    for (start, block) in (start..).step_by(LANES).zip(blocks) {
+        push(distances(&words, block), limit, start, out);
     }
 }
 
 /// Codes of any length.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq,popcnt")]
 fn near_any(query: &[u64], blocks: &[CodeLine], radius: u32, start: u32, out: &mut Vec<Near>) {
     let limit = spread(radius.into());
     let starts = (start..).step_by(LANES);
@@ -132,7 +173,7 @@ fn near_any(query: &[u64], blocks: &[CodeLine], radius: u32, start: u32, out: &m
         for (&word, line) in query.iter().zip(block) {
             sum = _mm512_add_epi64(sum, differing(spread(word), line));
         }
-        push(_mm512_cmple_epu64_mask(sum, limit), start, sum, out);
+        push(sum, limit, start, out);
     }
 }
 
@@ -153,27 +194,27 @@ fn differing(word: __m512i, line: &CodeLine) -> __m512i {
     _mm512_popcnt_epi64(_mm512_xor_si512(word, load_codes(line)))
 }
 
-/// Appends the lanes named by the mask, with their distances.
+/// Appends the lanes within the limit. Without a branch, as none could be foretold.
 #[inline]
-#[target_feature(enable = "avx512f")]
-fn push(near: u8, start: u32, distances: __m512i, out: &mut Vec<Near>) {
-    if near == 0 {
-        return;
-    }
+#[target_feature(enable = "avx512f,popcnt")]
+fn push(distances: __m512i, limit: __m512i, start: u32, out: &mut Vec<Near>) {
+    let near = _mm512_cmple_epu64_mask(distances, limit);
     // A lane becomes a `Near`: the position in its low half, the distance in its high half.
     let lanes = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
     let positions = _mm512_add_epi64(spread(start.into()), lanes);
     let pairs = _mm512_or_si512(_mm512_slli_epi64::<32>(distances), positions);
     // Packed in the register: a compressing store is slow on some CPUs.
     let packed = _mm512_maskz_compress_epi64(near, pairs);
-    out.reserve(LANES);
-    let length = out.len() + near.count_ones() as usize;
+    if out.capacity() - out.len() < LANES {
+        out.reserve(LANES);
+    }
+    let length = out.len();
     // SAFETY: there is room for eight more of them, which are the 64 bytes written, at any
     // alignment. The first `count_ones` lanes hold a `Near` each: two `u32`, the position first in
     // the byte order of x86.
     unsafe {
-        _mm512_storeu_si512(out.as_mut_ptr().add(out.len()).cast(), packed);
-        out.set_len(length);
+        _mm512_storeu_si512(out.as_mut_ptr().add(length).cast(), packed);
+        out.set_len(length + near.count_ones() as usize);
     }
 }
 
@@ -196,10 +237,15 @@ fn dot_lines_at(query: &[RowLine], rows: &[RowLine], at: &[u32], scores: &mut [i
     }
 }
 
-/// What the shift of the rows adds to every product.
+/// What the shift of the rows adds to every product: 128 times the sum of the query.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn shift(query: &[RowLine]) -> i32 {
-    let codes = query.iter().flat_map(|line| line.0);
-    128 * codes.map(i32::from).sum::<i32>()
+    let weights = _mm512_set1_epi8(1);
+    let mut sum = _mm512_setzero_si512();
+    for line in query {
+        sum = _mm512_dpbusd_epi32(sum, weights, load_row(line));
+    }
+    128 * _mm512_reduce_add_epi32(sum)
 }
 
 /// The product of the query with the row shifted by 128.
@@ -219,6 +265,16 @@ fn dot(query: &[RowLine], row: &[RowLine]) -> i32 {
         even = _mm512_dpbusd_epi32(even, _mm512_xor_si512(load_row(r), flip), load_row(q));
     }
     _mm512_reduce_add_epi32(_mm512_add_epi32(even, odd))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn spread_all<const WORDS: usize>(query: &[u64; WORDS]) -> [__m512i; WORDS] {
+    let mut words = [_mm512_setzero_si512(); WORDS];
+    for (word, &bits) in words.iter_mut().zip(query) {
+        *word = spread(bits);
+    }
+    words
 }
 
 #[inline]

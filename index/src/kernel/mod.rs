@@ -260,21 +260,26 @@ fn prefetch(rows: &[RowLine], length: usize, position: u32) {
         .as_ptr()
         .wrapping_add((position as usize).wrapping_mul(length));
     for i in 0..length.min(AHEAD_LINES) {
-        let line = row.wrapping_add(i);
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint: nothing is read, and an address without memory is passed over.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(line.cast());
-        }
-        #[cfg(all(target_arch = "aarch64", not(miri)))]
-        // SAFETY: a hint: nothing is read, and an address without memory is passed over.
-        unsafe {
-            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, readonly));
-        }
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        let _ = line;
+        fetch(row.wrapping_add(i));
     }
+}
+
+/// Has a line of the cache brought near.
+#[inline]
+fn fetch<T>(line: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint: nothing is read, and an address without memory is passed over.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(line.cast());
+    }
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: a hint: nothing is read, and an address without memory is passed over.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", not(miri)))))]
+    let _ = line;
 }
 
 #[cfg(test)]
