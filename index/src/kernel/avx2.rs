@@ -6,14 +6,16 @@
 //! saturates.
 
 use std::arch::x86_64::{
-    __m256, __m256i, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si32, _mm_cvtss_f32,
-    _mm_loadu_si128, _mm_movehdup_ps, _mm_movehl_ps, _mm_shuffle_epi32, _mm256_add_epi8,
-    _mm256_add_epi32, _mm256_add_epi64, _mm256_add_ps, _mm256_and_si256, _mm256_castps256_ps128,
-    _mm256_castsi256_pd, _mm256_castsi256_si128, _mm256_cmpgt_epi64, _mm256_cvtepi8_epi16,
-    _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_load_si256,
-    _mm256_loadu_ps, _mm256_madd_epi16, _mm256_movemask_pd, _mm256_sad_epu8, _mm256_set1_epi8,
-    _mm256_set1_epi64x, _mm256_setr_epi8, _mm256_setzero_ps, _mm256_setzero_si256,
-    _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_storeu_si256, _mm256_xor_si256,
+    __m256, __m256i, _CMP_LT_OQ, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si32,
+    _mm_cvtss_f32, _mm_loadl_epi64, _mm_loadu_si128, _mm_movehdup_ps, _mm_movehl_ps,
+    _mm_shuffle_epi32, _mm256_add_epi8, _mm256_add_epi32, _mm256_add_epi64, _mm256_add_ps,
+    _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_pd, _mm256_castsi256_si128,
+    _mm256_cmp_ps, _mm256_cmpgt_epi64, _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32,
+    _mm256_cvtepi32_ps, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
+    _mm256_load_si256, _mm256_loadu_ps, _mm256_madd_epi16, _mm256_movemask_pd, _mm256_movemask_ps,
+    _mm256_mul_ps, _mm256_sad_epu8, _mm256_set1_epi8, _mm256_set1_epi64x, _mm256_set1_ps,
+    _mm256_setr_epi8, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_shuffle_epi8,
+    _mm256_srli_epi16, _mm256_storeu_si256, _mm256_xor_si256,
 };
 
 use super::{CodeLine, LANES, Near, RowLine, prefetch_ahead};
@@ -67,6 +69,18 @@ impl Avx2 {
     ) {
         // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
         unsafe { dot_lines_at(query, rows, at, scores) }
+    }
+
+    /// See [`super::Kernel::residual_code`].
+    pub(super) fn residual_code(
+        self,
+        vector: &[f32],
+        center: &[RowLine],
+        scale: f32,
+        code: &mut [u64],
+    ) {
+        // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
+        unsafe { residual_code(vector, center, scale, code) }
     }
 
     /// See [`super::Kernel::dot_codes`].
@@ -330,4 +344,29 @@ fn add_int_lanes(sum: __m256i) -> i32 {
     let four = _mm_add_epi32(low, _mm256_extracti128_si256::<1>(sum));
     let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
     _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn residual_code(vector: &[f32], center: &[RowLine], scale: f32, code: &mut [u64]) {
+    let scale = _mm256_set1_ps(scale);
+    let parts = vector.as_chunks::<64>().0.iter();
+    for ((part, center), word) in parts.zip(center).zip(code) {
+        let (values, _) = part.as_chunks::<8>();
+        let (components, _) = center.0.as_chunks::<8>();
+        *word = 0;
+        for (at, (values, components)) in values.iter().zip(components).enumerate() {
+            // SAFETY: the references cover the 32 and the 8 bytes that are read; neither load
+            // needs an alignment.
+            let (values, components) = unsafe {
+                (
+                    _mm256_loadu_ps(values.as_ptr()),
+                    _mm_loadl_epi64(components.as_ptr().cast()),
+                )
+            };
+            let components = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(components));
+            let below = _mm256_mul_ps(components, scale);
+            let bits = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(values, below));
+            *word |= u64::from(bits.cast_unsigned()) << (8 * at);
+        }
+    }
 }

@@ -6,11 +6,12 @@
 //! saturates on the way. Products of `f32` are left to the 256-bit code.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_add_epi64, _mm512_cmple_epu64_mask, _mm512_dpbusd_epi32,
-    _mm512_load_si512, _mm512_maskz_compress_epi64, _mm512_min_epu64, _mm512_or_si512,
-    _mm512_popcnt_epi64, _mm512_reduce_add_epi32, _mm512_set_epi64, _mm512_set1_epi8,
-    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_slli_epi64, _mm512_storeu_si512,
-    _mm512_xor_si512,
+    __m512i, _CMP_LT_OQ, _mm_loadu_si128, _mm512_add_epi32, _mm512_add_epi64, _mm512_cmp_ps_mask,
+    _mm512_cmple_epu64_mask, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
+    _mm512_load_si512, _mm512_loadu_ps, _mm512_maskz_compress_epi64, _mm512_min_epu64,
+    _mm512_mul_ps, _mm512_or_si512, _mm512_popcnt_epi64, _mm512_reduce_add_epi32, _mm512_set_epi64,
+    _mm512_set1_epi8, _mm512_set1_epi64, _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi64,
+    _mm512_storeu_si512, _mm512_xor_si512,
 };
 
 use super::avx2::Avx2;
@@ -65,6 +66,18 @@ impl Avx512 {
     ) {
         // SAFETY: a value of this type exists only where the CPU has these instructions.
         unsafe { dot_lines_at(query, rows, at, scores) }
+    }
+
+    /// See [`super::Kernel::residual_code`].
+    pub(super) fn residual_code(
+        self,
+        vector: &[f32],
+        center: &[RowLine],
+        scale: f32,
+        code: &mut [u64],
+    ) {
+        // SAFETY: a value of this type exists only where the CPU has these instructions.
+        unsafe { residual_code(vector, center, scale, code) }
     }
 }
 
@@ -295,4 +308,29 @@ fn load_codes(line: &CodeLine) -> __m512i {
 fn load_row(line: &RowLine) -> __m512i {
     // SAFETY: the reference covers the 64 bytes that are read, at the alignment of its type.
     unsafe { _mm512_load_si512(line.0.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+fn residual_code(vector: &[f32], center: &[RowLine], scale: f32, code: &mut [u64]) {
+    let scale = _mm512_set1_ps(scale);
+    let parts = vector.as_chunks::<64>().0.iter();
+    for ((part, center), word) in parts.zip(center).zip(code) {
+        let (values, _) = part.as_chunks::<16>();
+        let (components, _) = center.0.as_chunks::<16>();
+        *word = 0;
+        for (at, (values, components)) in values.iter().zip(components).enumerate() {
+            // SAFETY: the references cover the 64 and the 16 bytes that are read; neither load
+            // needs an alignment.
+            let (values, components) = unsafe {
+                (
+                    _mm512_loadu_ps(values.as_ptr()),
+                    _mm_loadu_si128(components.as_ptr().cast()),
+                )
+            };
+            let components = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(components));
+            let below = _mm512_mul_ps(components, scale);
+            let bits = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(values, below);
+            *word |= u64::from(bits) << (16 * at);
+        }
+    }
 }

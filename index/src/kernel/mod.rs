@@ -228,6 +228,33 @@ impl Kernel {
         }
     }
 
+    /// The code of a vector relative to a center: a bit for each component, set where the vector
+    /// is below the center. `scale` is what a component of the center is worth.
+    ///
+    /// # Panics
+    /// If the three are not of one length.
+    pub(crate) fn residual_code(
+        self,
+        vector: &[f32],
+        center: &[RowLine],
+        scale: f32,
+        code: &mut [u64],
+    ) {
+        assert_eq!(
+            vector.len(),
+            center.len() * 64,
+            "vector and center do not match"
+        );
+        assert_eq!(code.len(), center.len(), "center and code do not match");
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(avx2) => avx2.residual_code(vector, center, scale, code),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.residual_code(vector, center, scale, code),
+            _ => scalar::residual_code(vector, center, scale, code),
+        }
+    }
+
     /// Dot product of two rows of codes, cut to the shorter one. At most
     /// [`crate::MAX_DIMENSION`] codes, none of them -128.
     #[cfg(feature = "hnsw")]
@@ -408,6 +435,31 @@ mod tests {
                 kernel.dot_lines_at(&query, &matrix, &at, &mut scores);
                 let picked: Vec<i32> = at.iter().map(|&i| exact[i as usize]).collect();
                 prop_assert_eq!(&scores, &picked, "{:?}", kernel);
+            }
+        }
+
+        #[test]
+        fn codes_of_what_is_left_are_the_same_everywhere(
+            lines in 1usize..8,
+            scale in 0.0f32..0.1,
+            seed: u64,
+        ) {
+            let mut random = Random(seed);
+            let center = random.rows(lines);
+            // Some of them on the center, where a rounding would show.
+            let vector: Vec<f32> = center
+                .iter()
+                .flat_map(|line| line.0)
+                .map(|c| f32::from(c) * scale + (random.word() % 3) as f32 * 1e-3 - 1e-3)
+                .collect();
+            let mut exact = vec![0; lines];
+            for (i, (x, c)) in vector.iter().zip(center.iter().flat_map(|line| line.0)).enumerate() {
+                exact[i / 64] |= u64::from(*x < f32::from(c) * scale) << (i % 64);
+            }
+            for kernel in Kernel::all() {
+                let mut code = vec![!0; lines];
+                kernel.residual_code(&vector, &center, scale, &mut code);
+                prop_assert_eq!(&code, &exact, "{:?}", kernel);
             }
         }
 
