@@ -7,7 +7,12 @@
 //! CPU only, never on a row's place. Kernels of different instruction sets differ in the last
 //! bits of an f32 product; distances and products of int8 codes are equal everywhere.
 //!
-//! No load or store assumes more of an address than the type of its reference says.
+//! No load or store assumes more of an address than the type of its reference says. The tests run
+//! under Miri, which sees the instruction sets that it is told to emulate:
+//!
+//! ```text
+//! RUSTFLAGS=-Ctarget-feature=+avx2,+fma cargo +nightly miri test -p askonce-index --lib kernel
+//! ```
 
 use std::sync::OnceLock;
 
