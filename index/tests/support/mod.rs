@@ -121,20 +121,39 @@ impl Ask {
         self.only.is_none_or(|(rest, by)| id % by == rest)
     }
 
-    /// Runs `body` with the query that this stands for.
-    pub(crate) fn with<T>(&self, body: impl FnOnce(Query<'_>) -> T) -> T {
-        let filter = |id: RowId| self.takes(id.0);
-        let mut query = Query::new(&self.vector, self.k).above(self.min_score);
-        query = query.at(self.now);
+    /// The query that this stands for, given its filter.
+    fn query<'a>(&'a self, filter: &'a dyn Fn(RowId) -> bool) -> Query<'a> {
+        let mut query = Query::new(&self.vector, self.k);
+        query = query.above(self.min_score).at(self.now);
         if self.only.is_some() {
-            query = query.only(&filter);
+            query = query.only(filter);
         }
-        body(if self.exact { query.exact() } else { query })
+        if self.exact { query.exact() } else { query }
     }
 
     pub(crate) fn of(&self, index: &dyn VectorIndex) -> Vec<Neighbor> {
+        let filter = |id: RowId| self.takes(id.0);
         let mut out = Vec::new();
-        self.with(|query| index.query(&query, &mut out)).unwrap();
+        index.query(&self.query(&filter), &mut out).unwrap();
+        out
+    }
+}
+
+impl Ask {
+    /// Answers to all of them, asked at once.
+    pub(crate) fn batch(asks: &[Self], index: &dyn VectorIndex) -> Vec<Vec<Neighbor>> {
+        let filters: Vec<_> = asks
+            .iter()
+            .map(|ask| move |id: RowId| ask.takes(id.0))
+            .collect();
+        let queries: Vec<Query<'_>> = asks
+            .iter()
+            .zip(&filters)
+            .map(|(ask, filter)| ask.query(filter))
+            .collect();
+        let mut out = Vec::new();
+        index.query_batch(&queries, &mut out).unwrap();
+        assert_eq!(out.len(), asks.len());
         out
     }
 }
@@ -248,6 +267,20 @@ impl Twin {
         let mut audit = Audit::default();
         audit.add(found, &truth);
         audit
+    }
+
+    /// Checks that the index gives out these rows, each once and near what was written.
+    pub(crate) fn check_content(&self, index: &dyn VectorIndex) {
+        let error = f64::from(index.capability().score_error);
+        let mut seen = Vec::new();
+        index.for_each(&mut |row| {
+            let (vector, expires) = &self.rows[&row.id.0];
+            assert_eq!(row.expires, *expires);
+            assert!(cosine(row.vector, vector) >= 1.0 - error);
+            seen.push(row.id.0);
+        });
+        seen.sort_unstable();
+        assert!(seen.iter().eq(self.rows.keys()));
     }
 
     /// Checks that every row is found by its own vector.
