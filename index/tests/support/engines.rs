@@ -3,7 +3,10 @@
 //! A new engine adds a [`Subject`] and a line to [`on_every_engine`], and inherits all suites. What
 //! an approximate engine may do and an exact one may not is asked of the index itself.
 
-use askonce_index::{AutoConfig, AutoIndex, FlatIndex, IndexError, RowId, VectorIndex};
+use askonce_index::{
+    AutoConfig, AutoIndex, BinaryConfig, BinaryIndex, FlatIndex, IndexError, Precision, RowId,
+    VectorIndex,
+};
 
 /// What the suites need to know of an engine.
 pub(crate) trait Subject {
@@ -31,6 +34,9 @@ pub(crate) trait Subject {
 macro_rules! on_every_engine {
     ($($test:ident)*) => {
         $crate::support::engines::on_engine!(flat Flat: $($test)*);
+        $crate::support::engines::on_engine!(binary Binary: $($test)*);
+        $crate::support::engines::on_engine!(binary_of_many_cells BinaryOfManyCells: $($test)*);
+        $crate::support::engines::on_engine!(binary_of_16_bits BinaryOf16Bits: $($test)*);
         $crate::support::engines::on_engine!(auto_at_defaults AutoAtDefaults: $($test)*);
         #[cfg(feature = "hnsw")]
         $crate::support::engines::on_engine!(hnsw_rs HnswRs: $($test)*);
@@ -63,6 +69,41 @@ impl Subject for Flat {
     fn restored(mut bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
         Ok(Box::new(FlatIndex::restore(&mut bytes)?))
     }
+}
+
+/// One cell, or a few, at the sizes of the suites.
+pub(crate) struct Binary;
+
+/// Cells as small as can be, so that they split, shrink and merge all the time.
+pub(crate) struct BinaryOfManyCells;
+
+/// Many cells of the finer rows.
+pub(crate) struct BinaryOf16Bits;
+
+macro_rules! binary {
+    ($($subject:ident $config:expr;)*) => {$(
+        impl Subject for $subject {
+            fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
+                Ok(Box::new(BinaryIndex::new(dimension, $config)?))
+            }
+            fn restored(mut bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
+                Ok(Box::new(BinaryIndex::restore(&mut bytes, $config)?))
+            }
+        }
+    )*};
+}
+
+binary! {
+    Binary BinaryConfig::default();
+    BinaryOfManyCells BinaryConfig {
+        cell_rows: 16,
+        ..BinaryConfig::default()
+    };
+    BinaryOf16Bits BinaryConfig {
+        cell_rows: 32,
+        precision: Precision::Int16,
+        ..BinaryConfig::default()
+    };
 }
 
 /// Flat at the sizes of the suites.
