@@ -40,6 +40,17 @@ fn row(id: u64, vector: &[f32]) -> Row<'_> {
     }
 }
 
+/// Has an engine that learns from audits learn from these vectors.
+fn teach(index: &dyn VectorIndex, vectors: &[Vec<f32>]) {
+    let queries: Vec<Query<'_>> = vectors
+        .iter()
+        .map(|vector| Query::new(vector, 5).above(0.8))
+        .collect();
+    for _ in 0..3 {
+        index.audit(&queries).unwrap();
+    }
+}
+
 /// Every row of the index as it gives them out, by id.
 fn content(index: &dyn VectorIndex) -> Vec<(u64, Vec<f32>, Expiry)> {
     let mut rows = Vec::new();
@@ -262,6 +273,7 @@ fn a_threshold_keeps_out_what_scores_below_it<S: Subject>() {
     let index = S::filled(&rows);
     let capability = index.capability();
     let mut audit = Audit::default();
+    teach(&*index, &rows);
     for (at, row) in rows.iter().step_by(5).enumerate() {
         for min_score in [-1.0, 0.0, 0.5, 0.8, 0.9, 0.99, 1.0] {
             let mut ask = Ask::new(&near(&mut random, row, 0.3), 1 + at % 5);
@@ -278,7 +290,7 @@ fn a_threshold_keeps_out_what_scores_below_it<S: Subject>() {
         }
     }
     assert!(audit.neighbors > 500, "{audit:?}");
-    assert!(audit.recall() > 0.9, "{audit:?}");
+    assert!(audit.recall() > 0.97, "{audit:?}");
 }
 
 fn no_threshold_is_out_of_reach_or_out_of_range<S: Subject>() {
@@ -491,6 +503,7 @@ fn an_audit_tells_the_share_of_the_truth_that_is_found<S: Subject>() {
         .iter()
         .map(|vector| Query::new(vector, 5).above(0.8))
         .collect();
+    teach(&*index, &vectors);
     let audit = index.audit(&queries).unwrap();
     let mut expected = Audit::default();
     for query in &queries {
@@ -504,8 +517,8 @@ fn an_audit_tells_the_share_of_the_truth_that_is_found<S: Subject>() {
     if index.capability().exact {
         assert_eq!(audit, expected);
     }
-    assert!(audit.best_recall() > 0.98, "{audit:?}");
-    assert!(audit.recall() > 0.95, "{audit:?}");
+    assert!(audit.best_recall() >= 0.98, "{audit:?}");
+    assert!(audit.recall() >= 0.98, "{audit:?}");
     let bad = [0.0; DIMENSION];
     assert!(index.audit(&[Query::new(&bad, 1)]).is_err());
 }
@@ -806,16 +819,22 @@ fn a_snapshot_restores_the_same_rows_and_answers<S: Subject>() {
     }
 }
 
-/// An engine of coarse rows must not get coarser with every restart.
+/// An engine of coarse rows must not get coarser with every restart, nor lose rows on the way.
 fn a_snapshot_of_a_restored_index_is_the_same<S: Subject>() {
-    let rows = clustered(&mut Random::new(36), 120, DIMENSION);
-    let first = S::again(&*S::filled(&rows));
-    let before = content(&*first);
-    let mut last = first;
+    let rows = clustered(&mut Random::new(36), 400, DIMENSION);
+    let mut index = S::again(&*S::filled(&rows));
+    let before = content(&*index);
     for _ in 0..5 {
-        last = S::again(&*last);
+        index = S::again(&*index);
     }
-    assert_eq!(content(&*last), before);
+    let after = content(&*index);
+    assert_eq!(after.len(), before.len());
+    for ((id, vector, expires), (other, given, until)) in after.iter().zip(&before) {
+        assert_eq!((id, expires), (other, until));
+        let cosine = support::cosine(vector, given);
+        assert!(cosine >= 1.0 - 1e-6, "row {id} moved to a cosine of {cosine}");
+    }
+    Twin::of(&rows).check_reach(&*index);
 }
 
 fn a_snapshot_of_an_empty_index_restores<S: Subject>() {
