@@ -17,7 +17,7 @@
 //! writes are made one at a time; a row is found by its own vector from the moment its write
 //! returned, because a search looks into the cells that hold a row like the query first.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
@@ -156,6 +156,16 @@ impl BinaryIndex {
         Ok(index)
     }
 
+    /// An index with the rows of a snapshot, which may be of any engine.
+    ///
+    /// # Errors
+    /// Those of [`BinaryIndex::new`]; [`IndexError::Snapshot`] if the bytes are not a whole,
+    /// unchanged snapshot, [`IndexError::Io`] if the reader fails.
+    pub fn restore(reader: &mut dyn Read, config: BinaryConfig) -> Result<Self, IndexError> {
+        let (_, rows) = snapshot::read(reader)?;
+        Self::from_rows(&rows, config)
+    }
+
     /// An index with these rows.
     pub(crate) fn from_rows(rows: &Rows, config: BinaryConfig) -> Result<Self, IndexError> {
         let index = Self::new(rows.dimension(), config)?;
@@ -253,7 +263,7 @@ impl VectorIndex for BinaryIndex {
             uses_threshold: true,
             filters_inside: true,
             lock_free_reads: true,
-            removes_in_place: true,
+            removes_in_place: false,
         }
     }
 
