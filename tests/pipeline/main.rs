@@ -65,17 +65,33 @@ async fn the_same_request_hits_exactly_and_a_reworded_one_semantically() {
 
 #[tokio::test]
 async fn a_near_miss_is_refused_with_its_reason_and_its_neighbour() {
-    let cache = SemanticCache::in_memory().unwrap();
-    let entry = put(&cache, "How do I reset my password?", "Open Settings.").await;
-    let miss = cache
-        .lookup(&ask("How do I delete my account?"))
-        .await
-        .miss()
-        .unwrap();
+    let embedder = AngleEmbedder::new(&[("stored", 0.0), ("near", 30.0), ("far", 60.0)]);
+    let cache = builder(&clock()).embedder(embedder).build().await.unwrap();
+    let entry = put(&cache, "stored", "answer").await;
+    let miss = cache.lookup(&ask("near")).await.miss().unwrap();
     let nearest = miss.nearest.unwrap();
     assert_eq!(nearest.entry, entry);
+    assert!((nearest.similarity - 0.866).abs() < 1e-3, "{nearest:?}");
     assert_eq!(nearest.stopped_by, miss.reason());
-    assert_eq!(miss.reason().as_str(), "below_floor");
+    assert_eq!(miss.reason().as_str(), "below_threshold");
+
+    // Nobody looks so far for a miss, and the reason is the same. An explanation does look.
+    let miss = cache.lookup(&ask("far")).await.miss().unwrap();
+    assert_eq!(miss.reason().as_str(), "below_threshold");
+    assert_eq!(miss.nearest, None);
+    let explained = cache.explain(&ask("far")).await;
+    assert_eq!(explained.candidates[0].entry, entry);
+    assert_eq!(explained.miss, Some(miss));
+    let elsewhere = cache.lookup(&ask("far").model("other")).await;
+    assert_eq!(elsewhere.miss().unwrap().reason().as_str(), "not_found");
+}
+
+#[tokio::test]
+async fn another_question_is_below_the_floor_of_the_default_policy() {
+    let cache = SemanticCache::in_memory().unwrap();
+    put(&cache, "How do I reset my password?", "Open Settings.").await;
+    let reason = answer_to(&cache, &ask("How do I delete my account?")).await;
+    assert_eq!(reason.unwrap_err(), "below_floor");
 }
 
 #[tokio::test]
