@@ -176,6 +176,13 @@ impl SemanticCache {
         }
     }
 
+    /// How the vector index stands; `None` when similarity is off. Asks no tier.
+    #[must_use]
+    pub fn index_stats(&self) -> Option<IndexStats> {
+        let semantic = self.inner.semantic.as_ref()?;
+        Some(semantic.search.stats(self.inner.clock.now()))
+    }
+
     /// How long ago the cache was built.
     #[must_use]
     pub fn uptime(&self) -> Duration {

@@ -25,8 +25,8 @@ pub struct IndexConfig {
     /// How fine `auto` and `binary` keep the rows of a large partition: `int8` (default) or `int16`, with
     /// twice the bytes and a tenth of the error in similarities.
     pub precision: Option<Precision>,
-    /// Cells of a large partition that a search of `auto` and `binary` looks at, 1 or more. Default: tuned
-    /// by the index itself.
+    /// Cells of a large partition that a search of `auto`, `binary` and `faiss` looks at, 1 or more. Default:
+    /// tuned by the index itself, 16 for `faiss`.
     pub probes: Option<usize>,
     /// Share of true neighbours that `auto` and `binary` tune themselves to find, 0.5 and more, below 1.
     /// Default: 0.995. More is slower.
@@ -34,8 +34,7 @@ pub struct IndexConfig {
     /// Candidates that a graph search of `hnsw_rs` and `faiss` keeps, 1 to 10 000: more finds more and takes
     /// longer. Default: 64.
     pub ef_search: Option<usize>,
-    /// The structure that `faiss` builds, as FAISS writes it: `Flat`, `IVF256,Flat`, `HNSW32,SQ8`. Default:
-    /// what the index crate measured.
+    /// The structure that `faiss` builds, as FAISS writes it: `Flat`, `IVF256,Flat`. Default: `HNSW32,SQ8`.
     pub factory: Option<String>,
     /// One of this many lookups in an approximate index is kept for a while, to be compared with an exact
     /// search in the background. Default: 256. 0: none. What is kept is a vector, in memory only.
@@ -185,11 +184,11 @@ impl IndexConfig {
         };
         idle("flat_limit", self.flat_limit.is_some(), &[Auto])?;
         idle("precision", self.precision.is_some(), &[Auto, Binary])?;
-        idle("probes", self.probes.is_some(), &[Auto, Binary])?;
+        idle("probes", self.probes.is_some(), &[Auto, Binary, Faiss])?;
         idle("recall", self.recall.is_some(), &[Auto, Binary])?;
         idle("ef_search", self.ef_search.is_some(), &[HnswRs, Faiss])?;
         idle("factory", self.factory.is_some(), &[Faiss])?;
-        super::engine::Engine::new(1, self)?
+        super::engine::Engine::new(1, self)
             .open()
             .map(drop)
             .map_err(|error| {
@@ -202,4 +201,73 @@ impl IndexConfig {
 
     /// Least time between two snapshots.
     const LEAST_INTERVAL: Duration = Duration::from_secs(10);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(fields: &str) -> Result<(), String> {
+        let config: IndexConfig = serde_json::from_str(fields).unwrap();
+        config.validate("semantic.index").map_err(|error| {
+            assert_eq!(error.kind(), ErrorKind::Config);
+            error.to_string()
+        })
+    }
+
+    #[test]
+    fn every_type_that_is_in_the_build_opens_and_others_name_their_feature() {
+        for kind in ["auto", "flat", "binary"] {
+            checked(&format!(r#"{{"type": "{kind}"}}"#)).unwrap();
+        }
+        for (kind, is_built) in [
+            ("hnsw_rs", cfg!(feature = "hnsw")),
+            ("faiss", cfg!(feature = "faiss")),
+        ] {
+            let opened = checked(&format!(r#"{{"type": "{kind}"}}"#));
+            assert_eq!(opened.is_ok(), is_built, "{opened:?}");
+            let error = opened
+                .err()
+                .unwrap_or_else(|| "semantic.index.type feature".to_owned());
+            assert!(error.contains("semantic.index.type"), "{error}");
+        }
+        let old: IndexConfig = serde_json::from_str(r#"{"type": "hnsw"}"#).unwrap();
+        assert_eq!(old.kind, IndexType::HnswRs);
+        assert_eq!(serde_json::to_value(&old).unwrap()["type"], "hnsw_rs");
+    }
+
+    #[test]
+    fn a_field_out_of_range_or_of_another_type_is_named_with_its_value() {
+        for (fields, field, value) in [
+            (r#"{"flat_limit": 0}"#, "flat_limit", "value: 0"),
+            (r#"{"type": "binary", "probes": 0}"#, "probes", "value: 0"),
+            (r#"{"recall": 1.0}"#, "recall", "value: 1"),
+            (
+                r#"{"type": "hnsw_rs", "ef_search": 10001}"#,
+                "ef_search",
+                "value: 10001",
+            ),
+            (r#"{"snapshot_every": "1s"}"#, "snapshot_every", "value: 1s"),
+            (r#"{"ef_search": 64}"#, "ef_search", "type: auto"),
+            (
+                r#"{"type": "flat", "flat_limit": 9}"#,
+                "flat_limit",
+                "type: flat",
+            ),
+            (
+                r#"{"type": "hnsw_rs", "precision": "int16"}"#,
+                "precision",
+                "type: hnsw_rs",
+            ),
+            (
+                r#"{"type": "binary", "factory": "Flat"}"#,
+                "factory",
+                "type: binary",
+            ),
+        ] {
+            let error = checked(fields).unwrap_err();
+            let named = error.contains(&format!("field: semantic.index.{field}"));
+            assert!(named && error.contains(value), "{fields}: {error}");
+        }
+    }
 }

@@ -121,7 +121,7 @@ impl SearchStage {
     /// # Errors
     /// [`ErrorKind::Config`] when the settings are out of range, or of an engine that is not in this build.
     pub fn new(dimension: usize, config: &IndexConfig) -> Result<Self> {
-        let engine = Engine::new(dimension, config)?;
+        let engine = Engine::new(dimension, config);
         engine.open().map_err(|error| {
             Error::new(ErrorKind::Config, "the index settings are not usable")
                 .with("field", "semantic.index")

@@ -413,7 +413,7 @@ fn a_restart_finds_the_rows_of_the_snapshot_and_of_the_journal_since() {
     names.sort();
     assert_eq!(names.len(), 3, "{names:?}");
     let path = config.path.clone().unwrap();
-    let report = inspect(&path, "a", 2).unwrap();
+    let report = inspect(&path, "a").unwrap();
     assert!(report.faults.is_empty(), "{report:?}");
     assert_eq!(report.entries, stage.len());
 }
@@ -481,7 +481,7 @@ fn what_is_damaged_is_refused_and_the_rest_is_kept() {
     let (stage, entries) = restore(&config, "a");
     assert_eq!(entries, [(9000, 0)]);
     assert_eq!(stage.len(), 1);
-    let report = inspect(&path, "a", 2).unwrap();
+    let report = inspect(&path, "a").unwrap();
     assert_eq!(report.faults.len(), 1, "{report:?}");
     assert!(report.faults[0].contains("checksum"), "{report:?}");
 }
@@ -499,7 +499,7 @@ fn another_embedding_begins_empty_and_a_folder_has_one_user() {
     let (stage, entries) = restore(&config, "b");
     assert!(entries.is_empty() && stage.is_empty());
     drop(stage);
-    let report = inspect(config.path.as_ref().unwrap(), "b", 2).unwrap();
+    let report = inspect(config.path.as_ref().unwrap(), "b").unwrap();
     assert!(report.faults[0].contains("embedding a"), "{report:?}");
     // The other way round still finds it: nothing was written over.
     let (stage, entries) = restore(&config, "a");

@@ -950,3 +950,35 @@ async fn settings_out_of_range_are_refused_by_name() {
             .contains("backends")
     );
 }
+
+// ---- partitions ----
+
+#[tokio::test]
+async fn a_scope_that_is_invalidated_takes_its_partitions_along_and_no_others() {
+    let cache = SemanticCache::in_memory().unwrap();
+    for tenant in 0..20 {
+        for text in ["How do I reset my password?", "Where is my invoice?"] {
+            let request = Request::prompt(text)
+                .model("gpt-4o")
+                .scope(Scope::tenant(format!("tenant {tenant}")));
+            put_with(&cache, &request, "answer", StoreOptions::default()).await;
+        }
+    }
+    let stats = cache.stats().await;
+    assert_eq!((stats.partitions, stats.searchable), (20, 40));
+    let index = stats.index.unwrap();
+    assert_eq!((index.small.partitions, index.small.rows), (20, 40));
+    assert!(index.large.is_empty() && index.folder.is_none());
+    let removed = cache
+        .invalidate(Selector::Scope(Scope::tenant("tenant 3")))
+        .await;
+    assert_eq!(removed, 2);
+    let stats = cache.stats().await;
+    assert_eq!((stats.partitions, stats.searchable), (19, 38));
+    assert_eq!(cache.invalidate(Selector::model("gpt-4o")).await, 38);
+    let stats = cache.stats().await;
+    assert_eq!(
+        (stats.partitions, stats.searchable, stats.entries),
+        (0, 0, 0)
+    );
+}

@@ -701,17 +701,18 @@ pub struct FolderReport {
 ///
 /// # Errors
 /// [`ErrorKind::Index`] when the folder cannot be read.
-pub fn inspect(path: &Path, fingerprint: &str, dimension: usize) -> Result<FolderReport> {
+pub fn inspect(path: &Path, fingerprint: &str) -> Result<FolderReport> {
     let numbers = numbers(path).map_err(|error| failed("read", path, error))?;
-    let dimension = u32::try_from(dimension).unwrap_or(u32::MAX);
-    let head = |kind| Head {
-        kind,
-        dimension,
-        fingerprint: fingerprint.to_owned(),
-    };
     let open = |name: &str, kind| {
         let mut reader = BufReader::with_capacity(BUFFER, File::open(path.join(name))?);
-        record::read_head(&mut reader, &head(kind))?;
+        let found = record::any_head(&mut reader)?;
+        let head = Head {
+            kind,
+            // Vectors of one embedding have one length.
+            dimension: found.dimension,
+            fingerprint: fingerprint.to_owned(),
+        };
+        found.check(&head)?;
         Ok::<_, Fault>(reader)
     };
     let mut report = FolderReport::default();

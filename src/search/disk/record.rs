@@ -185,23 +185,29 @@ pub(super) enum Fault {
 
 /// Reads the beginning of a file, which must be `expected`.
 pub(super) fn read_head(reader: &mut impl Read, expected: &Head) -> Result<(), Fault> {
-    let found = any_head(reader)?;
-    if found.kind != expected.kind {
-        return Err(Fault::NotOurs);
+    any_head(reader)?.check(expected)
+}
+
+impl Head {
+    /// Whether this is what was expected.
+    pub(super) fn check(self, expected: &Self) -> Result<(), Fault> {
+        if self.kind != expected.kind {
+            return Err(Fault::NotOurs);
+        }
+        if self.fingerprint != expected.fingerprint {
+            return Err(Fault::Fingerprint {
+                found: self.fingerprint,
+                expected: expected.fingerprint.clone(),
+            });
+        }
+        if self.dimension != expected.dimension {
+            return Err(Fault::Dimension {
+                found: self.dimension,
+                expected: expected.dimension,
+            });
+        }
+        Ok(())
     }
-    if found.fingerprint != expected.fingerprint {
-        return Err(Fault::Fingerprint {
-            found: found.fingerprint,
-            expected: expected.fingerprint.clone(),
-        });
-    }
-    if found.dimension != expected.dimension {
-        return Err(Fault::Dimension {
-            found: found.dimension,
-            expected: expected.dimension,
-        });
-    }
-    Ok(())
 }
 
 /// Reads the beginning of any of our files.
