@@ -219,8 +219,8 @@ impl Kernel {
         scores: &mut [i32],
     ) {
         assert_eq!(at.len(), scores.len(), "positions and scores do not match");
-        for i in 0..AHEAD.min(at.len()) {
-            prefetch(rows, query.len(), at[i]);
+        for &position in at.iter().take(AHEAD) {
+            prefetch(rows, query.len(), position);
         }
         match self {
             Self::Scalar => scalar::dot_lines_at(query, rows, at, scores),
