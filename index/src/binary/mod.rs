@@ -27,15 +27,15 @@ use parking_lot::Mutex;
 
 pub use self::config::{BinaryConfig, Precision};
 use self::directory::Directory;
-use self::encode::Encoder;
-use self::search::{Scratch, Searcher, with_scratch};
+use self::encode::{Encoded, Encoder};
+use self::search::{Member, Scratch, Searcher, with_scratch};
 use self::tuning::Tuning;
 use self::twins::Twins;
 use self::writer::Writer;
 use crate::neighbor::TopK;
 use crate::rows::Rows;
 use crate::snapshot::{self, Engine};
-use crate::vector::{check_dimension, with_unit};
+use crate::vector::{check, check_dimension, with_unit};
 use crate::{
     Audit, Backlog, Capability, Expiry, IndexError, Neighbor, Query, Row, RowId, VectorIndex,
 };
@@ -57,6 +57,10 @@ const LANE: usize = 64;
 
 /// Times that a search begins anew because rows were moved under it, before it holds writers up.
 const RETRIES: usize = 3;
+
+/// Queries that are answered together at most: enough to share cells, few enough that their lists
+/// of cells stay in the CPU's cache.
+const BATCH: usize = 64;
 
 /// Score from which on a row is the query's own vector.
 const SAME: f32 = 0.999_9;
@@ -235,6 +239,76 @@ impl BinaryIndex {
         !met_dead && !is_lost && !has_duplicates(found)
     }
 
+    /// Answers queries cell by cell.
+    fn run_together(
+        &self,
+        queries: &[Query<'_>],
+        out: &mut Vec<Vec<Neighbor>>,
+    ) -> Result<(), IndexError> {
+        let Shared {
+            config,
+            encoder,
+            tuning,
+            directory,
+            twins,
+            moves,
+        } = &self.shared;
+        let mut encoded = Vec::with_capacity(queries.len());
+        for query in queries {
+            with_unit(self.dimension, query.vector, |unit| {
+                let mut row = Encoded::default();
+                encoder.encode(unit, &mut row);
+                encoded.push(row);
+                Ok(())
+            })?;
+        }
+        let count = moves.count();
+        let hashes = encoded.iter().map(|row| twins.hash(&row.high));
+        let cells: Vec<Vec<u32>> = hashes
+            .map(|hash| {
+                let mut cells = Vec::new();
+                twins.cells(hash, &mut cells);
+                cells
+            })
+            .collect();
+        let directory = directory.load();
+        let searcher = Searcher {
+            encoder,
+            directory: &directory,
+            tuning,
+            probes: config.probes,
+        };
+        let rows = self.len();
+        let mut found = vec![Vec::new(); queries.len()];
+        let mut members: Vec<Member<'_, '_>> = queries
+            .iter()
+            .zip(&encoded)
+            .zip(&cells)
+            .zip(&mut found)
+            .map(|(((query, encoded), twins), found)| Member {
+                query,
+                encoded,
+                twins,
+                top: TopK::new(found, query.k, rows),
+            })
+            .collect();
+        with_scratch(|scratch| searcher.run_many(&mut members, scratch));
+        for member in members {
+            member.top.finish();
+        }
+        if moves.are_still(count) {
+            out.append(&mut found);
+            return Ok(());
+        }
+        // Rows moved meanwhile: one by one, each asks again until it is sure.
+        for query in queries {
+            let mut found = Vec::new();
+            self.query(query, &mut found)?;
+            out.push(found);
+        }
+        Ok(())
+    }
+
     fn rows(&self) -> Rows {
         let mut rows = Rows::new(self.dimension);
         rows.reserve(self.len());
@@ -317,6 +391,30 @@ impl VectorIndex for BinaryIndex {
                 Ok(())
             })
         })
+    }
+
+    fn query_batch(
+        &self,
+        queries: &[Query<'_>],
+        out: &mut Vec<Vec<Neighbor>>,
+    ) -> Result<(), IndexError> {
+        for query in queries {
+            check(self.dimension, query.vector)?;
+        }
+        // A list without a threshold, or of every row, is a search of its own.
+        let together = |query: &Query<'_>| query.min_score > -1.0 && !query.exact;
+        for part in queries.chunks(BATCH) {
+            if part.len() > 1 && part.iter().all(together) {
+                self.run_together(part, out)?;
+            } else {
+                for query in part {
+                    let mut found = Vec::new();
+                    self.query(query, &mut found)?;
+                    out.push(found);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn audit(&self, queries: &[Query<'_>]) -> Result<Audit, IndexError> {
