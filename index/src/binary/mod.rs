@@ -93,6 +93,8 @@ pub struct BinaryIndex {
 #[derive(Debug)]
 struct Shared {
     config: BinaryConfig,
+    /// Rows at which a cell is split, at least.
+    cell_rows: usize,
     encoder: Encoder,
     tuning: Arc<Tuning>,
     directory: ArcSwap<Directory>,
@@ -146,6 +148,9 @@ impl BinaryIndex {
             dimension,
             shared: Shared {
                 config,
+                cell_rows: config
+                    .cell_rows
+                    .unwrap_or_else(|| cell_rows(encoder.lines())),
                 encoder,
                 tuning: Arc::new(tuning),
                 directory: ArcSwap::from_pointee(directory),
@@ -203,6 +208,7 @@ impl BinaryIndex {
             directory,
             twins,
             moves,
+            ..
         } = &self.shared;
         let count = moves.count();
         twins.cells(twins.hash(&scratch.query.high), &mut scratch.twins);
@@ -252,6 +258,7 @@ impl BinaryIndex {
             directory,
             twins,
             moves,
+            ..
         } = &self.shared;
         let mut encoded = Vec::with_capacity(queries.len());
         for query in queries {
@@ -528,4 +535,10 @@ fn has_duplicates(found: &[Neighbor]) -> bool {
     let mut ids: Vec<RowId> = found.iter().map(|neighbor| neighbor.id).collect();
     ids.sort_unstable();
     ids.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// Rows at which a cell is split, if codes are this many words long.
+fn cell_rows(words: usize) -> usize {
+    const CODES: usize = 8 * 1024;
+    (CODES / (8 * words)).clamp(128, 512)
 }

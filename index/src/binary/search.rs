@@ -305,29 +305,21 @@ impl<'p> Probe<'p> {
             &mut room.code,
         );
         room.near.clear();
-        let blocks = rows.blocks();
+        let (code, near) = (&room.code, &mut room.near);
         encoder
             .kernel
-            .near_codes(&room.code, blocks, radius, &mut room.near);
-        let whole = room.near.len();
-        let lanes = rows.tail(&mut room.tail) as u32;
+            .near_codes(code, rows.blocks(), radius, 0, near);
+        let lanes = rows.tail(&mut room.tail);
         if lanes > 0 {
+            let len = rows.len() as u32;
+            let start = len - lanes as u32;
             encoder
                 .kernel
-                .near_codes(&room.code, &room.tail, radius, &mut room.near);
-            let first = rows.len() as u32 - lanes;
-            let mut kept = whole;
-            for at in whole..room.near.len() {
-                let near = room.near[at];
-                if near.position < lanes {
-                    room.near[kept] = Near {
-                        position: first + near.position,
-                        ..near
-                    };
-                    kept += 1;
-                }
+                .near_codes(code, &room.tail, radius, start, near);
+            // The last block has lanes without a row.
+            while near.last().is_some_and(|near| near.position >= len) {
+                near.pop();
             }
-            room.near.truncate(kept);
         }
 
         let metas = rows.metas();
