@@ -349,7 +349,10 @@ fn semantic(
             );
         }
     };
-    let search = SearchStage::new(embed.dimension(), settings.index.to_auto("semantic.index")?)?;
+    let search = SearchStage::new(
+        embed.dimension(),
+        settings.index.to_engine("semantic.index")?,
+    )?;
     let policy = match policy {
         Some(policy) => policy,
         None => settings.policy.build()?,

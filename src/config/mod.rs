@@ -18,7 +18,7 @@ mod service;
 
 use std::time::Duration;
 
-use askonce_index::{AutoConfig, IndexKind};
+use askonce_index::{IndexConfig as EngineConfig, IndexKind};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{BackendRegistry, MemoryConfig};
@@ -423,7 +423,7 @@ impl SemanticConfig {
                 .with("allowed", "1 to 64"));
         }
         self.embedder.validate(&format!("{path}.embedder"))?;
-        self.index.to_auto(&format!("{path}.index"))?;
+        self.index.to_engine(&format!("{path}.index"))?;
         self.policy.validate(&format!("{path}.policy"))?;
         self.volatile.validate(&format!("{path}.volatile"))
     }
@@ -541,27 +541,25 @@ impl IndexConfig {
     ///
     /// # Errors
     /// [`ErrorKind::Config`] naming the field, its value and what is allowed.
-    pub fn to_auto(&self, path: &str) -> Result<AutoConfig> {
-        let kind = match self.kind {
-            IndexType::Auto => IndexKind::Auto,
-            IndexType::Flat => IndexKind::Flat,
-            IndexType::Hnsw => IndexKind::Hnsw,
-        };
-        let mut auto = AutoConfig {
-            kind,
-            ..AutoConfig::default()
+    pub fn to_engine(&self, path: &str) -> Result<EngineConfig> {
+        let mut engine = EngineConfig {
+            kind: match self.kind {
+                IndexType::Auto => IndexKind::Auto,
+                IndexType::Flat => IndexKind::Flat,
+                IndexType::Hnsw => IndexKind::HnswRs,
+            },
+            ..EngineConfig::default()
         };
         if let Some(limit) = self.flat_limit {
-            auto.flat_limit = limit;
-            auto.shard_limit = auto.shard_limit.max(limit);
+            engine.flat_limit = limit;
         }
         if let Some(ef_search) = self.ef_search {
-            auto.hnsw.ef_search = ef_search;
+            engine.hnsw.ef_search = ef_search;
         }
-        auto.validate().map_err(|error| {
+        engine.validate().map_err(|error| {
             Error::new(ErrorKind::Config, error.to_string()).with("field", path)
         })?;
-        Ok(auto)
+        Ok(engine)
     }
 }
 

@@ -3,7 +3,7 @@
 //! There is one vector index per partition, so a search cannot see a row of another. Most partitions
 //! are small (a system prompt, a conversation, a tenant), a few are large. A small one is a flat list
 //! of rows that costs what its rows cost; a partition that grows past the limit of
-//! [`AutoConfig`] is moved to a graph without blocking lookups; one that becomes empty is dropped.
+//! [`IndexConfig`] goes on in another structure without blocking lookups; one that becomes empty is dropped.
 //!
 //! A [`Candidate`] is a lead: the entry itself must be fetched and checked before it is served.
 
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use askonce_index::{AutoConfig, AutoIndex, IndexError, Neighbor, RowId, VectorIndex};
+use askonce_index::{IndexConfig, IndexError, Neighbor, RowId, VectorIndex};
 use parking_lot::RwLock;
 
 use crate::entry::EntryId;
@@ -30,10 +30,10 @@ pub struct Candidate {
 /// The vector indexes of one embedding space, one per partition.
 pub struct SearchStage {
     dimension: usize,
-    config: AutoConfig,
+    config: IndexConfig,
     /// Upserts hold the lock for reading while they write to an index, and a partition is dropped
     /// under the lock for writing, so no row is ever added to an index that has left the map.
-    partitions: RwLock<HashMap<PartitionKey, Arc<AutoIndex>>>,
+    partitions: RwLock<HashMap<PartitionKey, Arc<dyn VectorIndex>>>,
 }
 
 impl fmt::Debug for SearchStage {
@@ -50,8 +50,8 @@ impl SearchStage {
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when the settings are out of range.
-    pub fn new(dimension: usize, config: AutoConfig) -> Result<Self> {
-        AutoIndex::new(dimension, config).map_err(|error| {
+    pub fn new(dimension: usize, config: IndexConfig) -> Result<Self> {
+        config.open(dimension).map_err(|error| {
             Error::new(ErrorKind::Config, "the index settings are not usable")
                 .with("field", "semantic.index")
                 .caused_by(error)
@@ -76,9 +76,9 @@ impl SearchStage {
         if let Some(index) = partitions.get(&partition) {
             return index.upsert(row, vector).map_err(refused);
         }
-        let index = AutoIndex::new(self.dimension, self.config).map_err(refused)?;
+        let index = self.config.open(self.dimension).map_err(refused)?;
         index.upsert(row, vector).map_err(refused)?;
-        partitions.insert(partition, Arc::new(index));
+        partitions.insert(partition, Arc::from(index));
         Ok(())
     }
 
@@ -158,7 +158,7 @@ impl SearchStage {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let partitions = self.partitions.read();
-        let slot = size_of::<(PartitionKey, Arc<AutoIndex>)>() + 1;
+        let slot = size_of::<(PartitionKey, Arc<dyn VectorIndex>)>() + 1;
         partitions.capacity() * slot
             + partitions
                 .values()
