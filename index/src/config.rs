@@ -160,7 +160,7 @@ pub enum BuildThread {
 /// Settings of an [`AutoIndex`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AutoConfig {
-    /// Rows up to which the index stays flat. Default: 512, for the measurements at [`AutoIndex`].
+    /// Rows up to which the index stays flat. Default: 64, for the measurements at [`AutoIndex`].
     /// More keeps answers exact for longer and makes them slower.
     pub flat_limit: usize,
     /// Settings of the index that it goes on as.
@@ -170,7 +170,7 @@ pub struct AutoConfig {
 impl Default for AutoConfig {
     fn default() -> Self {
         Self {
-            flat_limit: 512,
+            flat_limit: 64,
             binary: BinaryConfig::default(),
         }
     }
