@@ -11,16 +11,18 @@
 //! All pass one suite, `tests/contract.rs`, which has a named test for every promise of
 //! [`VectorIndex`].
 //!
-//! | engine | search | for |
-//! |---|---|---|
-//! | [`FlatIndex`] | exact, reads every row | up to some thousand rows |
-//! | `HnswRsIndex` (feature `hnsw`) | a graph, may miss a row | large sets, comparisons |
-//! | [`AutoIndex`] | flat, a graph once it pays | a partition of unknown size: **start here** |
+//! | engine | name | search | for |
+//! |---|---|---|---|
+//! | [`AutoIndex`] | `auto` | flat rows, then binary | a partition of unknown size: **start here** |
+//! | [`FlatIndex`] | `flat` | exact, reads every row | up to some hundred rows; as the truth |
+//! | [`BinaryIndex`] | `binary` | 1-bit codes in cells, then finer rows; no locks | any number of rows |
+//! | `HnswRsIndex` (feature `hnsw`) | `hnsw_rs` | graphs of the crate `hnsw_rs`, built aside | comparisons |
+//!
+//! [`IndexConfig::open`] makes the one that its settings name. What an engine can and cannot do is told
+//! by its [`Capability`].
 
 use std::fmt::Debug;
 use std::io;
-
-use snapshot::Engine;
 
 // What callers hold.
 mod error;
@@ -46,7 +48,7 @@ mod vector;
 
 pub use auto::AutoIndex;
 pub use binary::{BinaryConfig, BinaryIndex, Precision};
-pub use config::{AutoConfig, BuildThread, HnswConfig, IndexKind};
+pub use config::{AutoConfig, BuildThread, HnswConfig, IndexConfig, IndexKind};
 pub use error::{IndexError, SnapshotFault};
 pub use flat::FlatIndex;
 #[cfg(feature = "hnsw")]
@@ -174,16 +176,7 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
         queries: &[Query<'_>],
         out: &mut Vec<Vec<Neighbor>>,
     ) -> Result<(), IndexError> {
-        let start = out.len();
-        for query in queries {
-            let mut found = Vec::new();
-            if let Err(error) = self.query(query, &mut found) {
-                out.truncate(start);
-                return Err(error);
-            }
-            out.push(found);
-        }
-        Ok(())
+        query::one_by_one(self, queries, out)
     }
 
     /// Compares the answers to these queries with those of an exact search.
@@ -248,18 +241,9 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
 /// reader fails.
 pub fn restore(reader: &mut dyn io::Read) -> Result<Box<dyn VectorIndex>, IndexError> {
     let (engine, rows) = snapshot::read(reader)?;
-    Ok(match engine {
-        Engine::Flat => Box::new(FlatIndex::from_rows(rows)),
-        Engine::Binary => Box::new(BinaryIndex::from_rows(&rows, BinaryConfig::default())?),
-        Engine::Auto => Box::new(AutoIndex::from_rows(rows, AutoConfig::default())?),
-        #[cfg(feature = "hnsw")]
-        Engine::Hnsw => Box::new(HnswRsIndex::from_rows(rows, HnswConfig::default())?),
-        #[cfg(not(feature = "hnsw"))]
-        Engine::Hnsw => {
-            return Err(IndexError::EngineNotBuilt {
-                engine: "hnsw",
-                feature: "hnsw",
-            });
-        }
-    })
+    let config = IndexConfig {
+        kind: engine.kind(),
+        ..IndexConfig::default()
+    };
+    config.of_rows(rows)
 }

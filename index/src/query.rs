@@ -247,6 +247,24 @@ fn share(part: usize, whole: usize) -> f64 {
     part as f64 / whole as f64
 }
 
+/// Answers each query by itself.
+pub(crate) fn one_by_one(
+    index: &(impl crate::VectorIndex + ?Sized),
+    queries: &[Query<'_>],
+    out: &mut Vec<Vec<Neighbor>>,
+) -> Result<(), IndexError> {
+    let start = out.len();
+    for query in queries {
+        let mut found = Vec::new();
+        if let Err(error) = index.query(query, &mut found) {
+            out.truncate(start);
+            return Err(error);
+        }
+        out.push(found);
+    }
+    Ok(())
+}
+
 /// Compares the answers of an index with those of its own exact search.
 pub(crate) fn audit(
     index: &(impl crate::VectorIndex + ?Sized),

@@ -222,6 +222,14 @@ impl Rows {
         }
     }
 
+    /// The cosine of two unit-length vectors, as [`scan`](Self::scan) computes it.
+    #[cfg(feature = "hnsw")]
+    pub(crate) fn score(unit: &[f32], vector: &[f32]) -> f32 {
+        let mut scores = [0.0];
+        Kernel::detect().dot_rows(unit, vector, &mut scores);
+        scores[0].clamp(-1.0, 1.0)
+    }
+
     /// Offers those of the rows in these slots that `query` admits, with their cosine to `unit`, its
     /// vector at unit length.
     pub(crate) fn scan(

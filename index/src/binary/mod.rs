@@ -316,7 +316,8 @@ impl BinaryIndex {
         Ok(())
     }
 
-    fn rows(&self) -> Rows {
+    /// The rows as they are now.
+    pub(crate) fn copy_rows(&self) -> Rows {
         let mut rows = Rows::new(self.dimension);
         rows.reserve(self.len());
         self.for_each(&mut |row| {
@@ -457,7 +458,7 @@ impl VectorIndex for BinaryIndex {
     }
 
     fn snapshot(&self, out: &mut dyn Write) -> Result<(), IndexError> {
-        snapshot::write(Engine::Binary, &self.rows(), out)
+        snapshot::write(Engine::Binary, &self.copy_rows(), out)
     }
 
     fn for_each(&self, f: &mut dyn FnMut(Row<'_>)) {

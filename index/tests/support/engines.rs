@@ -10,6 +10,9 @@ use askonce_index::{
 
 /// What the suites need to know of an engine.
 pub(crate) trait Subject {
+    /// Rows that the tests of large sets fill it with.
+    const MANY: usize = 20_000;
+
     fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError>;
     fn restored(bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError>;
 
@@ -38,6 +41,7 @@ macro_rules! on_every_engine {
         $crate::support::engines::on_engine!(binary_of_many_cells BinaryOfManyCells: $($test)*);
         $crate::support::engines::on_engine!(binary_of_16_bits BinaryOf16Bits: $($test)*);
         $crate::support::engines::on_engine!(auto_at_defaults AutoAtDefaults: $($test)*);
+        $crate::support::engines::on_engine!(auto_growing AutoGrowing: $($test)*);
         #[cfg(feature = "hnsw")]
         $crate::support::engines::on_engine!(hnsw_rs HnswRs: $($test)*);
         #[cfg(feature = "hnsw")]
@@ -106,17 +110,34 @@ binary! {
     };
 }
 
-/// Flat at the sizes of the suites.
+/// Flat for a part of each test, or for all of it.
 pub(crate) struct AutoAtDefaults;
 
-impl Subject for AutoAtDefaults {
-    fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
-        Ok(Box::new(AutoIndex::new(dimension, AutoConfig::default())?))
-    }
-    fn restored(mut bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
-        let config = AutoConfig::default();
-        Ok(Box::new(AutoIndex::restore(&mut bytes, config)?))
-    }
+/// Goes on as a binary index in the middle of every test.
+pub(crate) struct AutoGrowing;
+
+macro_rules! auto {
+    ($($subject:ident $config:expr;)*) => {$(
+        impl Subject for $subject {
+            fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
+                Ok(Box::new(AutoIndex::new(dimension, $config)?))
+            }
+            fn restored(mut bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
+                Ok(Box::new(AutoIndex::restore(&mut bytes, $config)?))
+            }
+        }
+    )*};
+}
+
+auto! {
+    AutoAtDefaults AutoConfig::default();
+    AutoGrowing AutoConfig {
+        flat_limit: 20,
+        binary: BinaryConfig {
+            cell_rows: Some(64),
+            ..BinaryConfig::default()
+        },
+    };
 }
 
 #[cfg(feature = "hnsw")]
@@ -132,6 +153,7 @@ mod graphs {
         HnswConfig {
             links: 16,
             ef_construction: 60,
+            seal_rows: 16,
             build,
             ..HnswConfig::default()
         }
@@ -141,6 +163,9 @@ mod graphs {
     pub(crate) struct HnswRs;
 
     impl Subject for HnswRs {
+        // To link a row takes most of a millisecond.
+        const MANY: usize = 1_500;
+
         fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
             let config = by(BuildThread::Caller);
             Ok(Box::new(HnswRsIndex::new(dimension, config)?))
@@ -155,6 +180,8 @@ mod graphs {
     pub(crate) struct HnswRsInBackground;
 
     impl Subject for HnswRsInBackground {
+        const MANY: usize = 1_500;
+
         fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
             let config = by(BuildThread::Shared);
             Ok(Box::new(HnswRsIndex::new(dimension, config)?))
