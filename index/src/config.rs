@@ -144,7 +144,7 @@ impl HnswConfig {
     }
 }
 
-fn check(
+pub(crate) fn check(
     field: &'static str,
     value: &dyn Display,
     allowed: &'static str,

@@ -15,6 +15,7 @@
 //! |---|---|---|
 //! | [`FlatIndex`] | exact, reads every row | up to some thousand rows |
 //! | `HnswRsIndex` (feature `hnsw`) | a graph, may miss a row | large sets, comparisons |
+//! | `FaissIndex` (feature `faiss`) | what FAISS builds by a factory string | comparisons, bulk loads |
 //! | [`AutoIndex`] | flat, a graph once it pays | a partition of unknown size: **start here** |
 
 use std::fmt::Debug;
@@ -29,11 +30,13 @@ mod query;
 // The engines.
 mod auto;
 mod config;
+#[cfg(feature = "faiss")]
+mod faiss;
 mod flat;
 #[cfg(feature = "hnsw")]
 mod hnsw;
 // What the engines share.
-#[cfg(feature = "hnsw")]
+#[cfg(any(feature = "hnsw", feature = "faiss"))]
 mod background;
 #[expect(unsafe_code, reason = "vector instructions")]
 mod kernel;
@@ -44,6 +47,8 @@ mod vector;
 pub use auto::AutoIndex;
 pub use config::{AutoConfig, BuildThread, HnswConfig, IndexKind};
 pub use error::{IndexError, SnapshotFault};
+#[cfg(feature = "faiss")]
+pub use faiss::{FaissConfig, FaissIndex};
 pub use flat::FlatIndex;
 #[cfg(feature = "hnsw")]
 pub use hnsw::HnswRsIndex;
@@ -234,8 +239,8 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
 ///
 /// # Errors
 /// [`IndexError::Snapshot`] if the bytes are not a whole, unchanged snapshot,
-/// [`IndexError::EngineNotBuilt`] if its engine is not in this build, [`IndexError::Io`] if the
-/// reader fails.
+/// [`IndexError::EngineNotBuilt`] if its engine is not in this build,
+/// [`IndexError::UnsupportedCpu`] if it cannot run here, [`IndexError::Io`] if the reader fails.
 pub fn restore(reader: &mut dyn io::Read) -> Result<Box<dyn VectorIndex>, IndexError> {
     let (engine, rows) = snapshot::read(reader)?;
     Ok(match engine {
@@ -248,6 +253,15 @@ pub fn restore(reader: &mut dyn io::Read) -> Result<Box<dyn VectorIndex>, IndexE
             return Err(IndexError::EngineNotBuilt {
                 engine: "hnsw",
                 feature: "hnsw",
+            });
+        }
+        #[cfg(feature = "faiss")]
+        Engine::Faiss => Box::new(FaissIndex::from_rows(rows, &FaissConfig::default())?),
+        #[cfg(not(feature = "faiss"))]
+        Engine::Faiss => {
+            return Err(IndexError::EngineNotBuilt {
+                engine: "faiss",
+                feature: "faiss",
             });
         }
     })

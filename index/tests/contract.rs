@@ -726,3 +726,7 @@ mod graphs {
         auto_always_graph: AutoAlwaysGraph;
     }
 }
+
+#[cfg(feature = "faiss")]
+#[path = "contract/faiss.rs"]
+mod faiss;
