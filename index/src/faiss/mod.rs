@@ -757,3 +757,360 @@ impl VectorIndex for FaissIndex {
         self.inner.state.read().rows.iter().for_each(f);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const DIMENSION: usize = 16;
+
+    const FACTORIES: [&str; 7] = [
+        "Flat",
+        "SQ8",
+        "HNSW16,Flat",
+        "HNSW16,SQ8",
+        "IVF16,Flat",
+        "IVF16,SQ8",
+        "IVF16_HNSW8,SQ8",
+    ];
+
+    /// Unit vectors around a centre for each 20 of them.
+    fn vector(number: u64) -> Vec<f32> {
+        // SplitMix64, folded to 24 bits: nearly uniform.
+        let noise = |seed: u64| {
+            let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        let row: Vec<f32> = (0..DIMENSION as u64)
+            .map(|at| {
+                noise((number / 20) << 20 | at) + 0.3 * noise((number << 20 | at) ^ (1 << 60))
+            })
+            .collect();
+        with_unit(DIMENSION, &row, |unit| Ok(unit.to_vec())).unwrap()
+    }
+
+    fn config(factory: &str) -> FaissConfig {
+        FaissConfig {
+            factory: factory.to_owned(),
+            ef_construction: 80,
+            probes: 4,
+            seal_rows: 100,
+            build: BuildThread::Caller,
+            ..FaissConfig::default()
+        }
+    }
+
+    /// An index with this many rows, none of which FAISS has.
+    fn waiting(factory: &str, rows: u64) -> FaissIndex {
+        let index = FaissIndex::new(DIMENSION, config(factory)).unwrap();
+        {
+            let mut state = index.inner.state.write();
+            for id in 0..rows {
+                state.push(RowId(id), &vector(id), Expiry::NEVER).unwrap();
+            }
+        }
+        index
+    }
+
+    fn filled(factory: &str, rows: u64) -> FaissIndex {
+        let index = waiting(factory, rows);
+        index.settle();
+        index
+    }
+
+    fn search(index: &FaissIndex, query: &Query<'_>) -> Vec<Neighbor> {
+        let mut found = Vec::new();
+        index.query(query, &mut found).unwrap();
+        found
+    }
+
+    /// Whether FAISS names the candidates for this query.
+    fn uses_faiss(index: &FaissIndex, query: &Query<'_>) -> bool {
+        let state = index.inner.state.read();
+        let unit = query.vector();
+        state.candidates(&index.inner.plan, query, unit).is_some()
+    }
+
+    /// Each number of FAISS and each slot name each other, or no one.
+    fn check_tables(index: &FaissIndex) {
+        let state = index.inner.state.read();
+        assert!(state.sealed <= state.tried && state.tried <= state.rows.len());
+        assert_eq!(state.node_of_slot.len(), state.sealed);
+        for (slot, &node) in (0..).zip(&state.node_of_slot) {
+            assert_eq!(state.slot_of_node[node as usize], slot);
+        }
+        let used = state.slot_of_node.iter().filter(|&&slot| slot != DEAD);
+        assert_eq!(used.count(), state.sealed);
+        assert!(state.given.is_none());
+    }
+
+    #[test]
+    fn every_structure_takes_the_rows_and_finds_them_by_itself() {
+        for factory in FACTORIES {
+            let index = filled(factory, 1500);
+            check_tables(&index);
+            assert_eq!(index.backlog(), Backlog::default(), "{factory}");
+            let sealed = index.inner.state.read().sealed;
+            assert!(sealed >= 1450, "{factory}: {sealed} of 1500");
+            for id in 0..1500 {
+                let query = vector(id);
+                let query = Query::new(&query, 1);
+                assert!(uses_faiss(&index, &query), "{factory}");
+                assert_eq!(search(&index, &query)[0].id, RowId(id), "{factory}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_structure_finds_nearly_all_true_neighbours() {
+        for factory in FACTORIES {
+            let index = filled(factory, 1500);
+            let vectors: Vec<Vec<f32>> = (0..100).map(|id| vector((1 << 30) + 7 * id)).collect();
+            let mut queries: Vec<Query<'_>> = vectors.iter().map(|v| Query::new(v, 10)).collect();
+            let audit = index.audit(&queries).unwrap();
+            assert!(audit.recall() >= 0.8, "{factory}: {audit:?}");
+            let near: Vec<Vec<f32>> = (0..75).map(|id| vector(20 * id)).collect();
+            queries = near.iter().map(|v| Query::new(v, 10).above(0.85)).collect();
+            let audit = index.audit(&queries).unwrap();
+            assert!(audit.neighbors > 300, "{audit:?}");
+            assert!(audit.recall() >= 0.98, "{factory}: {audit:?}");
+            if index.capability().exact {
+                assert_eq!(audit.neighbors_found, audit.neighbors);
+            }
+        }
+    }
+
+    #[test]
+    fn a_scan_by_faiss_is_exact_under_filters_thresholds_and_ties() {
+        let index = filled("Flat", 1500);
+        // Copies of one row, far more than a search asks for at first.
+        for id in 5000..5100 {
+            index.upsert(RowId(id), &vector(7)).unwrap();
+        }
+        index.settle();
+        for id in [3, 7, 400] {
+            let vector = vector(id);
+            let far = |id: RowId| id.0 > 900 && id.0.is_multiple_of(3);
+            for k in [1, 3, 20] {
+                for query in [
+                    Query::new(&vector, k),
+                    Query::new(&vector, k).above(0.9),
+                    Query::new(&vector, k).only(&far),
+                    Query::new(&vector, k).only(&far).above(0.2),
+                ] {
+                    let found = search(&index, &query);
+                    let truth = search(&index, &query.exact());
+                    assert_eq!(
+                        found.iter().map(|n| n.id).collect::<Vec<_>>(),
+                        truth.iter().map(|n| n.id).collect::<Vec<_>>(),
+                        "{query:?}"
+                    );
+                }
+            }
+        }
+        let seven = vector(7);
+        assert!(uses_faiss(&index, &Query::new(&seven, 20)));
+    }
+
+    #[test]
+    fn a_filter_that_admits_only_far_rows_still_gets_its_rows() {
+        for factory in FACTORIES {
+            let index = filled(factory, 1500);
+            let query = vector(100);
+            let far = |id: RowId| id.0 >= 1400;
+            let query = Query::new(&query, 8).only(&far);
+            let found = search(&index, &query);
+            assert_eq!(found.len(), 8, "{factory}");
+            assert!(found.iter().all(|n| n.id.0 >= 1400));
+        }
+    }
+
+    #[test]
+    fn writes_made_while_faiss_is_given_rows_are_kept_apart_from_them() {
+        for factory in FACTORIES {
+            for already in [false, true] {
+                let index = waiting(factory, 1500);
+                if already {
+                    index.settle();
+                    let mut state = index.inner.state.write();
+                    for id in 1500..2500 {
+                        state.push(RowId(id), &vector(id), Expiry::NEVER).unwrap();
+                    }
+                }
+                let rows = index.len() as u64;
+                let written = Cell::new(false);
+                let write = || {
+                    if !written.replace(true) {
+                        let mut state = index.inner.state.write();
+                        assert!(state.given.is_some());
+                        for id in (0..rows).step_by(3) {
+                            let slot = state.rows.slot(RowId(id)).unwrap();
+                            state.take_out(slot);
+                            if id % 2 == 0 {
+                                let new = vector(id + 10_000);
+                                state.push(RowId(id), &new, Expiry::NEVER).unwrap();
+                            }
+                        }
+                        state
+                            .push(RowId(rows), &vector(rows), Expiry::NEVER)
+                            .unwrap();
+                    }
+                    true
+                };
+                assert!(index.inner.work(&write, State::left), "{factory}");
+                check_tables(&index);
+                for id in 0..=rows {
+                    let now = match (id < rows && id % 3 == 0, id % 2 == 0) {
+                        (true, false) => None,
+                        (true, true) => Some(vector(id + 10_000)),
+                        (false, _) => Some(vector(id)),
+                    };
+                    let old = vector(id);
+                    let found = search(&index, &Query::new(&old, 1))[0];
+                    match now {
+                        Some(now) => {
+                            let found = search(&index, &Query::new(&now, 1))[0];
+                            assert_eq!(found.id, RowId(id), "{factory}");
+                            assert!(found.score > 0.9999);
+                        }
+                        None => assert_ne!(found.id, RowId(id), "{factory}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn removed_rows_make_room_once_they_are_many() {
+        for factory in FACTORIES {
+            let index = filled(factory, 1500);
+            let full = index.bytes();
+            for id in 0..400 {
+                index.remove(RowId(id)).unwrap();
+            }
+            assert_eq!(index.backlog().dead, 400, "{factory}");
+            for id in 400..800 {
+                index.remove(RowId(id)).unwrap();
+            }
+            // Built anew when the share passed the limit.
+            assert!(index.backlog().dead < 400, "{factory}");
+            assert!(index.bytes() < full, "{factory}");
+            check_tables(&index);
+            for id in 800..1490 {
+                index.remove(RowId(id)).unwrap();
+            }
+            assert!(index.inner.state.read().native.is_none(), "{factory}");
+            assert_eq!(index.backlog(), Backlog::default());
+            let last = vector(1495);
+            assert_eq!(search(&index, &Query::new(&last, 1))[0].id, RowId(1495));
+        }
+    }
+
+    #[test]
+    fn an_update_that_brings_the_same_vector_leaves_faiss_alone() {
+        let index = filled("HNSW16,SQ8", 300);
+        for id in 0..300 {
+            let expires = Expiry::at_seconds(50 + id);
+            index.upsert_until(RowId(id), &vector(id), expires).unwrap();
+        }
+        assert_eq!(index.backlog(), Backlog::default());
+        assert_eq!(index.remove_expired(Expiry::at_seconds(149)).unwrap(), 100);
+        assert_eq!(index.len(), 200);
+    }
+
+    #[test]
+    fn training_is_repeated_when_the_rows_have_outgrown_it() {
+        for (factory, trained_on) in [("IVF2,SQ8", 800), ("HNSW8,SQ8", 800), ("HNSW8,Flat", 200)] {
+            let index = filled(factory, 200);
+            let before = index.inner.state.read().native.clone().unwrap();
+            assert_eq!(before.trained_on, 200);
+            for id in 200..1000 {
+                index.upsert(RowId(id), &vector(id)).unwrap();
+            }
+            let native = index.inner.state.read().native.clone().unwrap();
+            assert_eq!(native.trained_on, trained_on, "{factory}");
+        }
+    }
+
+    #[test]
+    fn work_that_is_given_up_leaves_the_index_as_it_was() {
+        let index = waiting("HNSW16,SQ8", 600);
+        let calls = Cell::new(0);
+        let some_time = || {
+            calls.set(calls.get() + 1);
+            calls.get() < 50
+        };
+        assert!(!index.inner.work(&some_time, State::left));
+        check_tables(&index);
+        assert!(index.inner.state.read().native.is_none());
+        let query = vector(5);
+        assert_eq!(search(&index, &Query::new(&query, 1))[0].id, RowId(5));
+        index.settle();
+        assert_eq!(index.backlog(), Backlog::default());
+    }
+
+    #[test]
+    fn a_failure_of_faiss_is_not_repeated_at_every_write_and_costs_no_row() {
+        let index = waiting("IVF100,Flat", 90);
+        // More cells than rows: FAISS refuses.
+        let build = |_: &State, _: &Plan| Some(Work::Build);
+        assert!(!index.inner.work(&|| true, build));
+        check_tables(&index);
+        assert_eq!(index.inner.state.read().failed_at, 90);
+        let plan = index.inner.plan;
+        let state = |rows: u64| {
+            let mut state = index.inner.state.write();
+            for id in state.rows.len() as u64..rows {
+                state.push(RowId(id), &vector(id), Expiry::NEVER).unwrap();
+            }
+            (state.due(&plan), state.left(&plan))
+        };
+        assert_eq!(state(3900), (Some(Work::Build), Some(Work::Build)));
+        index.inner.state.write().failed_at = 2000;
+        assert_eq!(state(3900), (None, Some(Work::Build)));
+        assert_eq!(state(4000), (Some(Work::Build), Some(Work::Build)));
+        let query = vector(42);
+        assert_eq!(search(&index, &Query::new(&query, 1))[0].id, RowId(42));
+    }
+
+    #[test]
+    fn rows_out_of_reach_of_a_graph_are_scanned() {
+        // A poor graph of many equal rows and few links.
+        let mut config = config("HNSW4,Flat");
+        (config.ef_construction, config.ef_search) = (8, 1);
+        let index = FaissIndex::new(DIMENSION, config).unwrap();
+        {
+            let mut state = index.inner.state.write();
+            for id in 0..3000 {
+                state.push(RowId(id), &vector(id), Expiry::NEVER).unwrap();
+            }
+        }
+        index.settle();
+        check_tables(&index);
+        let (sealed, tried) = {
+            let state = index.inner.state.read();
+            (state.sealed, state.tried)
+        };
+        assert!(sealed > 0 && sealed < tried, "{sealed} of {tried} in reach");
+        for id in 0..3000 {
+            let query = vector(id);
+            assert_eq!(search(&index, &Query::new(&query, 1))[0].id, RowId(id));
+        }
+    }
+
+    #[test]
+    fn the_estimate_of_what_faiss_holds_is_near_what_its_parts_take() {
+        let index = filled("HNSW16,Flat", 1000);
+        let state = index.inner.state.read();
+        let own = index.inner.plan.factory.bytes(1000, DIMENSION);
+        drop(state);
+        // A row, 32 links below and a few above, and a little to find them.
+        let row = 4 * DIMENSION + 4 * 32;
+        assert!((1000 * row..1000 * (row + 40)).contains(&own), "{own}");
+        assert!(index.bytes() > own + 1000 * (4 * DIMENSION + 12));
+    }
+}
