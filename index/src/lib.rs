@@ -29,6 +29,7 @@ mod neighbor;
 mod query;
 // The engines.
 mod auto;
+mod binary;
 mod config;
 #[cfg(feature = "faiss")]
 mod faiss;
@@ -45,6 +46,7 @@ mod snapshot;
 mod vector;
 
 pub use auto::AutoIndex;
+pub use binary::{BinaryConfig, BinaryIndex, Precision};
 pub use config::{AutoConfig, BuildThread, HnswConfig, IndexKind};
 pub use error::{IndexError, SnapshotFault};
 #[cfg(feature = "faiss")]
@@ -245,6 +247,7 @@ pub fn restore(reader: &mut dyn io::Read) -> Result<Box<dyn VectorIndex>, IndexE
     let (engine, rows) = snapshot::read(reader)?;
     Ok(match engine {
         Engine::Flat => Box::new(FlatIndex::from_rows(rows)),
+        Engine::Binary => Box::new(BinaryIndex::from_rows(&rows, BinaryConfig::default())?),
         Engine::Auto => Box::new(AutoIndex::from_rows(rows, AutoConfig::default())?),
         #[cfg(feature = "hnsw")]
         Engine::Hnsw => Box::new(HnswRsIndex::from_rows(rows, HnswConfig::default())?),

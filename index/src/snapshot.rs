@@ -8,7 +8,7 @@
 //! |---|---|
 //! | 8 | magic, `ASKINDEX` |
 //! | 2 | format version, now 1 |
-//! | 1 | engine that wrote it: 1 flat, 2 hnsw, 3 auto, 5 faiss |
+//! | 1 | engine that wrote it: 1 flat, 2 hnsw, 3 auto, 4 binary, 5 faiss |
 //! | 1 | zero |
 //! | 4 | dimension |
 //! | 8 | rows |
@@ -39,14 +39,21 @@ pub(crate) enum Engine {
     Flat = 1,
     Hnsw = 2,
     Auto = 3,
+    Binary = 4,
     Faiss = 5,
 }
 
 impl Engine {
     fn from_tag(tag: u8) -> Option<Self> {
-        [Self::Flat, Self::Hnsw, Self::Auto, Self::Faiss]
-            .into_iter()
-            .find(|&engine| engine as u8 == tag)
+        [
+            Self::Flat,
+            Self::Hnsw,
+            Self::Auto,
+            Self::Binary,
+            Self::Faiss,
+        ]
+        .into_iter()
+        .find(|&engine| engine as u8 == tag)
     }
 }
 

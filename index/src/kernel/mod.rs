@@ -110,9 +110,44 @@ impl Kernel {
         scalar::dot_lines(query, rows, scores);
     }
 
-    /// Has the row brought near, to be read soon.
-    pub(crate) fn prefetch(self, row: &[RowLine]) {
-        let _ = row;
+    /// Dot product of `query` with the rows at these places: row `i` begins at line
+    /// `at[i] * query.len()`.
+    ///
+    /// # Panics
+    /// If there are not as many scores as places, or a place is outside `rows`.
+    pub(crate) fn dot_lines_at(
+        self,
+        query: &[RowLine],
+        rows: &[RowLine],
+        at: &[u32],
+        scores: &mut [i32],
+    ) {
+        assert_eq!(at.len(), scores.len(), "places and scores do not match");
+        for (&at, score) in at.iter().zip(scores) {
+            let row = &rows[at as usize * query.len()..][..query.len()];
+            self.dot_lines(query, row, std::slice::from_mut(score));
+        }
+    }
+
+    /// The code of a vector relative to a center: a bit for each component, set where the vector
+    /// is below the center. `scale` is what a component of the center is worth.
+    ///
+    /// # Panics
+    /// If the three are not of one length.
+    pub(crate) fn residual_code(
+        self,
+        vector: &[f32],
+        center: &[RowLine],
+        scale: f32,
+        code: &mut [u64],
+    ) {
+        assert_eq!(
+            vector.len(),
+            center.len() * 64,
+            "vector and center do not match"
+        );
+        assert_eq!(code.len(), center.len(), "center and code do not match");
+        scalar::residual_code(vector, center, scale, code);
     }
 
     /// Dot product of two rows of codes, cut to the shorter one. At most

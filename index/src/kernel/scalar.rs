@@ -60,3 +60,14 @@ pub(super) fn dot_lines(query: &[RowLine], rows: &[RowLine], scores: &mut [i32])
         *score = lines.map(|(a, b)| dot_codes(&a.0, &b.0)).sum();
     }
 }
+
+/// See [`super::Kernel::residual_code`].
+pub(super) fn residual_code(vector: &[f32], center: &[RowLine], scale: f32, code: &mut [u64]) {
+    let parts = vector.as_chunks::<64>().0.iter();
+    for ((part, center), word) in parts.zip(center).zip(code) {
+        *word = 0;
+        for (bit, (x, &c)) in part.iter().zip(&center.0).enumerate() {
+            *word |= u64::from(*x < f32::from(c) * scale) << bit;
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! How far a search has to look, learned from what it would have missed.
+//!
+//! Two questions decide what a search reads. Which cells: those whose center is not much less
+//! similar to the query than the most similar one. Which rows of a cell: those whose code is not
+//! much farther from the query's than that of a row at the threshold is expected to be.
+//!
+//! # Codes
+//! Query and row are taken relative to the center of the cell (as in Gao and Long, "RaBitQ",
+//! SIGMOD 2024). With `a` and `b` their distances from it, a row whose cosine to the query is at
+//! least `t` is at most `D = sqrt(2 - 2t)` away, so by the law of cosines the angle between the
+//! two, seen from the center, has a cosine of at least `f = (a² + b² - D²) / 2ab`. Each of the `d`
+//! bits differs with probability `p = acos(f) / π` (Goemans and Williamson 1995, Charikar 2002),
+//! so the distance of the codes is `d p` on average, with a standard deviation of `sqrt(d p (1-p))`.
+//! A row is kept if its distance is no more than `spread` of these above the average.
+//!
+//! # Cells
+//! A row at cosine `t` from the query has `sqrt(1 - t²)` of its length across it, so its own cell
+//! may be less similar to the query than the best one by a multiple of that: `reach`.
+//!
+//! Both multiples begin at values that find nearly all neighbours in rotated text embeddings. Each
+//! audited neighbour tells what it would have taken to find it, and the tuning follows the
+//! quantile that the asked recall needs.
+
+use std::f32::consts::PI;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+/// Before audits: standard deviations of the distance of codes.
+const FIRST_SPREAD: f32 = 3.5;
+/// Before audits: share of the length across the query.
+const FIRST_REACH: f32 = 0.45;
+/// A step of the histograms, and the largest value they tell apart.
+const STEPS_PER_SPREAD: f32 = 8.0;
+const STEPS_PER_REACH: f32 = 64.0;
+const STEPS: usize = 96;
+/// Neighbours from which on the histograms are believed.
+const ENOUGH: u32 = 200;
+/// Neighbours after which older ones count half.
+const HALF_LIFE: u32 = 20_000;
+
+/// What the audits of one embedding space taught; may be shared by the indexes of that space.
+#[derive(Debug)]
+pub(super) struct Tuning {
+    bits: usize,
+    recall: f32,
+    reach: AtomicU32,
+    table: ArcSwap<Table>,
+    seen: Mutex<Seen>,
+}
+
+/// For each distance of codes, the largest cosine from the center at which a row that far is kept.
+#[derive(Debug)]
+pub(super) struct Table {
+    spread: f32,
+    cosines: Vec<f32>,
+}
+
+/// What it took to find the neighbours of the audits.
+#[derive(Debug)]
+struct Seen {
+    spreads: [u32; STEPS],
+    reaches: [u32; STEPS],
+    count: u32,
+}
+
+impl Table {
+    fn new(bits: usize, spread: f32) -> Self {
+        let mut cosines = Vec::with_capacity(bits + 1);
+        // The radius falls from `bits` to 0 as the cosine goes from -1 to 1: walk both at once.
+        for distance in 0..=bits {
+            let (mut low, mut high) = (-1.0f32, 1.0f32);
+            for _ in 0..24 {
+                let middle = (low + high) / 2.0;
+                if radius(bits, middle, spread) >= distance as f32 {
+                    low = middle;
+                } else {
+                    high = middle;
+                }
+            }
+            cosines.push(low);
+        }
+        Self { spread, cosines }
+    }
+
+    /// The largest distance at which a row of this cosine from the center is kept.
+    pub(super) fn radius(&self, cosine: f32) -> u32 {
+        self.cosines.partition_point(|&most| most >= cosine) as u32
+    }
+
+    /// Whether a row is kept, given the distance of its code and its cosine from the center times
+    /// `scale`.
+    pub(super) fn keeps(&self, distance: u32, cosine: f32, scale: f32) -> bool {
+        cosine <= self.cosines[distance as usize] * scale
+    }
+}
+
+/// Expected distance of the codes of two vectors at this cosine, and `spread` deviations more.
+fn radius(bits: usize, cosine: f32, spread: f32) -> f32 {
+    let p = cosine.clamp(-1.0, 1.0).acos() / PI;
+    let bits = bits as f32;
+    bits * p + spread * (bits * p * (1.0 - p)).sqrt()
+}
+
+impl Tuning {
+    /// `spread` if given is kept, whatever audits say.
+    pub(super) fn new(bits: usize, recall: f32, spread: Option<f32>) -> Self {
+        Self {
+            bits,
+            recall,
+            reach: AtomicU32::new(FIRST_REACH.to_bits()),
+            table: ArcSwap::from_pointee(Table::new(bits, spread.unwrap_or(FIRST_SPREAD))),
+            seen: Mutex::new(Seen {
+                spreads: [0; STEPS],
+                reaches: [0; STEPS],
+                count: 0,
+            }),
+        }
+    }
+
+    pub(super) fn table(&self) -> arc_swap::Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    /// How much less similar than the best cell another may be, for neighbours at this cosine.
+    pub(super) fn gap(&self, threshold: f32) -> f32 {
+        let across = (1.0 - threshold * threshold.abs()).clamp(0.0, 1.0).sqrt();
+        f32::from_bits(self.reach.load(Ordering::Relaxed)) * across
+    }
+
+    /// Takes in a true neighbour: the distance of its code, its cosine seen from the center, its
+    /// score, and by how much its cell was less similar to the query than the best one.
+    pub(super) fn learn(&self, distance: u32, from_center: f32, score: f32, behind: f32) {
+        let p = from_center.clamp(-1.0, 1.0).acos() / PI;
+        let bits = self.bits as f32;
+        let deviation = (bits * p * (1.0 - p)).sqrt().max(0.5);
+        let spread = (distance as f32 - bits * p) / deviation;
+        let across = (1.0 - score * score.abs()).clamp(1e-4, 1.0).sqrt();
+        let reach = behind / across;
+        let step = |value: f32, per: f32| ((value.max(0.0) * per) as usize).min(STEPS - 1);
+        let mut seen = self.seen.lock();
+        seen.spreads[step(spread, STEPS_PER_SPREAD)] += 1;
+        seen.reaches[step(reach, STEPS_PER_REACH)] += 1;
+        seen.count += 1;
+        if seen.count >= HALF_LIFE {
+            seen.count /= 2;
+            let Seen {
+                spreads, reaches, ..
+            } = &mut *seen;
+            for step in spreads.iter_mut().chain(reaches) {
+                *step /= 2;
+            }
+        }
+    }
+
+    /// Follows what was learned. `spread_is_fixed` leaves the spread as it is.
+    pub(super) fn follow(&self, spread_is_fixed: bool) {
+        let seen = self.seen.lock();
+        if seen.count < ENOUGH {
+            return;
+        }
+        // Each of the two may lose a third of what may be lost in all: a margin for chance.
+        let kept = 1.0 - (1.0 - self.recall) / 3.0;
+        let quantile = |steps: &[u32; STEPS], per: f32| {
+            let all: u32 = steps.iter().sum();
+            let mut left = (f64::from(all) * f64::from(kept)).ceil() as u32;
+            let step = steps.iter().position(|&count| {
+                left = left.saturating_sub(count);
+                left == 0
+            });
+            (step.unwrap_or(STEPS - 1) + 1) as f32 / per
+        };
+        let spread = quantile(&seen.spreads, STEPS_PER_SPREAD).clamp(1.5, 8.0);
+        let reach = quantile(&seen.reaches, STEPS_PER_REACH).clamp(0.05, 1.5);
+        drop(seen);
+        self.reach.store(reach.to_bits(), Ordering::Relaxed);
+        let differs = (self.table.load().spread - spread).abs() > 0.01;
+        if !spread_is_fixed && differs {
+            self.table.store(Arc::new(Table::new(self.bits, spread)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_keeps_what_is_within_the_radius() {
+        for (bits, spread) in [(64, 3.0), (128, 3.5), (1536, 4.0)] {
+            let table = Table::new(bits, spread);
+            for step in -99..=99 {
+                let cosine = step as f32 / 100.0;
+                let most = radius(bits, cosine, spread);
+                let kept = table.radius(cosine);
+                assert!(
+                    (kept as f32 - most.min(bits as f32)).abs() <= 1.01,
+                    "{cosine}: {kept} {most}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_tuning_follows_the_neighbours_it_saw() {
+        let tuning = Tuning::new(128, 0.99, None);
+        let before = tuning.gap(0.8);
+        for _ in 0..1000 {
+            tuning.learn(30, 0.75, 0.8, 0.02);
+        }
+        tuning.follow(false);
+        assert!(tuning.gap(0.8) < before / 2.0);
+        for _ in 0..1000 {
+            tuning.learn(60, 0.75, 0.8, 0.4);
+        }
+        tuning.follow(false);
+        assert!(tuning.gap(0.8) >= 0.4);
+        assert!(tuning.table().radius(0.75) >= 60);
+    }
+}
