@@ -88,14 +88,19 @@ impl Factory {
         self.structure == Structure::Scan && self.codes == Codes::Flat
     }
 
+    /// Whether FAISS names rows in the order of its scores with none left out.
+    pub(super) fn is_complete(&self) -> bool {
+        self.structure == Structure::Scan
+    }
+
     /// Farthest that a score of FAISS is taken to be from the cosine.
     pub(super) fn score_error(&self) -> f32 {
         match self.codes {
             // What different orders of summation come to.
             Codes::Flat => 1e-5,
-            // A step is a 255th of the range of a component. Over a hundred components their
-            // errors come to some thousandths; the rest is for rows outside the trained range.
-            Codes::Sq8 => 0.02,
+            // A step is a 255th of the range of a component: over a hundred components their
+            // errors come to a thousandth.
+            Codes::Sq8 => 0.01,
         }
     }
 

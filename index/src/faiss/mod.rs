@@ -21,7 +21,7 @@
 //! - *Update* is remove and append, but for an update that brings the same vector.
 //! - *Training* is repeated when there are four times as many rows as it was done on.
 //! - *Reach*: each row that FAISS got is looked up before the copy is used, in a graph those it had
-//!   before too whenever half as many were added. One that is not found by its own vector belongs
+//!   before too whenever half as many were added; in a scan its code is compared with it. One that is not found by its own vector belongs
 //!   to the scanned part until FAISS is given all rows anew.
 //! - *Filters and thresholds* are applied to what FAISS names. If too few rows pass, it is asked for
 //!   more, and when a good part of the rows would have to be named, all are scanned.
@@ -111,7 +111,7 @@ const OUTGROWN: usize = 4;
 ///     factory: "IVF64,SQ8".to_owned(),
 ///     ..FaissConfig::default()
 /// };
-/// let index = FaissIndex::new(2, config)?;
+/// let index = FaissIndex::new(2, &config)?;
 /// index.upsert(RowId(1), &[3.0, 4.0])?;
 /// let mut found = Vec::new();
 /// index.search(&[0.6, 0.8], 1, &mut found)?;
@@ -185,9 +185,9 @@ impl FaissIndex {
     /// [`IndexError::InvalidConfig`] for a setting out of range, [`IndexError::UnsupportedCpu`] if
     /// FAISS was compiled for another CPU, [`IndexError::EngineFailed`] if it refuses for a reason of
     /// its own.
-    pub fn new(dimension: usize, config: FaissConfig) -> Result<Self, IndexError> {
+    pub fn new(dimension: usize, config: &FaissConfig) -> Result<Self, IndexError> {
         check_dimension(dimension)?;
-        Self::from_rows(Rows::new(dimension), &config)
+        Self::from_rows(Rows::new(dimension), config)
     }
 
     /// An index with the rows of a snapshot, which may be of any engine. It answers at once, by a
@@ -196,9 +196,9 @@ impl FaissIndex {
     /// # Errors
     /// Those of [`FaissIndex::new`]; [`IndexError::Snapshot`] if the bytes are not a whole, unchanged
     /// snapshot, [`IndexError::Io`] if the reader fails.
-    pub fn restore(reader: &mut dyn Read, config: FaissConfig) -> Result<Self, IndexError> {
+    pub fn restore(reader: &mut dyn Read, config: &FaissConfig) -> Result<Self, IndexError> {
         let (_, rows) = snapshot::read(reader)?;
-        Self::from_rows(rows, &config)
+        Self::from_rows(rows, config)
     }
 
     /// An index with these rows, all of which wait.
@@ -344,21 +344,26 @@ impl Inner {
             return Ok(None);
         };
         let first = if old.is_some() { nodes } else { 0 };
-        let mut listed = Listed::default();
+        let (factory, mut listed, mut kept) = (self.plan.factory, Listed::default(), Vec::new());
         let mut is_found = |unit: &[f32], node: usize| -> Result<bool, Failed> {
+            if factory.is_complete() {
+                // A search goes on until what it has scores better than whatever comes next may,
+                // so a row is found unless its own score is off by more than it allows for.
+                let score = native.own_score(node, unit, &mut kept)?;
+                return Ok(score >= 1.0 - factory.score_error());
+            }
             native.search(unit, 2 + RESCORED, &mut listed)?;
-            Ok(names(&listed, node, self.plan.factory.codes))
+            Ok(names(&listed, node, factory.codes))
         };
-        let exact = self.plan.factory.is_exact();
         let mut found = Vec::with_capacity(rows.len() / self.dimension);
         for (node, unit) in (first..).zip(rows.chunks_exact(self.dimension)) {
             if !wanted() {
                 return Ok(None);
             }
-            found.push(exact || is_found(unit, node)?);
+            found.push(is_found(unit, node)?);
         }
         // In cells a row stays where it is; in a graph new links push out old ones.
-        let graph = matches!(self.plan.factory.structure, Structure::Graph { .. });
+        let graph = matches!(factory.structure, Structure::Graph { .. });
         let mut lost = Vec::new();
         for node in (0..first).filter(|_| graph && audit_all) {
             if !wanted() {
@@ -569,7 +574,7 @@ impl State {
     fn candidates(&self, plan: &Plan, query: &Query<'_>, unit: &[f32]) -> Option<Vec<Neighbor>> {
         let native = self.native.as_ref().filter(|_| !query.exact)?;
         let error = plan.factory.score_error();
-        let exact = plan.factory.is_exact();
+        let complete = plan.factory.is_complete();
         let mut listed = Listed::default();
         let mut candidates = Vec::new();
         let mut wanted = query.k.saturating_mul(2).saturating_add(RESCORED);
@@ -601,13 +606,13 @@ impl State {
             if query.k.checked_sub(1).is_none_or(|last| {
                 candidates
                     .get(last)
-                    .is_some_and(|last| !exact || last.score > beyond)
+                    .is_some_and(|last| !complete || last.score > beyond)
             }) {
                 return Some(candidates);
             }
             if named < wanted {
                 // A scan has named every row there is. Of a graph or cells the rest is out of reach.
-                return exact.then_some(candidates);
+                return complete.then_some(candidates);
             }
             wanted = wanted.saturating_mul(4);
         }
@@ -806,7 +811,7 @@ mod tests {
 
     /// An index with this many rows, none of which FAISS has.
     fn waiting(factory: &str, rows: u64) -> FaissIndex {
-        let index = FaissIndex::new(DIMENSION, config(factory)).unwrap();
+        let index = FaissIndex::new(DIMENSION, &config(factory)).unwrap();
         {
             let mut state = index.inner.state.write();
             for id in 0..rows {
@@ -1082,7 +1087,7 @@ mod tests {
         // A poor graph of many equal rows and few links.
         let mut config = config("HNSW4,Flat");
         (config.ef_construction, config.ef_search) = (8, 1);
-        let index = FaissIndex::new(DIMENSION, config).unwrap();
+        let index = FaissIndex::new(DIMENSION, &config).unwrap();
         {
             let mut state = index.inner.state.write();
             for id in 0..3000 {

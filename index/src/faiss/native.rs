@@ -22,7 +22,7 @@
 use std::ffi::c_int;
 
 use faiss::index::autotune::ParameterSpace;
-use faiss::index::{IndexImpl, TryClone};
+use faiss::index::{Idx, IndexImpl, TryClone};
 use faiss::{Index, MetricType, index_factory};
 
 use super::config::Plan;
@@ -173,6 +173,19 @@ impl Native {
             self.trained_on,
             wanted,
         )
+    }
+
+    /// The score that FAISS gives a row for its own vector.
+    pub(super) fn own_score(
+        &self,
+        node: usize,
+        unit: &[f32],
+        kept: &mut Vec<f32>,
+    ) -> Result<f32, Failed> {
+        kept.resize(self.dimension, 0.0);
+        let _one = OneThread::enter();
+        self.index.reconstruct(Idx::new(node as u64), kept)?;
+        Ok(unit.iter().zip(&*kept).map(|(a, b)| a * b).sum())
     }
 
     /// Up to `k` rows near the vector, best first.

@@ -26,10 +26,10 @@ struct Faiss<M>(std::marker::PhantomData<M>);
 
 impl<M: Made> Subject for Faiss<M> {
     fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
-        Ok(Box::new(FaissIndex::new(dimension, M::config())?))
+        Ok(Box::new(FaissIndex::new(dimension, &M::config())?))
     }
     fn restored(mut bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
-        Ok(Box::new(FaissIndex::restore(&mut bytes, M::config())?))
+        Ok(Box::new(FaissIndex::restore(&mut bytes, &M::config())?))
     }
 }
 
