@@ -397,3 +397,10 @@ impl BinaryIndex {
         })
     }
 }
+impl BinaryIndex {
+    #[doc(hidden)]
+    #[allow(missing_docs)]
+    pub fn tuning_report(&self) -> String {
+        format!("reach {} ", self.shared.tuning.gap(0.0)) + &self.shared.tuning.report()
+    }
+}

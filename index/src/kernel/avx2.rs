@@ -1,12 +1,25 @@
-//! Dot products with 256-bit vectors and fused multiply-add.
+//! Dot products and Hamming distances with 256-bit vectors and fused multiply-add.
+//!
+//! Bits are counted by nibbles, with a table that `vpshufb` looks up in every byte at once (Muła,
+//! Kurz and Lemire, "Faster Population Counts Using AVX2 Instructions", 2018). Int8 codes are
+//! widened to 16 bits before they are multiplied, as the instruction that would not need it
+//! saturates.
 
 use std::arch::x86_64::{
-    __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_ps,
-    _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_setzero_ps,
+    __m256, __m256i, _CMP_LT_OQ, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si32,
+    _mm_cvtss_f32, _mm_loadl_epi64, _mm_loadu_si128, _mm_movehdup_ps, _mm_movehl_ps,
+    _mm_shuffle_epi32, _mm256_add_epi8, _mm256_add_epi32, _mm256_add_epi64, _mm256_add_ps,
+    _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_pd, _mm256_castsi256_si128,
+    _mm256_cmp_ps, _mm256_cmpgt_epi64, _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32,
+    _mm256_cvtepi32_ps, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
+    _mm256_load_si256, _mm256_loadu_ps, _mm256_madd_epi16, _mm256_movemask_pd, _mm256_movemask_ps,
+    _mm256_mul_ps, _mm256_sad_epu8, _mm256_set1_epi8, _mm256_set1_epi64x, _mm256_set1_ps,
+    _mm256_setr_epi8, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_shuffle_epi8,
+    _mm256_srli_epi16, _mm256_storeu_si256, _mm256_xor_si256,
 };
 
-const LANES: usize = 8;
+use super::{CodeLine, LANES, Near, RowLine, prefetch_ahead};
+
 /// Four sums in flight hide the latency of the multiply-add.
 const BLOCK: usize = 4 * LANES;
 
@@ -27,11 +40,54 @@ impl Avx2 {
         unsafe { dot_rows(query, rows, scores) }
     }
 
+    /// See [`super::Kernel::near_codes`]; positions count from `start`.
+    pub(super) fn near_codes(
+        self,
+        query: &[u64],
+        blocks: &[CodeLine],
+        radius: u32,
+        start: u32,
+        out: &mut Vec<Near>,
+    ) {
+        // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
+        unsafe { near_codes(query, blocks, radius, start, out) }
+    }
+
+    /// See [`super::Kernel::dot_lines`].
+    pub(super) fn dot_lines(self, query: &[RowLine], rows: &[RowLine], scores: &mut [i32]) {
+        // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
+        unsafe { dot_lines(query, rows, scores) }
+    }
+
+    /// See [`super::Kernel::dot_lines_at`].
+    pub(super) fn dot_lines_at(
+        self,
+        query: &[RowLine],
+        rows: &[RowLine],
+        at: &[u32],
+        scores: &mut [i32],
+    ) {
+        // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
+        unsafe { dot_lines_at(query, rows, at, scores) }
+    }
+
+    /// See [`super::Kernel::residual_code`].
+    pub(super) fn residual_code(
+        self,
+        vector: &[f32],
+        center: &[RowLine],
+        scale: f32,
+        code: &mut [u64],
+    ) {
+        // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
+        unsafe { residual_code(vector, center, scale, code) }
+    }
+
     /// See [`super::Kernel::dot_codes`].
     #[cfg(feature = "hnsw")]
     pub(super) fn dot_codes(self, a: &[i8], b: &[i8]) -> i32 {
         // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
-        unsafe { codes::dot(a, b) }
+        unsafe { dot_codes(a, b) }
     }
 }
 
@@ -83,47 +139,230 @@ fn add_lanes(sum: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
 }
 
-/// Products of int8 codes: widened to 16 bits, multiplied, and added in pairs to 32 bits.
-#[cfg(feature = "hnsw")]
-mod codes {
-    use std::arch::x86_64::{
-        __m256i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_loadu_si128, _mm_shuffle_epi32,
-        _mm256_add_epi32, _mm256_castsi256_si128, _mm256_cvtepi8_epi16, _mm256_extracti128_si256,
-        _mm256_madd_epi16, _mm256_setzero_si256,
-    };
+/// Picks the loop for the length of the code.
+#[target_feature(enable = "avx2,fma")]
+fn near_codes(query: &[u64], blocks: &[CodeLine], radius: u32, start: u32, out: &mut Vec<Near>) {
+    macro_rules! lengths {
+        ($($words:literal)+) => {
+            match query.len() {
+                $($words => {
+                    if let Some(query) = query.first_chunk::<$words>() {
+                        near_fixed::<$words>(query, blocks, radius, start, out);
+                    }
+                })+
+                _ => near_any(query, blocks, radius, start, out),
+            }
+        };
+    }
+    lengths!(1 2 4 6 8 12 24);
+}
 
-    const LANES: usize = 16;
+/// Codes of `WORDS` words.
+#[target_feature(enable = "avx2,fma")]
+fn near_fixed<const WORDS: usize>(
+    query: &[u64; WORDS],
+    blocks: &[CodeLine],
+    radius: u32,
+    mut start: u32,
+    out: &mut Vec<Near>,
+) {
+    let (blocks, _) = blocks.as_chunks::<WORDS>();
+    for block in blocks {
+        near_block(query, block, radius, start, out);
+        start += LANES as u32;
+    }
+}
 
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn dot(a: &[i8], b: &[i8]) -> i32 {
-        let length = a.len().min(b.len());
-        let (a_blocks, a_tail) = a[..length].as_chunks::<LANES>();
-        let (b_blocks, b_tail) = b[..length].as_chunks::<LANES>();
-        let mut sum = _mm256_setzero_si256();
-        for (x, y) in a_blocks.iter().zip(b_blocks) {
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(widen(x), widen(y)));
+/// Codes of any length.
+#[target_feature(enable = "avx2,fma")]
+fn near_any(query: &[u64], blocks: &[CodeLine], radius: u32, start: u32, out: &mut Vec<Near>) {
+    let starts = (start..).step_by(LANES);
+    for (start, block) in starts.zip(blocks.chunks_exact(query.len())) {
+        near_block(query, block, radius, start, out);
+    }
+}
+
+/// Words whose differing bits can be counted in bytes: each adds up to 8 to a byte.
+const COUNTED: usize = 31;
+
+/// One block of codes: two registers of four codes each.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn near_block(query: &[u64], block: &[CodeLine], radius: u32, start: u32, out: &mut Vec<Near>) {
+    let mut sums = [_mm256_setzero_si256(); 2];
+    for (words, lines) in query.chunks(COUNTED).zip(block.chunks(COUNTED)) {
+        let mut bytes = [_mm256_setzero_si256(); 2];
+        for (&word, line) in words.iter().zip(lines) {
+            let word = _mm256_set1_epi64x(word.cast_signed());
+            for (bytes, half) in bytes.iter_mut().zip(load_codes(line)) {
+                *bytes = _mm256_add_epi8(*bytes, count_ones(_mm256_xor_si256(word, half)));
+            }
         }
-        let tail: i32 = a_tail
-            .iter()
-            .zip(b_tail)
-            .map(|(&x, &y)| i32::from(x) * i32::from(y))
-            .sum();
-        add_lanes(sum) + tail
+        for (sum, bytes) in sums.iter_mut().zip(bytes) {
+            let added = _mm256_sad_epu8(bytes, _mm256_setzero_si256());
+            *sum = _mm256_add_epi64(*sum, added);
+        }
     }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    fn widen(codes: &[i8; LANES]) -> __m256i {
-        // SAFETY: the reference covers the 16 bytes that are read; the load needs no alignment.
-        _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) })
+    let limit = _mm256_set1_epi64x(radius.into());
+    let [low, high] = sums;
+    let near = !(beyond(low, limit) | beyond(high, limit) << 4) & 0xff;
+    if near != 0 {
+        push(near, start, sums, out);
     }
+}
 
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    fn add_lanes(sum: __m256i) -> i32 {
-        let low = _mm256_castsi256_si128(sum);
-        let four = _mm_add_epi32(low, _mm256_extracti128_si256::<1>(sum));
-        let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
-        _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
+/// Bit `i` is set if lane `i` is greater than the limit.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn beyond(sum: __m256i, limit: __m256i) -> u32 {
+    _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(sum, limit))).cast_unsigned()
+}
+
+/// Bits set in each byte.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn count_ones(bits: __m256i) -> __m256i {
+    let table = _mm256_setr_epi8(
+        0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, // for the lower 16 bytes
+        0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, // and for the upper ones
+    );
+    let nibble = _mm256_set1_epi8(0x0f);
+    let low = _mm256_and_si256(bits, nibble);
+    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bits), nibble);
+    _mm256_add_epi8(
+        _mm256_shuffle_epi8(table, low),
+        _mm256_shuffle_epi8(table, high),
+    )
+}
+
+/// Appends the lanes whose bits are set in `near`, with their distances.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn push(mut near: u32, start: u32, sums: [__m256i; 2], out: &mut Vec<Near>) {
+    let mut distances = [0u64; LANES];
+    let (halves, _) = distances.as_chunks_mut::<{ LANES / 2 }>();
+    for (half, sum) in halves.iter_mut().zip(sums) {
+        // SAFETY: the reference covers the 32 bytes that are written, at any alignment.
+        unsafe { _mm256_storeu_si256(half.as_mut_ptr().cast(), sum) }
+    }
+    while near != 0 {
+        let lane = near.trailing_zeros();
+        near &= near - 1;
+        out.push(Near {
+            position: start + lane,
+            // A code has less than 2^32 bits.
+            distance: distances[lane as usize % LANES] as u32,
+        });
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn load_codes(line: &CodeLine) -> [__m256i; 2] {
+    let words = line.0.as_ptr();
+    // SAFETY: the line is 64 bytes at an alignment of 64, so both halves are inside and aligned.
+    unsafe {
+        [
+            _mm256_load_si256(words.cast()),
+            _mm256_load_si256(words.add(LANES / 2).cast()),
+        ]
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn dot_lines(query: &[RowLine], rows: &[RowLine], scores: &mut [i32]) {
+    for (score, row) in scores.iter_mut().zip(rows.chunks_exact(query.len())) {
+        *score = dot_row(query, row);
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn dot_lines_at(query: &[RowLine], rows: &[RowLine], at: &[u32], scores: &mut [i32]) {
+    let length = query.len();
+    for (i, (score, &position)) in scores.iter_mut().zip(at).enumerate() {
+        prefetch_ahead(rows, length, at, i);
+        *score = dot_row(query, &rows[position as usize * length..][..length]);
+    }
+}
+
+/// Product of two rows of one length.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn dot_row(a: &[RowLine], b: &[RowLine]) -> i32 {
+    let mut sums = [_mm256_setzero_si256(); 4];
+    for (x, y) in a.iter().zip(b) {
+        let (x, _) = x.0.as_chunks::<WIDENED>();
+        let (y, _) = y.0.as_chunks::<WIDENED>();
+        for (sum, (x, y)) in sums.iter_mut().zip(x.iter().zip(y)) {
+            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(widen(x), widen(y)));
+        }
+    }
+    let [s0, s1, s2, s3] = sums;
+    add_int_lanes(_mm256_add_epi32(
+        _mm256_add_epi32(s0, s1),
+        _mm256_add_epi32(s2, s3),
+    ))
+}
+
+/// Int8 codes that fill a register once they are widened to 16 bits.
+const WIDENED: usize = 16;
+
+/// See [`super::Kernel::dot_codes`].
+#[cfg(feature = "hnsw")]
+#[target_feature(enable = "avx2,fma")]
+fn dot_codes(a: &[i8], b: &[i8]) -> i32 {
+    let length = a.len().min(b.len());
+    let (a_blocks, a_tail) = a[..length].as_chunks::<WIDENED>();
+    let (b_blocks, b_tail) = b[..length].as_chunks::<WIDENED>();
+    let mut sum = _mm256_setzero_si256();
+    for (x, y) in a_blocks.iter().zip(b_blocks) {
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(widen(x), widen(y)));
+    }
+    let tail: i32 = a_tail
+        .iter()
+        .zip(b_tail)
+        .map(|(&x, &y)| i32::from(x) * i32::from(y))
+        .sum();
+    add_int_lanes(sum) + tail
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn widen(codes: &[i8; WIDENED]) -> __m256i {
+    // SAFETY: the reference covers the 16 bytes that are read; the load needs no alignment.
+    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_int_lanes(sum: __m256i) -> i32 {
+    let low = _mm256_castsi256_si128(sum);
+    let four = _mm_add_epi32(low, _mm256_extracti128_si256::<1>(sum));
+    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn residual_code(vector: &[f32], center: &[RowLine], scale: f32, code: &mut [u64]) {
+    let scale = _mm256_set1_ps(scale);
+    let parts = vector.as_chunks::<64>().0.iter();
+    for ((part, center), word) in parts.zip(center).zip(code) {
+        let (values, _) = part.as_chunks::<8>();
+        let (components, _) = center.0.as_chunks::<8>();
+        *word = 0;
+        for (at, (values, components)) in values.iter().zip(components).enumerate() {
+            // SAFETY: the references cover the 32 and the 8 bytes that are read; neither load
+            // needs an alignment.
+            let (values, components) = unsafe {
+                (
+                    _mm256_loadu_ps(values.as_ptr()),
+                    _mm_loadl_epi64(components.as_ptr().cast()),
+                )
+            };
+            let components = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(components));
+            let below = _mm256_mul_ps(components, scale);
+            let bits = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(values, below));
+            *word |= u64::from(bits.cast_unsigned()) << (8 * at);
+        }
     }
 }

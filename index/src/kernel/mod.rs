@@ -1,20 +1,38 @@
 //! Dot products and Hamming distances with vector instructions.
 //!
 //! One file per instruction set, each behind a type whose constructor checks the CPU, so that the
-//! methods are safe to call. [`Kernel::detect`] picks the best once per search, which costs one
-//! load of a flag that `std` caches.
+//! methods are safe to call. [`Kernel::detect`] asks the CPU once in the life of the process.
 //!
 //! Every kernel adds in a fixed order of its own, so a score depends on the two vectors and the
 //! CPU only, never on a row's place. Kernels of different instruction sets differ in the last
-//! bits of an f32 product; products of int8 codes are equal everywhere.
+//! bits of an f32 product; distances and products of int8 codes are equal everywhere.
+//!
+//! No load or store assumes more of an address than the type of its reference says.
+
+use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
 
-/// The dot-product code chosen for this CPU.
+/// Codes in a block: as many words as the widest vector register holds.
+pub(crate) const LANES: usize = 8;
+
+/// Bytes of lines that several queries read in turn before the next ones are brought in: half of
+/// the smallest first-level cache in use.
+const TILE: usize = 16 * 1024;
+
+/// How many rows ahead of the one being scored are brought near.
+const AHEAD: usize = 8;
+
+/// Lines of a row that are brought near ahead; the CPU follows a longer row by itself.
+const AHEAD_LINES: usize = 8;
+
+/// The code chosen for this CPU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kernel {
     /// Portable code; the reference for the others.
@@ -22,6 +40,9 @@ pub(crate) enum Kernel {
     /// 256-bit vectors with fused multiply-add.
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
+    /// 512-bit vectors that count bits and multiply int8 codes.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Avx512),
     /// 128-bit vectors of aarch64.
     #[cfg(target_arch = "aarch64")]
     Neon(neon::Neon),
@@ -33,7 +54,7 @@ pub(crate) enum Kernel {
 /// each of its codes. So one distance step serves eight codes, and no step adds across lanes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(64))]
-pub(crate) struct CodeLine(pub(crate) [u64; 8]);
+pub(crate) struct CodeLine(pub(crate) [u64; LANES]);
 
 /// 64 components of a quantized row. A row is padded with zeros to whole lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +63,7 @@ pub(crate) struct RowLine(pub(crate) [i8; 64]);
 
 /// A code within the radius of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub(crate) struct Near {
     /// Place of the code: eight times the block, plus the lane.
     pub(crate) position: u32,
@@ -52,15 +74,21 @@ pub(crate) struct Near {
 impl Kernel {
     /// The fastest kernel that this CPU can run.
     pub(crate) fn detect() -> Self {
+        static FASTEST: OnceLock<Kernel> = OnceLock::new();
+        *FASTEST.get_or_init(|| *Self::all().last().unwrap_or(&Self::Scalar))
+    }
+
+    /// Every kernel that this CPU can run, the fastest last.
+    fn all() -> Vec<Self> {
+        let mut kernels = vec![Self::Scalar];
         #[cfg(target_arch = "x86_64")]
-        if let Some(avx2) = avx2::Avx2::new() {
-            return Self::Avx2(avx2);
+        {
+            kernels.extend(avx2::Avx2::new().map(Self::Avx2));
+            kernels.extend(avx512::Avx512::new().map(Self::Avx512));
         }
         #[cfg(target_arch = "aarch64")]
-        if let Some(neon) = neon::Neon::new() {
-            return Self::Neon(neon);
-        }
-        Self::Scalar
+        kernels.extend(neon::Neon::new().map(Self::Neon));
+        kernels
     }
 
     /// Dot product of each row of `rows`, a matrix of `query.len()` columns, with `query`.
@@ -77,6 +105,8 @@ impl Kernel {
             Self::Scalar => scalar::dot_rows(query, rows, scores),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(avx2) => avx2.dot_rows(query, rows, scores),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.avx2.dot_rows(query, rows, scores),
             #[cfg(target_arch = "aarch64")]
             Self::Neon(neon) => neon.dot_rows(query, rows, scores),
         }
@@ -94,7 +124,59 @@ impl Kernel {
         out: &mut Vec<Near>,
     ) {
         assert_eq!(blocks.len() % query.len(), 0, "a block is not whole");
-        scalar::near_codes(query, blocks, radius, out);
+        self.near_codes_from(query, blocks, radius, 0, out);
+    }
+
+    /// [`near_codes`](Self::near_codes) for several queries of one length, each with its radius and
+    /// its list. The codes are read from memory once for all of them.
+    ///
+    /// # Panics
+    /// If there are not as many radii and lists as queries, if the queries differ in length, or if
+    /// `blocks` is not whole blocks of codes as long as them.
+    pub(crate) fn near_codes_many(
+        self,
+        queries: &[&[u64]],
+        radii: &[u32],
+        blocks: &[CodeLine],
+        outs: &mut [Vec<Near>],
+    ) {
+        assert_eq!(queries.len(), radii.len(), "a query has no radius");
+        assert_eq!(queries.len(), outs.len(), "a query has no list");
+        let Some(words) = queries.first().map(|query| query.len()) else {
+            return;
+        };
+        assert!(
+            queries.iter().all(|query| query.len() == words),
+            "the queries differ in length"
+        );
+        assert_eq!(blocks.len() % words, 0, "a block is not whole");
+        let tile = (TILE / size_of::<CodeLine>() / words).max(1);
+        let starts = (0..).step_by(tile * LANES);
+        for (start, blocks) in starts.zip(blocks.chunks(tile * words)) {
+            for ((query, &radius), out) in queries.iter().zip(radii).zip(&mut *outs) {
+                self.near_codes_from(query, blocks, radius, start, out);
+            }
+        }
+    }
+
+    /// [`near_codes`](Self::near_codes), with positions that count from `start`.
+    fn near_codes_from(
+        self,
+        query: &[u64],
+        blocks: &[CodeLine],
+        radius: u32,
+        start: u32,
+        out: &mut Vec<Near>,
+    ) {
+        match self {
+            Self::Scalar => scalar::near_codes(query, blocks, radius, start, out),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(avx2) => avx2.near_codes(query, blocks, radius, start, out),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.near_codes(query, blocks, radius, start, out),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(neon) => neon.near_codes(query, blocks, radius, start, out),
+        }
     }
 
     /// Dot product of each row of `rows` with `query`. Exact: all kernels give the same integers.
@@ -107,14 +189,23 @@ impl Kernel {
             query.len() * scores.len(),
             "rows and scores do not match"
         );
-        scalar::dot_lines(query, rows, scores);
+        match self {
+            Self::Scalar => scalar::dot_lines(query, rows, scores),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(avx2) => avx2.dot_lines(query, rows, scores),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.dot_lines(query, rows, scores),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(neon) => neon.dot_lines(query, rows, scores),
+        }
     }
 
-    /// Dot product of `query` with the rows at these places: row `i` begins at line
-    /// `at[i] * query.len()`.
+    /// Dot product of `query` with the rows at these positions of `rows`, where row `i` begins at
+    /// line `i * query.len()`. Rows to come are brought near while one is scored, so that rows far
+    /// apart do not cost a wait each. Exact, as [`dot_lines`](Self::dot_lines).
     ///
     /// # Panics
-    /// If there are not as many scores as places, or a place is outside `rows`.
+    /// If there are not as many scores as positions, or if a row is not inside `rows`.
     pub(crate) fn dot_lines_at(
         self,
         query: &[RowLine],
@@ -122,10 +213,18 @@ impl Kernel {
         at: &[u32],
         scores: &mut [i32],
     ) {
-        assert_eq!(at.len(), scores.len(), "places and scores do not match");
-        for (&at, score) in at.iter().zip(scores) {
-            let row = &rows[at as usize * query.len()..][..query.len()];
-            self.dot_lines(query, row, std::slice::from_mut(score));
+        assert_eq!(at.len(), scores.len(), "positions and scores do not match");
+        for i in 0..AHEAD.min(at.len()) {
+            prefetch(rows, query.len(), at[i]);
+        }
+        match self {
+            Self::Scalar => scalar::dot_lines_at(query, rows, at, scores),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(avx2) => avx2.dot_lines_at(query, rows, at, scores),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.dot_lines_at(query, rows, at, scores),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(neon) => neon.dot_lines_at(query, rows, at, scores),
         }
     }
 
@@ -147,7 +246,13 @@ impl Kernel {
             "vector and center do not match"
         );
         assert_eq!(code.len(), center.len(), "center and code do not match");
-        scalar::residual_code(vector, center, scale, code);
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(avx2) => avx2.residual_code(vector, center, scale, code),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.residual_code(vector, center, scale, code),
+            _ => scalar::residual_code(vector, center, scale, code),
+        }
     }
 
     /// Dot product of two rows of codes, cut to the shorter one. At most
@@ -158,9 +263,44 @@ impl Kernel {
             Self::Scalar => scalar::dot_codes(a, b),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(avx2) => avx2.dot_codes(a, b),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.avx2.dot_codes(a, b),
             #[cfg(target_arch = "aarch64")]
             Self::Neon(neon) => neon.dot_codes(a, b),
         }
+    }
+}
+
+/// Has the row brought near that is to be scored [`AHEAD`] rows after the `i`th.
+#[inline]
+fn prefetch_ahead(rows: &[RowLine], length: usize, at: &[u32], i: usize) {
+    if let Some(&position) = at.get(i + AHEAD) {
+        prefetch(rows, length, position);
+    }
+}
+
+/// Has the row at this position brought near, to be read soon. A position outside `rows` does no
+/// harm.
+#[inline]
+fn prefetch(rows: &[RowLine], length: usize, position: u32) {
+    let row = rows
+        .as_ptr()
+        .wrapping_add((position as usize).wrapping_mul(length));
+    for i in 0..length.min(AHEAD_LINES) {
+        let line = row.wrapping_add(i);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint: nothing is read, and an address without memory is passed over.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(line.cast());
+        }
+        #[cfg(all(target_arch = "aarch64", not(miri)))]
+        // SAFETY: a hint: nothing is read, and an address without memory is passed over.
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, readonly));
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = line;
     }
 }
 
@@ -169,11 +309,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Every kernel that this CPU can run.
-    fn kernels() -> Vec<Kernel> {
-        vec![Kernel::Scalar, Kernel::detect()]
-    }
 
     fn exact(a: &[f32], b: &[f32]) -> (f64, f64) {
         let products = a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y));
@@ -189,7 +324,7 @@ mod tests {
         ) {
             let query = &seed[..dimension];
             let matrix = &seed[140..140 + rows * dimension];
-            for kernel in kernels() {
+            for kernel in Kernel::all() {
                 let mut scores = vec![f32::NAN; rows];
                 kernel.dot_rows(query, matrix, &mut scores);
                 for (row, &score) in matrix.chunks_exact(dimension).zip(&scores) {
@@ -205,7 +340,7 @@ mod tests {
             seed in prop::collection::vec(-1.0f32..1.0, 280),
         ) {
             let (query, row) = (&seed[..dimension], &seed[140..140 + dimension]);
-            for kernel in kernels() {
+            for kernel in Kernel::all() {
                 let mut scores = [f32::NAN; 7];
                 kernel.dot_rows(query, &row.repeat(7), &mut scores);
                 let mut swapped = [f32::NAN];
@@ -217,6 +352,73 @@ mod tests {
             }
         }
 
+        #[test]
+        fn every_kernel_lists_the_same_near_codes_in_order(
+            words in words(),
+            blocks in 0usize..20,
+            radius in 0.0f64..1.0,
+            seed: u64,
+        ) {
+            let mut random = Random(seed);
+            let (query, blocks) = codes(&mut random, words, blocks);
+            let radius = (radius * (64 * words) as f64) as u32;
+            let exact = nearest(&query, &blocks, radius);
+            let held = Near { position: 7, distance: 7 };
+            for kernel in Kernel::all() {
+                let mut out = vec![held];
+                kernel.near_codes(&query, &blocks, radius, &mut out);
+                prop_assert_eq!(out[0], held);
+                prop_assert_eq!(&out[1..], &exact, "{:?}", kernel);
+            }
+        }
+
+        #[test]
+        fn many_queries_get_what_each_would_get_alone(
+            words in words(),
+            blocks in 0usize..700,
+            radii in prop::collection::vec(0.0f64..0.6, 0..6),
+            seed: u64,
+        ) {
+            let mut random = Random(seed);
+            let (_, blocks) = codes(&mut random, words, (blocks / words).max(3));
+            let queries: Vec<Vec<u64>> =
+                radii.iter().map(|_| random.words(words)).collect();
+            let queries: Vec<&[u64]> = queries.iter().map(Vec::as_slice).collect();
+            let radii: Vec<u32> =
+                radii.iter().map(|share| (share * (64 * words) as f64) as u32).collect();
+            for kernel in Kernel::all() {
+                let mut outs = vec![Vec::new(); queries.len()];
+                kernel.near_codes_many(&queries, &radii, &blocks, &mut outs);
+                for ((query, &radius), out) in queries.iter().zip(&radii).zip(&outs) {
+                    prop_assert_eq!(out, &nearest(query, &blocks, radius), "{:?}", kernel);
+                }
+            }
+        }
+
+        #[test]
+        fn products_of_rows_are_the_same_everywhere(
+            lines in 1usize..30,
+            rows in 0usize..12,
+            picks in prop::collection::vec(0usize..1000, 0..40),
+            seed: u64,
+        ) {
+            let mut random = Random(seed);
+            let query = random.rows(lines);
+            let matrix = random.rows(lines * rows);
+            let exact: Vec<i32> = matrix.chunks_exact(lines).map(|row| product(&query, row)).collect();
+            let at: Vec<u32> =
+                picks.iter().filter_map(|&pick| Some(pick.checked_rem(rows)? as u32)).collect();
+            for kernel in Kernel::all() {
+                let mut scores = vec![0; rows];
+                kernel.dot_lines(&query, &matrix, &mut scores);
+                prop_assert_eq!(&scores, &exact, "{:?}", kernel);
+                let mut scores = vec![0; at.len()];
+                kernel.dot_lines_at(&query, &matrix, &at, &mut scores);
+                let picked: Vec<i32> = at.iter().map(|&i| exact[i as usize]).collect();
+                prop_assert_eq!(&scores, &picked, "{:?}", kernel);
+            }
+        }
+
         #[cfg(feature = "hnsw")]
         #[test]
         fn products_of_codes_are_the_same_everywhere(
@@ -224,9 +426,135 @@ mod tests {
         ) {
             let (a, b): (Vec<i8>, Vec<i8>) = codes.into_iter().unzip();
             let exact: i32 = a.iter().zip(&b).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum();
-            for kernel in kernels() {
+            for kernel in Kernel::all() {
                 prop_assert_eq!(kernel.dot_codes(&a, &b), exact);
             }
         }
+    }
+    /// Lengths that have a loop of their own, and others around them.
+    fn words() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            prop::sample::select(vec![1usize, 2, 4, 6, 8, 12, 24]),
+            1usize..70,
+        ]
+    }
+
+    /// SplitMix64 (Steele, Lea and Flood, 2014).
+    struct Random(u64);
+
+    impl Random {
+        fn word(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        }
+
+        fn words(&mut self, count: usize) -> Vec<u64> {
+            (0..count).map(|_| self.word()).collect()
+        }
+
+        /// Codes over the whole range of `i8`.
+        fn rows(&mut self, lines: usize) -> Vec<RowLine> {
+            let mut line = || RowLine(std::array::from_fn(|_| self.word() as i8));
+            (0..lines).map(|_| line()).collect()
+        }
+    }
+
+    /// A query and blocks of codes, at every distance from it.
+    fn codes(random: &mut Random, words: usize, blocks: usize) -> (Vec<u64>, Vec<CodeLine>) {
+        let query = random.words(words);
+        let mut lines = vec![CodeLine::default(); words * blocks];
+        for (block, lane) in (0..blocks).flat_map(|b| (0..LANES).map(move |lane| (b, lane))) {
+            // A bit differs if a draw of this many sixteenths says so.
+            let sixteenths = random.word() % 17;
+            for (word, line) in query.iter().zip(&mut lines[block * words..]) {
+                let flips = (0..64).filter(|_| random.word() % 16 < sixteenths);
+                line.0[lane] = flips.fold(*word, |code, bit| code ^ (1 << bit));
+            }
+        }
+        (query, lines)
+    }
+
+    /// What [`Kernel::near_codes`] promises, one code after the other.
+    fn nearest(query: &[u64], blocks: &[CodeLine], radius: u32) -> Vec<Near> {
+        let codes = blocks.len() / query.len() * LANES;
+        let distance = |i: usize| {
+            let lines = &blocks[i / LANES * query.len()..];
+            let words = query.iter().zip(lines);
+            words
+                .map(|(word, line)| (word ^ line.0[i % LANES]).count_ones())
+                .sum()
+        };
+        let all = (0..codes).map(|i| Near {
+            position: i as u32,
+            distance: distance(i),
+        });
+        all.filter(|near| near.distance <= radius).collect()
+    }
+
+    fn product(a: &[RowLine], b: &[RowLine]) -> i32 {
+        let codes = a
+            .iter()
+            .flat_map(|line| line.0)
+            .zip(b.iter().flat_map(|line| line.0));
+        codes.map(|(x, y)| i32::from(x) * i32::from(y)).sum()
+    }
+
+    #[test]
+    fn the_smallest_and_the_largest_radius_mean_what_they_say() {
+        let query = [0x0123_4567_89ab_cdef; 3];
+        let mut blocks = vec![CodeLine([!query[0]; LANES]); 3 * 3];
+        for line in &mut blocks[3..6] {
+            line.0[5] = query[0];
+        }
+        for kernel in Kernel::all() {
+            let mut out = Vec::new();
+            kernel.near_codes(&query, &blocks, 0, &mut out);
+            assert_eq!(
+                out,
+                [Near {
+                    position: 13,
+                    distance: 0
+                }],
+                "{kernel:?}"
+            );
+            for radius in [192, u32::MAX] {
+                out.clear();
+                kernel.near_codes(&query, &blocks, radius, &mut out);
+                let positions: Vec<u32> = out.iter().map(|near| near.position).collect();
+                assert_eq!(positions, Vec::from_iter(0..24), "{kernel:?}");
+            }
+            out.clear();
+            kernel.near_codes(&query, &blocks, 191, &mut out);
+            assert_eq!(out.len(), 1, "{kernel:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_codes_do_not_saturate() {
+        for value in [i8::MIN, -127, i8::MAX] {
+            let lines = vec![RowLine([value; 64]); 1024];
+            let exact = 65_536 * i32::from(value) * i32::from(value);
+            for kernel in Kernel::all() {
+                let mut scores = [0];
+                kernel.dot_lines(&lines, &lines, &mut scores);
+                assert_eq!(scores, [exact], "{kernel:?}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "range end index")]
+    fn a_position_outside_the_rows_is_refused() {
+        let rows = vec![RowLine([1; 64]); 4];
+        Kernel::detect().dot_lines_at(&rows[..2], &rows, &[0, 2], &mut [0; 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a block is not whole")]
+    fn half_a_block_is_refused() {
+        Kernel::detect().near_codes(&[0; 2], &[CodeLine::default(); 3], 0, &mut Vec::new());
     }
 }

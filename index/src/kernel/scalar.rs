@@ -3,7 +3,7 @@
 //! Sixteen sums are kept side by side, so the compiler may use whatever vectors the target has
 //! without changing the order of the additions.
 
-use super::{CodeLine, Near, RowLine};
+use super::{CodeLine, LANES as CODES, Near, RowLine, prefetch_ahead};
 
 const LANES: usize = 16;
 
@@ -28,7 +28,6 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// See [`super::Kernel::dot_codes`].
-
 pub(super) fn dot_codes(a: &[i8], b: &[i8]) -> i32 {
     a.iter()
         .zip(b)
@@ -36,10 +35,17 @@ pub(super) fn dot_codes(a: &[i8], b: &[i8]) -> i32 {
         .sum()
 }
 
-/// See [`super::Kernel::near_codes`].
-pub(super) fn near_codes(query: &[u64], blocks: &[CodeLine], radius: u32, out: &mut Vec<Near>) {
-    for (start, block) in (0..).step_by(8).zip(blocks.chunks_exact(query.len())) {
-        let mut distances = [0u32; 8];
+/// See [`super::Kernel::near_codes`]; positions count from `start`.
+pub(super) fn near_codes(
+    query: &[u64],
+    blocks: &[CodeLine],
+    radius: u32,
+    start: u32,
+    out: &mut Vec<Near>,
+) {
+    let starts = (start..).step_by(CODES);
+    for (start, block) in starts.zip(blocks.chunks_exact(query.len())) {
+        let mut distances = [0u32; CODES];
         for (word, line) in query.iter().zip(block) {
             for (distance, code) in distances.iter_mut().zip(line.0) {
                 *distance += (word ^ code).count_ones();
@@ -56,8 +62,7 @@ pub(super) fn near_codes(query: &[u64], blocks: &[CodeLine], radius: u32, out: &
 /// See [`super::Kernel::dot_lines`].
 pub(super) fn dot_lines(query: &[RowLine], rows: &[RowLine], scores: &mut [i32]) {
     for (score, row) in scores.iter_mut().zip(rows.chunks_exact(query.len())) {
-        let lines = query.iter().zip(row);
-        *score = lines.map(|(a, b)| dot_codes(&a.0, &b.0)).sum();
+        *score = dot_row(query, row);
     }
 }
 
@@ -70,4 +75,17 @@ pub(super) fn residual_code(vector: &[f32], center: &[RowLine], scale: f32, code
             *word |= u64::from(*x < f32::from(c) * scale) << bit;
         }
     }
+}
+
+/// See [`super::Kernel::dot_lines_at`].
+pub(super) fn dot_lines_at(query: &[RowLine], rows: &[RowLine], at: &[u32], scores: &mut [i32]) {
+    let length = query.len();
+    for (i, (score, &position)) in scores.iter_mut().zip(at).enumerate() {
+        prefetch_ahead(rows, length, at, i);
+        *score = dot_row(query, &rows[position as usize * length..][..length]);
+    }
+}
+
+fn dot_row(a: &[RowLine], b: &[RowLine]) -> i32 {
+    a.iter().zip(b).map(|(x, y)| dot_codes(&x.0, &y.0)).sum()
 }
