@@ -21,8 +21,8 @@
 //! - *Update* is remove and append, but for an update that brings the same vector.
 //! - *Training* is repeated when there are four times as many rows as it was done on.
 //! - *Reach*: each row that FAISS got is looked up before the copy is used, in a graph those it had
-//!   before too whenever half as many were added; in a scan its code is compared with it. One that is not found by its own vector belongs
-//!   to the scanned part until FAISS is given all rows anew.
+//!   before too whenever half as many were added; in a scan its code is compared with it. One that
+//!   is not found by its own vector belongs to the scanned part until FAISS is given all rows anew.
 //! - *Filters and thresholds* are applied to what FAISS names. If too few rows pass, it is asked for
 //!   more, and when a good part of the rows would have to be named, all are scanned.
 //! - *Failure*: if FAISS cannot build, the rows wait and are scanned, and it is not asked again
@@ -30,29 +30,8 @@
 //!
 //! Always true: a number of FAISS is listed only while `slot_of_node` names its slot and
 //! `node_of_slot` names it back; no id is in two slots; searches take one read lock, which nothing
-//! holds for writing longer than one pass over a table of numbers takes.
-//!
-//! # Building
-//! Needs a C++17 compiler with OpenMP, CMake 3.24 or newer, and a BLAS with LAPACK: on Debian and
-//! Ubuntu the packages `g++`, `cmake` and `libopenblas-dev`. FAISS itself comes with the crate
-//! `faiss-sys` and is linked statically, always optimized; it takes some minutes to compile, once.
-//! The program then needs the shared libraries libgomp, libblas and liblapack (`libgomp1` and
-//! `libopenblas0`).
-//!
-//! Left to itself FAISS is compiled for the first x86-64 processors, and is then up to 14 times
-//! slower. The workspace of this crate asks for `x86-64-v3` (AVX2: processors since 2013 to 2015) in
-//! `.cargo/config.toml`. A program that depends on this crate has to do the same in its own, as cargo
-//! reads no one else's:
-//!
-//! ```toml
-//! [env]
-//! CXXFLAGS_x86_64_unknown_linux_gnu = "-march=x86-64-v3"
-//! ```
-//!
-//! A variable of that name in the environment goes before the file; `-march=native` makes a program
-//! for this machine only. The build script warns of a build without AVX2, and [`FaissIndex::new`]
-//! refuses a CPU that lacks what the build uses. Cargo does not notice that FAISS has to be compiled
-//! again when the flags change: `cargo clean -p faiss-sys` tells it.
+//! holds for writing longer than a pass over a table of numbers takes and the moves of the rows that
+//! change their part.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -99,10 +78,10 @@ const OUTGROWN: usize = 4;
 /// An index that lets FAISS find candidates; see the [crate documentation](crate#engines) for when
 /// to use it.
 ///
-/// It needs a C++ compiler, CMake and a BLAS to build, and the shared libraries libgomp, libblas and
-/// liblapack to run. Build it for AVX2 or better (`CXXFLAGS_x86_64_unknown_linux_gnu =
-/// "-march=x86-64-v3"` under `[env]` in `.cargo/config.toml`): without that it is several times
-/// slower.
+/// Rows are kept here as well and FAISS names candidates among them, so scores are exact and memory is
+/// that of a [`crate::FlatIndex`] and of what FAISS builds. It gets rows in bulk: until then, and for
+/// what it would not find, rows are scanned. While it is given rows there are two or three copies of
+/// what it holds, and a writer that is faster is not slowed, its rows wait.
 ///
 /// ```
 /// use askonce_index::{FaissConfig, FaissIndex, RowId, VectorIndex};
@@ -118,6 +97,28 @@ const OUTGROWN: usize = 4;
 /// assert_eq!((found[0].id, found[0].score), (RowId(1), 1.0));
 /// # Ok::<(), askonce_index::IndexError>(())
 /// ```
+///
+/// # Building
+/// Needs a C++17 compiler with OpenMP, CMake 3.24 or newer, and a BLAS with LAPACK: on Debian and
+/// Ubuntu the packages `g++`, `cmake` and `libopenblas-dev`. FAISS itself comes with the crate
+/// `faiss-sys` and is linked statically, always optimized; it takes some minutes to compile, once.
+/// The program then needs the shared libraries libstdc++, libgomp, libblas and liblapack (`libstdc++6`,
+/// `libgomp1` and `libopenblas0`).
+///
+/// Left to itself FAISS is compiled for the first x86-64 processors, and is then up to 14 times
+/// slower. The workspace of this crate asks for `x86-64-v3` (AVX2: processors since 2013 to 2015) in
+/// `.cargo/config.toml`. A program that depends on this crate has to do the same in its own, as cargo
+/// reads no one else's:
+///
+/// ```toml
+/// [env]
+/// CXXFLAGS_x86_64_unknown_linux_gnu = "-march=x86-64-v3"
+/// ```
+///
+/// A variable of that name in the environment goes before the file; `-march=native` makes a program
+/// for this machine only. The build script warns of a build without AVX2, and [`FaissIndex::new`]
+/// refuses a CPU that lacks what the build uses. Cargo does not notice that FAISS has to be compiled
+/// again when the flags change: `cargo clean -p faiss-sys` tells it.
 #[derive(Debug)]
 pub struct FaissIndex {
     inner: Arc<Inner>,

@@ -190,17 +190,20 @@ impl Native {
 
     /// Up to `k` rows near the vector, best first.
     pub(super) fn search(&self, unit: &[f32], k: usize, found: &mut Listed) -> Result<(), Failed> {
-        assert_eq!(unit.len(), self.dimension);
         let wanted = i64::try_from(k).map_err(|_| Failed)?;
+        if unit.len() != self.dimension {
+            return Err(Failed);
+        }
         found.scores.clear();
         found.scores.resize(k, 0.0);
         found.labels.clear();
         found.labels.resize(k, -1);
         let _one = OneThread::enter();
         // SAFETY: the index lives as long as `self` and nothing changes it: `index` is private, and
-        // no method takes it out or by `&mut`. The call reads one query of `dimension` numbers,
-        // and writes `k` scores and `k` labels, for which there is room. It takes the index as
-        // const, and FAISS allows such calls from several threads. Exceptions become codes.
+        // no method takes it out or by `&mut`. The call reads one query of `dimension` numbers, the
+        // length that was checked above, and writes `k` scores and `k` labels, for which there is
+        // room. It takes the index as const, and FAISS allows such calls from several threads.
+        // Exceptions become codes.
         let code = unsafe {
             faiss_sys::faiss_Index_search(
                 self.index.inner_ptr(),
