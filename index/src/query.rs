@@ -141,11 +141,6 @@ impl<'a> Query<'a> {
             && !expires.is_past(self.now)
             && self.filter.is_none_or(|filter| filter(id))
     }
-
-    /// Whether every row may answer, so that `min(k, rows)` answers are owed.
-    pub(crate) fn admits_all(&self) -> bool {
-        self.min_score <= -1.0 && self.now == Expiry::NEVER && self.filter.is_none()
-    }
 }
 
 impl fmt::Debug for Query<'_> {

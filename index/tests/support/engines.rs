@@ -100,11 +100,11 @@ macro_rules! binary {
 binary! {
     Binary BinaryConfig::default();
     BinaryOfManyCells BinaryConfig {
-        cell_rows: 16,
+        cell_rows: Some(16),
         ..BinaryConfig::default()
     };
     BinaryOf16Bits BinaryConfig {
-        cell_rows: 32,
+        cell_rows: Some(32),
         precision: Precision::Int16,
         ..BinaryConfig::default()
     };
@@ -134,7 +134,7 @@ auto! {
     AutoGrowing AutoConfig {
         flat_limit: 20,
         binary: BinaryConfig {
-            cell_rows: 64,
+            cell_rows: Some(64),
             ..BinaryConfig::default()
         },
     };
