@@ -6,7 +6,7 @@ use crate::config::check;
 /// How fine the rows of a [`crate::BinaryIndex`] are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// 8 bits a component: scores are within 0.005 of the cosine, usually within 0.001. The
+    /// 8 bits a component: scores are within 0.01 of the cosine, usually within 0.001. The
     /// default.
     #[default]
     Int8,

@@ -338,7 +338,7 @@ impl VectorIndex for BinaryIndex {
             engine: "binary",
             exact: false,
             score_error: match self.shared.config.precision {
-                Precision::Int8 => 5e-3,
+                Precision::Int8 => 1e-2,
                 Precision::Int16 => 1e-4,
             },
             keeps_vectors: false,
