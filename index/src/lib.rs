@@ -20,7 +20,7 @@
 use std::fmt::Debug;
 use std::io;
 
-use snapshot::Engine;
+use snapshot::{Content, Engine};
 
 // What callers hold.
 mod error;
@@ -45,7 +45,7 @@ mod snapshot;
 mod vector;
 
 pub use auto::AutoIndex;
-pub use binary::{BinaryConfig, BinaryIndex, Precision};
+pub use binary::{BinaryConfig, BinaryIndex, Precision, Verify};
 pub use config::{AutoConfig, BuildThread, HnswConfig, IndexKind};
 pub use error::{IndexError, SnapshotFault};
 pub use flat::FlatIndex;
@@ -217,7 +217,7 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
 
     /// Writes all rows as they are at one moment, in a versioned format with checksums that
     /// [`restore`] and the constructors of the engines read. `out` is written row by row, so give
-    /// a buffered writer. The rows are copied first: a slow writer holds up no one.
+    /// a buffered writer. The rows are copied or held on to first: a slow writer holds up no one.
     ///
     /// # Errors
     /// [`IndexError::Io`] if `out` fails.
@@ -228,7 +228,8 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
     fn for_each(&self, f: &mut dyn FnMut(Row<'_>));
 }
 
-/// An index of the engine that wrote the snapshot, with default settings. The bytes may come from
+/// An index of the engine that wrote the snapshot, with default settings, but for the precision of
+/// its rows, which stays as it was. The bytes may come from
 /// anywhere: memory use is bounded by what is read. Give a buffered reader.
 ///
 /// ```
@@ -247,7 +248,15 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
 /// [`IndexError::EngineNotBuilt`] if its engine is not in this build, [`IndexError::Io`] if the
 /// reader fails.
 pub fn restore(reader: &mut dyn io::Read) -> Result<Box<dyn VectorIndex>, IndexError> {
-    let (engine, rows) = snapshot::read(reader)?;
+    let (engine, content) = snapshot::open(reader)?;
+    let rows = match content {
+        Content::Rows(rows) => rows,
+        Content::Cells(image) if engine == Engine::Binary => {
+            let index = BinaryIndex::from_image(image, BinaryConfig::default())?;
+            return Ok(Box::new(index));
+        }
+        Content::Cells(image) => image.into_rows()?,
+    };
     Ok(match engine {
         Engine::Flat => Box::new(FlatIndex::from_rows(rows)),
         Engine::Binary => Box::new(BinaryIndex::from_rows(&rows, BinaryConfig::default())?),
