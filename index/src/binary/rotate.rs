@@ -21,7 +21,8 @@ pub(super) struct Rotation {
     signs: Vec<f32>,
 }
 
-const SEED: u64 = 0x61_736b_6f6e_6365;
+/// Names the rotation: another one has another seed.
+pub(super) const SEED: u64 = 0x61_736b_6f6e_6365;
 
 impl Rotation {
     pub(super) fn new(dimension: usize) -> Self {
