@@ -72,6 +72,9 @@ pub struct IndexConfig {
     pub binary: BinaryConfig,
     /// Settings of `HnswRsIndex`.
     pub hnsw: HnswConfig,
+    /// Settings of `FaissIndex`.
+    #[cfg(feature = "faiss")]
+    pub faiss: crate::FaissConfig,
 }
 
 impl Default for IndexConfig {
@@ -82,6 +85,8 @@ impl Default for IndexConfig {
             flat_limit,
             binary,
             hnsw: HnswConfig::default(),
+            #[cfg(feature = "faiss")]
+            faiss: crate::FaissConfig::default(),
         }
     }
 }
@@ -93,7 +98,10 @@ impl IndexConfig {
     /// [`IndexError::InvalidConfig`] that names the first field out of range.
     pub fn validate(&self) -> Result<(), IndexError> {
         self.binary.validate()?;
-        self.hnsw.validate()
+        self.hnsw.validate()?;
+        #[cfg(feature = "faiss")]
+        self.faiss.validate()?;
+        Ok(())
     }
 
     /// An empty index for vectors of `dimension` components.
@@ -101,7 +109,7 @@ impl IndexConfig {
     /// # Errors
     /// [`IndexError::UnsupportedDimension`] outside `1..=`[`crate::MAX_DIMENSION`],
     /// [`IndexError::InvalidConfig`] for a setting out of range, [`IndexError::EngineNotBuilt`] if
-    /// the engine is not in this build.
+    /// the engine is not in this build, [`IndexError::UnsupportedCpu`] if it cannot run here.
     pub fn open(&self, dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
         check_dimension(dimension)?;
         self.of_rows(Rows::new(dimension))
@@ -133,6 +141,9 @@ impl IndexConfig {
             IndexKind::HnswRs => Box::new(crate::HnswRsIndex::from_rows(rows, self.hnsw)?),
             #[cfg(not(feature = "hnsw"))]
             IndexKind::HnswRs => return Err(not_built(self.kind, "hnsw")),
+            #[cfg(feature = "faiss")]
+            IndexKind::Faiss => Box::new(crate::FaissIndex::from_rows(rows, &self.faiss)?),
+            #[cfg(not(feature = "faiss"))]
             IndexKind::Faiss => return Err(not_built(self.kind, "faiss")),
         })
     }

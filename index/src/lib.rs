@@ -17,6 +17,7 @@
 //! | [`FlatIndex`] | `flat` | exact, reads every row | up to some hundred rows; as the truth |
 //! | [`BinaryIndex`] | `binary` | 1-bit codes in cells, then finer rows; no locks | any number of rows |
 //! | `HnswRsIndex` (feature `hnsw`) | `hnsw_rs` | graphs of the crate `hnsw_rs`, built aside | comparisons |
+//! | `FaissIndex` (feature `faiss`) | `faiss` | what FAISS builds by a factory string | comparisons, bulk loads |
 //!
 //! [`IndexConfig::open`] makes the one that its settings name. What an engine can and cannot do is told
 //! by its [`Capability`].
@@ -34,11 +35,13 @@ mod view;
 mod auto;
 mod binary;
 mod config;
+#[cfg(feature = "faiss")]
+mod faiss;
 mod flat;
 #[cfg(feature = "hnsw")]
 mod hnsw;
 // What the engines share.
-#[cfg(feature = "hnsw")]
+#[cfg(any(feature = "hnsw", feature = "faiss"))]
 mod background;
 #[expect(unsafe_code, reason = "vector instructions")]
 mod kernel;
@@ -50,6 +53,8 @@ pub use auto::AutoIndex;
 pub use binary::{BinaryConfig, BinaryIndex, Precision};
 pub use config::{AutoConfig, BuildThread, HnswConfig, IndexConfig, IndexKind};
 pub use error::{IndexError, SnapshotFault};
+#[cfg(feature = "faiss")]
+pub use faiss::{FaissConfig, FaissIndex};
 pub use flat::FlatIndex;
 #[cfg(feature = "hnsw")]
 pub use hnsw::HnswRsIndex;
@@ -237,8 +242,8 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
 ///
 /// # Errors
 /// [`IndexError::Snapshot`] if the bytes are not a whole, unchanged snapshot,
-/// [`IndexError::EngineNotBuilt`] if its engine is not in this build, [`IndexError::Io`] if the
-/// reader fails.
+/// [`IndexError::EngineNotBuilt`] if its engine is not in this build,
+/// [`IndexError::UnsupportedCpu`] if it cannot run here, [`IndexError::Io`] if the reader fails.
 pub fn restore(reader: &mut dyn io::Read) -> Result<Box<dyn VectorIndex>, IndexError> {
     let (engine, rows) = snapshot::read(reader)?;
     let config = IndexConfig {

@@ -78,6 +78,12 @@ impl Rows {
         &self.vectors[slot * self.dimension..][..self.dimension]
     }
 
+    /// The vectors in these slots, one after the other.
+    #[cfg(feature = "faiss")]
+    pub(crate) fn vectors(&self, slots: Range<usize>) -> &[f32] {
+        &self.vectors[slots.start * self.dimension..slots.end * self.dimension]
+    }
+
     /// The row in this slot.
     #[cfg(feature = "hnsw")]
     pub(crate) fn row(&self, slot: usize) -> Row<'_> {

@@ -46,6 +46,22 @@ macro_rules! on_every_engine {
         $crate::support::engines::on_engine!(hnsw_rs HnswRs: $($test)*);
         #[cfg(feature = "hnsw")]
         $crate::support::engines::on_engine!(hnsw_rs_in_background HnswRsInBackground: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_flat FaissFlat: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_sq8 FaissSq8: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_hnsw_flat FaissHnswFlat: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_hnsw_sq8 FaissHnswSq8: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_hnsw_in_background FaissHnswInBackground: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_ivf_flat FaissIvfFlat: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_ivf_sq8 FaissIvfSq8: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_ivf_hnsw_in_background FaissIvfHnswInBackground: $($test)*);
     };
 }
 
@@ -190,5 +206,56 @@ mod graphs {
             let config = by(BuildThread::Shared);
             Ok(Box::new(HnswRsIndex::restore(&mut bytes, config)?))
         }
+    }
+}
+
+#[cfg(feature = "faiss")]
+pub(crate) use over_faiss::*;
+
+#[cfg(feature = "faiss")]
+mod over_faiss {
+    use askonce_index::{BuildThread, FaissConfig, FaissIndex};
+
+    use super::*;
+
+    /// FAISS gets its rows at the sizes of the suites.
+    fn made(factory: &str, build: BuildThread) -> FaissConfig {
+        FaissConfig {
+            factory: factory.to_owned(),
+            ef_construction: 60,
+            probes: 2,
+            seal_rows: 16,
+            build,
+            ..FaissConfig::default()
+        }
+    }
+
+    macro_rules! faiss {
+        ($($subject:ident $factory:literal $build:ident;)*) => {$(
+            pub(crate) struct $subject;
+
+            impl Subject for $subject {
+                fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
+                    let config = made($factory, BuildThread::$build);
+                    Ok(Box::new(FaissIndex::new(dimension, &config)?))
+                }
+                fn restored(mut bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
+                    let config = made($factory, BuildThread::$build);
+                    Ok(Box::new(FaissIndex::restore(&mut bytes, &config)?))
+                }
+            }
+        )*};
+    }
+
+    // Each structure that FAISS can build, searched while the tests see it built or beside them.
+    faiss! {
+        FaissFlat "Flat" Caller;
+        FaissSq8 "SQ8" Caller;
+        FaissHnswFlat "HNSW16,Flat" Caller;
+        FaissHnswSq8 "HNSW16,SQ8" Caller;
+        FaissHnswInBackground "HNSW16,SQ8" Shared;
+        FaissIvfFlat "IVF4,Flat" Caller;
+        FaissIvfSq8 "IVF4,SQ8" Caller;
+        FaissIvfHnswInBackground "IVF4_HNSW8,SQ8" Shared;
     }
 }
