@@ -357,10 +357,16 @@ impl<'p> Probe<'p> {
             Precision::Int8 => 256.0,
             Precision::Int16 => 65_536.0,
         } * self.encoded.step as f32;
+        // Where the rows have a second plane too, both sides leave one out; of a query that lies along
+        // the row they leave out the same.
+        let coarse = match encoder.precision() {
+            Precision::Int8 => COARSE,
+            Precision::Int16 => 2.0 * COARSE,
+        };
         for (&position, &product) in room.at.iter().zip(&room.products) {
             let position = position as usize;
             let meta = &metas[position];
-            if product as f32 * step * meta.factor + COARSE < self.bar {
+            if product as f32 * step * meta.factor + coarse < self.bar {
                 continue;
             }
             let product =
