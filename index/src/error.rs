@@ -31,6 +31,31 @@ pub enum IndexError {
     /// Every component is zero, so the vector has no direction and no cosine.
     #[error("every component of the vector is zero; the text has no embedding to compare")]
     ZeroVector,
+    /// The components of a view lie apart in memory, as those of a transposed matrix do.
+    #[error(
+        "the view of row {row} is not contiguous in memory; \
+         copy it first, with `as_standard_layout()`"
+    )]
+    NotContiguous {
+        /// The first such row, from 0; 0 for a single vector.
+        row: usize,
+    },
+    /// There are not as many ids as rows.
+    #[error("there are {ids} ids for {rows} rows; give one id for each row")]
+    RowCount {
+        /// Ids given.
+        ids: usize,
+        /// Rows of the matrix.
+        rows: usize,
+    },
+    /// One row of a matrix cannot be used; no row of it was.
+    #[error("row {row} of the matrix was refused")]
+    BadRow {
+        /// The first such row, from 0.
+        row: usize,
+        /// What is wrong with it.
+        source: Box<IndexError>,
+    },
     /// An index of this dimension cannot be made.
     #[error("dimension {dimension} is outside 1..={maximum}")]
     UnsupportedDimension {

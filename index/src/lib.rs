@@ -26,6 +26,8 @@ use snapshot::Engine;
 mod error;
 mod neighbor;
 mod query;
+#[cfg(feature = "ndarray")]
+mod view;
 // The engines.
 mod auto;
 mod binary;
@@ -52,6 +54,12 @@ pub use hnsw::HnswRsIndex;
 pub use neighbor::{Neighbor, RowId};
 pub use query::{Audit, Backlog, Capability, Expiry, Query, Row};
 pub use vector::MAX_DIMENSION;
+#[cfg(feature = "ndarray")]
+pub use view::VectorIndexExt;
+
+/// The version of `ndarray` whose views are taken.
+#[cfg(feature = "ndarray")]
+pub use ndarray;
 
 /// A set of rows, each an id and a vector, that can be searched for the nearest to a query.
 ///

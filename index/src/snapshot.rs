@@ -7,14 +7,17 @@
 //! | bytes | content |
 //! |---|---|
 //! | 8 | magic, `ASKINDEX` |
-//! | 2 | format version, now 1 |
+//! | 2 | format version, now 2 |
 //! | 1 | engine that wrote it: 1 flat, 2 hnsw, 3 auto, 4 binary |
 //! | 1 | zero |
 //! | 4 | dimension |
 //! | 8 | rows |
 //! | 4 | CRC-32 of the 24 bytes above |
-//! | rows × (8 + 4 × dimension) | id and components of each row, at unit length |
+//! | rows × (12 + 4 × dimension) | id, expiry and components of each row, at unit length |
 //! | 4 | CRC-32 of everything above |
+//!
+//! The expiry is in seconds since the UNIX epoch, 0 for none. Rows of version 1 have none; such
+//! files are still read.
 //!
 //! Reading trusts nothing: buffers grow with the bytes that arrive and not with what the header
 //! announces, and each row is checked as an insert would be. Bytes after the last checksum are left
@@ -27,10 +30,12 @@ use crc32fast::Hasher;
 use crate::error::SnapshotFault;
 use crate::rows::{MAX_ROWS, Rows};
 use crate::vector::{MAX_DIMENSION, is_unit_row};
-use crate::{Expiry, IndexError, Row, RowId};
+use crate::{Expiry, IndexError, RowId};
 
 const MAGIC: [u8; 8] = *b"ASKINDEX";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// The format whose rows have no expiry.
+const WITHOUT_EXPIRY: u16 = 1;
 const HEADER: usize = 24;
 
 /// The engine that wrote a snapshot, and the one that [`crate::restore`] makes.
@@ -64,11 +69,12 @@ pub(crate) fn write(engine: Engine, rows: &Rows, out: &mut dyn Write) -> Result<
     let mut out = Checked::new(out);
     out.put(&header)?;
     out.put_checksum()?;
-    let mut bytes = Vec::with_capacity(8 + 4 * rows.dimension());
-    for Row { id, vector, .. } in rows.iter() {
+    let mut bytes = Vec::with_capacity(12 + 4 * rows.dimension());
+    for row in rows.iter() {
         bytes.clear();
-        bytes.extend_from_slice(&id.0.to_le_bytes());
-        for component in vector {
+        bytes.extend_from_slice(&row.id.0.to_le_bytes());
+        bytes.extend_from_slice(&row.expires.0.to_le_bytes());
+        for component in row.vector {
             bytes.extend_from_slice(&component.to_le_bytes());
         }
         out.put(&bytes)?;
@@ -106,7 +112,7 @@ pub(crate) fn read(reader: &mut dyn Read) -> Result<(Engine, Rows), IndexError> 
         return Err(SnapshotFault::BadMagic.into());
     }
     let version = u16::from_le_bytes([v0, v1]);
-    if version != VERSION {
+    if !(WITHOUT_EXPIRY..=VERSION).contains(&version) {
         let fault = SnapshotFault::UnknownVersion {
             found: version,
             newest: VERSION,
@@ -130,15 +136,20 @@ pub(crate) fn read(reader: &mut dyn Read) -> Result<(Engine, Rows), IndexError> 
     }
 
     let mut rows = Rows::new(dimension);
-    let mut bytes = vec![0; 8 + 4 * dimension];
+    let mut bytes = vec![0; 4 * dimension];
     let mut vector = vec![0.0f32; dimension];
     for _ in 0..count {
+        let (mut id, mut expiry) = ([0; 8], [0; 4]);
+        reader.get(&mut id)?;
+        if version > WITHOUT_EXPIRY {
+            reader.get(&mut expiry)?;
+        }
         reader.get(&mut bytes)?;
-        let (id, components) = bytes.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
-        for (component, bytes) in vector.iter_mut().zip(components.as_chunks::<4>().0) {
+        for (component, bytes) in vector.iter_mut().zip(bytes.as_chunks::<4>().0) {
             *component = f32::from_le_bytes(*bytes);
         }
-        rows.push(RowId(u64::from_le_bytes(*id)), &vector, Expiry::NEVER)?;
+        let expires = Expiry(u32::from_le_bytes(expiry));
+        rows.push(RowId(u64::from_le_bytes(id)), &vector, expires)?;
     }
     // Damage is told as damage, so the rules of the content are looked at last.
     reader.check_checksum()?;
@@ -210,5 +221,29 @@ impl Checked<&mut dyn Read> {
         } else {
             Err(SnapshotFault::ChecksumMismatch.into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A flat index of the row 7, (0.6, 0.8), as version 1 wrote it.
+    const FIRST_VERSION: [u8; 48] = [
+        0x41, 0x53, 0x4b, 0x49, 0x4e, 0x44, 0x45, 0x58, 0x01, 0x00, 0x01, 0x00, 0x02, 0x00, 0x00,
+        0x00, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xa0, 0xda, 0x3f, 0x1b, 0x07, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x9a, 0x99, 0x19, 0x3f, 0xcd, 0xcc, 0x4c, 0x3f, 0xe1,
+        0xf0, 0xac, 0xc7,
+    ];
+
+    #[test]
+    fn a_snapshot_of_the_first_version_is_read_and_its_rows_never_expire() {
+        let (engine, rows) = read(&mut FIRST_VERSION.as_slice()).unwrap();
+        assert_eq!(engine, Engine::Flat);
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|row| (row.id, row.vector.to_vec(), row.expires))
+            .collect();
+        assert_eq!(rows, [(RowId(7), vec![0.6, 0.8], Expiry::NEVER)]);
     }
 }

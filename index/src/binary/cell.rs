@@ -385,25 +385,46 @@ impl Appender {
     }
 
     /// A cell of another capacity with the live rows of this one, in the same order.
-    pub(super) fn moved_to(&self, capacity: usize) -> Self {
-        let cell = &*self.cell;
-        let rows = cell.rows();
-        let mut moved = Self::new(cell.lines, capacity, cell.low.is_some());
-        let mut code = vec![0; cell.lines];
+    pub(super) fn compacted(&self, capacity: usize) -> Self {
+        let rows = self.cell.rows();
+        let mut moved = Self::new(self.cell.lines, capacity, self.cell.low.is_some());
+        let mut code = vec![0; self.cell.lines];
         for position in rows.live() {
-            rows.code_of(position, &mut code);
-            moved.append(&NewRow {
-                code: &code,
-                high: rows.high_of(position),
-                low: rows.low_of(position),
-                meta: rows.metas()[position],
-            });
+            moved.append(&rows.copy_of(position, &mut code));
         }
         moved
     }
+
+    /// A cell of a larger capacity with all rows of this one, dead ones too, in the same places.
+    pub(super) fn grown(&self, capacity: usize) -> Self {
+        let rows = self.cell.rows();
+        let mut grown = Self::new(self.cell.lines, capacity, self.cell.low.is_some());
+        let mut code = vec![0; self.cell.lines];
+        for position in 0..rows.len() {
+            grown.append(&rows.copy_of(position, &mut code));
+            if !rows.is_live(position) {
+                grown.cell.kill(position);
+            }
+        }
+        grown
+    }
 }
 
-impl Rows<'_> {
+impl<'c> Rows<'c> {
+    /// A row as it would be appended to another cell with the same center.
+    fn copy_of<'r>(&self, position: usize, code: &'r mut [u64]) -> NewRow<'r>
+    where
+        'c: 'r,
+    {
+        self.code_of(position, code);
+        NewRow {
+            code,
+            high: self.high_of(position),
+            low: self.low_of(position),
+            meta: self.metas()[position],
+        }
+    }
+
     /// Copies the code of one row.
     pub(super) fn code_of(&self, position: usize, code: &mut [u64]) {
         assert!(position < self.len, "a row that is not there");
@@ -502,7 +523,7 @@ mod tests {
         assert!(appender.cell().kill(3));
         assert!(!appender.cell().kill(3), "dead already");
         assert_eq!(appender.cell().dead(), 1);
-        let moved = appender.moved_to(9);
+        let moved = appender.compacted(9);
         let rows = moved.cell().rows();
         let ids: Vec<u64> = rows.metas().iter().map(|meta| meta.id().0 & 0xff).collect();
         assert_eq!(ids, [0, 1, 2, 4, 5, 6, 7, 8, 9]);

@@ -2,22 +2,22 @@
 //!
 //! ```text
 //! query ─ rotate, round ─ choose cells ─ codes within the radius ─ score by 8 bits ─ by all bits
-//!         encode, rotate    directory      cell, kernel, tuning       search
+//!         encode, rotate    directory, twins   cell, kernel, tuning   search
 //! write ─ rotate, round ─ cell of the vector ─ append, publish ─ split, shrink, merge cells
-//!                            directory            cell                writer, split
+//!                            directory        cell, twins             writer, split
 //! ```
 //!
-//! Design: `directory` (which cells), `cell` (rows without locks), `tuning` (how far to look),
-//! `writer` (how cells change). Why codes and cells and no graph: a cache writes one row at a time
+//! Design: `directory` and `twins` (which cells), `cell` (rows without locks), `tuning` (how far to
+//! look), `writer` and `split` (how cells change). Why codes and cells and no graph: a cache writes one row at a time
 //! and removes it again, looks for few rows above a threshold, and must find every row it stores.
 //! A scan of short codes does that, reads little because it knows the threshold, and leaves
 //! nothing to repair.
 //!
 //! Always true: searches take no lock, but for one that rows were moved under three times in a row;
 //! writes are made one at a time; a row is found by its own vector from the moment its write
-//! returned, because its cell is the first that a search by that vector looks at.
+//! returned, because a search looks into the cells that hold a row like the query first.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
@@ -30,6 +30,7 @@ use self::directory::Directory;
 use self::encode::Encoder;
 use self::search::{Scratch, Searcher, with_scratch};
 use self::tuning::Tuning;
+use self::twins::Twins;
 use self::writer::Writer;
 use crate::neighbor::TopK;
 use crate::rows::Rows;
@@ -48,6 +49,7 @@ mod rotate;
 mod search;
 mod split;
 mod tuning;
+mod twins;
 mod writer;
 
 /// Components of a vector are rounded up to whole words of a code, which are whole lines of a row.
@@ -55,6 +57,9 @@ const LANE: usize = 64;
 
 /// Times that a search begins anew because rows were moved under it, before it holds writers up.
 const RETRIES: usize = 3;
+
+/// Score from which on a row is the query's own vector.
+const SAME: f32 = 0.999_9;
 
 /// Searches an audit learns from: those that look for something at least this near.
 const LEARNED_FROM: f32 = 0.5;
@@ -87,11 +92,12 @@ struct Shared {
     encoder: Encoder,
     tuning: Arc<Tuning>,
     directory: ArcSwap<Directory>,
+    twins: Twins,
     moves: Moves,
 }
 
-/// Counts the times that rows moved in a way that a search could see them twice or not at all. Odd
-/// while they do.
+/// Counts the times that rows moved. Odd while they do. A search at that time may see a row in both
+/// of its places; or, if it looked at the one too early and at the other too late, dead in one.
 #[derive(Debug, Default)]
 struct Moves(AtomicU64);
 
@@ -101,16 +107,14 @@ impl Moves {
         Moving(self)
     }
 
-    /// The count, if no row is moving.
-    fn still(&self) -> Option<u64> {
-        let count = self.0.load(Ordering::Acquire);
-        count.is_multiple_of(2).then_some(count)
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
     }
 
-    /// Whether no row moved since.
+    /// Whether no row moved since the count was taken.
     fn are_still(&self, count: u64) -> bool {
         fence(Ordering::Acquire);
-        self.0.load(Ordering::Relaxed) == count
+        count.is_multiple_of(2) && self.0.load(Ordering::Relaxed) == count
     }
 }
 
@@ -141,6 +145,7 @@ impl BinaryIndex {
                 encoder,
                 tuning: Arc::new(tuning),
                 directory: ArcSwap::from_pointee(directory),
+                twins: Twins::new(),
                 moves: Moves::default(),
             },
             writer: Mutex::new(writer),
@@ -149,6 +154,16 @@ impl BinaryIndex {
         };
         index.count(&index.writer.lock());
         Ok(index)
+    }
+
+    /// An index with the rows of a snapshot, which may be of any engine.
+    ///
+    /// # Errors
+    /// Those of [`BinaryIndex::new`]; [`IndexError::Snapshot`] if the bytes are not a whole,
+    /// unchanged snapshot, [`IndexError::Io`] if the reader fails.
+    pub fn restore(reader: &mut dyn Read, config: BinaryConfig) -> Result<Self, IndexError> {
+        let (_, rows) = snapshot::read(reader)?;
+        Self::from_rows(&rows, config)
     }
 
     /// An index with these rows.
@@ -168,36 +183,56 @@ impl BinaryIndex {
 
     /// Publishes what the writer holds.
     fn count(&self, writer: &Writer) {
-        let bytes = size_of::<Shared>() + self.shared.directory.load().bytes() + writer.bytes();
+        let shared = self.shared.directory.load().bytes() + self.shared.twins.bytes();
+        let bytes = size_of::<Shared>() + shared + writer.bytes();
         self.len.store(writer.len(), Ordering::Release);
         self.bytes.store(bytes, Ordering::Relaxed);
     }
 
-    fn run(&self, query: &Query<'_>, scratch: &mut Scratch, out: &mut Vec<Neighbor>) {
-        let directory = self.shared.directory.load();
+    /// Answers the query, which is encoded in the scratch room, once. `false` if rows moved
+    /// meanwhile in a way that may have changed the answer.
+    fn run(&self, query: &Query<'_>, scratch: &mut Scratch, out: &mut Vec<Neighbor>) -> bool {
+        let Shared {
+            config,
+            encoder,
+            tuning,
+            directory,
+            twins,
+            moves,
+        } = &self.shared;
+        let count = moves.count();
+        twins.cells(twins.hash(&scratch.query.high), &mut scratch.twins);
+        let directory = directory.load();
         let searcher = Searcher {
-            encoder: &self.shared.encoder,
+            encoder,
             directory: &directory,
-            tuning: &self.shared.tuning,
-            probes: self.shared.config.probes,
+            tuning,
+            probes: config.probes,
         };
         let start = out.len();
         let rows = self.len();
         // To list a good part of the rows, reading all of them is as fast.
-        let many = query.k.saturating_mul(4) >= rows && query.min_score <= -1.0;
-        if !query.exact && !many {
+        let unbounded = query.min_score <= -1.0;
+        let mut met_dead = false;
+        let mut complete = false;
+        if !query.exact && !(unbounded && query.k.saturating_mul(4) >= rows) {
             let mut top = TopK::new(out, query.k, rows);
-            searcher.run(query, scratch, &mut top);
+            met_dead = searcher.run(query, scratch, &mut top);
             top.finish();
-            let found = out.len() - start;
-            if query.min_score > -1.0 || found >= query.k.min(rows) {
-                return;
-            }
-            out.truncate(start);
+            complete = !unbounded || out.len() - start >= query.k.min(rows);
         }
-        let mut top = TopK::new(out, query.k, rows);
-        searcher.run_exact(query, scratch, &mut top);
-        top.finish();
+        if !complete {
+            out.truncate(start);
+            let mut top = TopK::new(out, query.k, rows);
+            met_dead |= searcher.run_exact(query, scratch, &mut top);
+            top.finish();
+        }
+        if moves.are_still(count) {
+            return true;
+        }
+        let found = &out[start..];
+        let is_lost = !scratch.twins.is_empty() && found.first().is_none_or(|n| n.score < SAME);
+        !met_dead && !is_lost && !has_duplicates(found)
     }
 
     fn rows(&self) -> Rows {
@@ -228,7 +263,7 @@ impl VectorIndex for BinaryIndex {
             uses_threshold: true,
             filters_inside: true,
             lock_free_reads: true,
-            removes_in_place: true,
+            removes_in_place: false,
         }
     }
 
@@ -272,12 +307,7 @@ impl VectorIndex for BinaryIndex {
                 self.shared.encoder.encode(unit, &mut scratch.query);
                 let start = out.len();
                 for _ in 0..RETRIES {
-                    let Some(count) = self.shared.moves.still() else {
-                        std::hint::spin_loop();
-                        continue;
-                    };
-                    self.run(query, scratch, out);
-                    if self.shared.moves.are_still(count) {
+                    if self.run(query, scratch, out) {
                         return Ok(());
                     }
                     out.truncate(start);
@@ -361,9 +391,10 @@ impl BinaryIndex {
                 let directory = self.shared.directory.load();
                 let mut similarities = std::mem::take(&mut scratch.similarities);
                 let mut products = Vec::new();
-                directory.similarities(encoder, &scratch.query, &mut products, &mut similarities);
+                let step = 256.0 * scratch.query.step as f32;
+                let high = &scratch.query.high;
+                directory.similarities(encoder, high, step, &mut products, &mut similarities);
                 let best = similarities.iter().copied().fold(f32::MIN, f32::max);
-                let home = directory.home(encoder, &scratch.query.high);
                 for neighbor in truth.iter().filter(|n| n.score >= LEARNED_FROM) {
                     let Some(place) = writer.place(neighbor.id) else {
                         continue;
@@ -384,11 +415,7 @@ impl BinaryIndex {
                     let b = rows.metas()[place.position as usize].spread;
                     let apart = 2.0 - 2.0 * neighbor.score;
                     let from_center = (a * a + b * b - apart) / (2.0 * a * b).max(1e-6);
-                    let behind = if number == home {
-                        0.0
-                    } else {
-                        best - similarity
-                    };
+                    let behind = best - similarity;
                     tuning.learn(bits.sum(), from_center, neighbor.score, behind);
                 }
                 scratch.similarities = similarities;
@@ -397,10 +424,10 @@ impl BinaryIndex {
         })
     }
 }
-impl BinaryIndex {
-    #[doc(hidden)]
-    #[allow(missing_docs)]
-    pub fn tuning_report(&self) -> String {
-        format!("reach {} ", self.shared.tuning.gap(0.0)) + &self.shared.tuning.report()
-    }
+
+/// Whether a row is listed twice.
+fn has_duplicates(found: &[Neighbor]) -> bool {
+    let mut ids: Vec<RowId> = found.iter().map(|neighbor| neighbor.id).collect();
+    ids.sort_unstable();
+    ids.windows(2).any(|pair| pair[0] == pair[1])
 }

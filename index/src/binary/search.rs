@@ -1,6 +1,6 @@
 //! How a query is answered.
 //!
-//! 1. The cell that the query's own vector belongs to, then those with similar centers, most
+//! 1. The cells that hold a row like the query, bit for bit; then those with similar centers, most
 //!    similar first, until the next is too dissimilar for what is looked for.
 //! 2. In each, the rows whose codes are within a radius. The radius follows the bar: the threshold
 //!    asked for, or the score of the `k`-th best so far if that is higher. See [`super::tuning`].
@@ -13,7 +13,7 @@
 use std::cell::RefCell;
 
 use super::config::Precision;
-use super::directory::Directory;
+use super::directory::{Directory, most_similar};
 use super::encode::{Encoded, Encoder};
 use super::tuning::{Table, Tuning};
 use crate::Query;
@@ -39,6 +39,8 @@ pub(super) struct Scratch {
     pub(super) query: Encoded,
     products: Vec<i32>,
     pub(super) similarities: Vec<f32>,
+    /// Cells that hold a row of the query's hash.
+    pub(super) twins: Vec<u32>,
     order: Vec<(f32, u32)>,
     pub(super) code: Vec<u64>,
     near: Vec<Near>,
@@ -64,38 +66,42 @@ pub(super) struct Searcher<'s> {
 }
 
 impl Searcher<'_> {
-    /// Offers `top` the rows near the query, which is encoded in the scratch room.
-    pub(super) fn run(&self, query: &Query<'_>, scratch: &mut Scratch, top: &mut TopK<'_>) {
+    /// Offers `top` the rows near the query, which is encoded in the scratch room; tells whether
+    /// it came across a dead row that would have been listed.
+    pub(super) fn run(&self, query: &Query<'_>, scratch: &mut Scratch, top: &mut TopK<'_>) -> bool {
         let directory = self.directory;
         let table = self.tuning.table();
         let mut similarities = std::mem::take(&mut scratch.similarities);
         let mut order = std::mem::take(&mut scratch.order);
+        let twins = std::mem::take(&mut scratch.twins);
         directory.similarities(
             self.encoder,
-            &scratch.query,
+            &scratch.query.high,
+            256.0 * scratch.query.step as f32,
             &mut scratch.products,
             &mut similarities,
         );
-        let home = directory.home(self.encoder, &scratch.query.high);
-        let mut probe = Probe {
-            searcher: self,
-            query,
-            table: &table,
-            bar: query.min_score,
-        };
-        probe.cell(home, similarities[home], scratch, top);
+        let home = most_similar(&similarities);
+        let best = similarities[home];
+        let mut probe = Probe::new(self, query, &table);
+        let seen = |cell: usize| cell == home || twins.contains(&(cell as u32));
+        // A number may be of another directory than this one; then the search is repeated.
+        let twin_cells = twins.iter().map(|&cell| cell as usize);
+        for cell in twin_cells.filter(|&cell| cell < similarities.len() && cell != home) {
+            probe.cell(cell, similarities[cell], scratch, top);
+        }
+        probe.cell(home, best, scratch, top);
 
         order.clear();
-        let best = similarities.iter().copied().fold(f32::MIN, f32::max);
         let least = match self.probes {
             Some(_) => f32::MIN,
             None => best - self.tuning.gap(probe.bar),
         };
-        let cells = (0..).zip(&similarities);
+        let cells = similarities.iter().enumerate();
         order.extend(
             cells
-                .filter(|&(cell, &similarity)| similarity >= least && cell as usize != home)
-                .map(|(cell, &similarity)| (similarity, cell)),
+                .filter(|&(cell, &similarity)| similarity >= least && !seen(cell))
+                .map(|(cell, &similarity)| (similarity, cell as u32)),
         );
         let most = match self.probes {
             Some(probes) => probes.saturating_sub(1),
@@ -116,17 +122,19 @@ impl Searcher<'_> {
         }
         scratch.similarities = similarities;
         scratch.order = order;
+        scratch.twins = twins;
+        probe.met_dead
     }
 
-    /// Offers `top` every row.
-    pub(super) fn run_exact(&self, query: &Query<'_>, scratch: &mut Scratch, top: &mut TopK<'_>) {
+    /// Offers `top` every row; tells whether it came across a dead row that would have been listed.
+    pub(super) fn run_exact(
+        &self,
+        query: &Query<'_>,
+        scratch: &mut Scratch,
+        top: &mut TopK<'_>,
+    ) -> bool {
         let table = self.tuning.table();
-        let mut probe = Probe {
-            searcher: self,
-            query,
-            table: &table,
-            bar: query.min_score,
-        };
+        let mut probe = Probe::new(self, query, &table);
         for cell in &self.directory.cells {
             let cell = cell.load();
             let count = cell.rows().len() as u32;
@@ -134,6 +142,7 @@ impl Searcher<'_> {
             scratch.at.extend(0..count);
             probe.score(&cell, scratch, top);
         }
+        probe.met_dead
     }
 }
 
@@ -144,9 +153,21 @@ struct Probe<'p> {
     table: &'p Table,
     /// A row below it need not be looked at.
     bar: f32,
+    /// Whether a row that would have been listed was dead.
+    met_dead: bool,
 }
 
-impl Probe<'_> {
+impl<'p> Probe<'p> {
+    fn new(searcher: &'p Searcher<'p>, query: &'p Query<'p>, table: &'p Table) -> Self {
+        Self {
+            searcher,
+            query,
+            table,
+            bar: query.min_score,
+            met_dead: false,
+        }
+    }
+
     fn cell(&mut self, number: usize, similarity: f32, scratch: &mut Scratch, top: &mut TopK<'_>) {
         let Searcher {
             encoder, directory, ..
@@ -252,10 +273,12 @@ impl Probe<'_> {
             );
             let score = encoder.score(&scratch.query, product, meta.factor);
             let id = meta.id();
-            if top.wants(id, score)
-                && rows.is_live(position)
-                && self.query.admits(id, score, meta.expires)
-            {
+            if !top.wants(id, score) || !self.query.admits(id, score, meta.expires) {
+                continue;
+            }
+            if !rows.is_live(position) {
+                self.met_dead = true;
+            } else {
                 top.offer(id, score);
                 if let Some(bar) = top.bar() {
                     self.bar = self.bar.max(bar);

@@ -220,8 +220,3 @@ mod tests {
         assert!(tuning.table().radius(0.75) >= 60);
     }
 }
-impl Tuning {
-    pub(super) fn report(&self) -> String {
-        format!("spread {}", self.table.load().spread)
-    }
-}

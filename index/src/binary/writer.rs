@@ -1,12 +1,14 @@
 //! What only writers touch: where each row is, and how cells grow, split, shrink and merge.
 //!
-//! All of it is local to one cell and done by the write that makes it due, in microseconds: there
-//! is no rebuild of the whole and no thread. A full cell gets an eighth more room, or is cut in two
-//! if it is large; one with too many dead rows is copied without them; one with few rows left is
-//! dissolved into its neighbours. Lookups see the old cell until the new one is complete.
+//! All of it is local to one cell and those around it, and done by the write that makes it due, in
+//! microseconds: there is no rebuild of the whole and no thread. A full cell gets an eighth more
+//! room, or is cut in two if it is large; one with too many dead rows is copied without them; one
+//! with few rows left is dissolved into those around it. Lookups see the old cells until the new
+//! ones are complete.
 //!
-//! Always true: `places` names each live row's cell and place, and no other; the directory that is
-//! published has the cells of `appenders`, in order.
+//! Always true: `places` names each live row's cell and place, and no other, and `twins` its cell;
+//! the directory that is published has the cells of `appenders`, in order. At no time is a live row
+//! in no cell of the published directory.
 
 use std::hash::BuildHasher;
 use std::mem::size_of;
@@ -18,9 +20,10 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use super::Shared;
 use super::cell::{Appender, Cell, Meta, NewRow};
 use super::config::Precision;
-use super::directory::{Center, Child, Directory, Node};
+use super::directory::{Center, Directory, most_similar};
 use super::encode::Encoded;
 use super::split::{center_of, cut, mean_of};
+use super::twins::Count;
 use crate::kernel::RowLine;
 use crate::{Expiry, IndexError, RowId};
 
@@ -33,6 +36,11 @@ const FEW_PART: usize = 8;
 /// Room for rows of a cell beyond those it has, as a part of them.
 const SPARE_PART: usize = 8;
 
+/// Cells around a cell that is cut, whose rows are looked at again.
+const AROUND: usize = 24;
+/// A row moves to another cell if that is more similar by this much: not for what rounding decides.
+const BETTER: f32 = 0.002;
+
 /// Where a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -40,13 +48,23 @@ pub(super) struct Place {
     pub(super) position: u32,
 }
 
+/// A row that moves to one half of a cell that is cut.
+#[derive(Clone, Copy, Debug)]
+struct Joining {
+    from: Place,
+    to: usize,
+}
+
 #[derive(Debug)]
 pub(super) struct Writer {
     appenders: Vec<Appender>,
     places: HashTable<Place>,
     hasher: DefaultHashBuilder,
+    twins: Count,
     cell_bytes: usize,
     code: Vec<u64>,
+    products: Vec<i32>,
+    similarities: Vec<f32>,
 }
 
 impl Writer {
@@ -59,7 +77,10 @@ impl Writer {
             appenders: vec![appender],
             places: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
+            twins: Count::default(),
             code: vec![0; lines],
+            products: Vec::new(),
+            similarities: Vec::new(),
         };
         (writer, directory)
     }
@@ -112,22 +133,36 @@ impl Writer {
             low,
             meta: Meta::new(id, factor, spread, expires),
         };
+        let hash = shared.twins.hash(&row.high);
         match self.place(id) {
             None => {
                 let place = append(&mut self.appenders, cell, &new);
                 self.enter(id, place);
+                shared.twins.insert(&mut self.twins, hash, place.cell);
             }
             Some(old) => {
                 {
+                    // The new row first: a search may see both, but not neither. It is told so.
                     let _moving = shared.moves.begin();
                     let place = append(&mut self.appenders, cell, &new);
+                    shared.twins.insert(&mut self.twins, hash, place.cell);
                     self.point(id, old, place);
-                    self.cell(old.cell as usize).kill(old.position as usize);
+                    self.bury(shared, old);
                 }
                 self.tidy(shared, old.cell as usize);
             }
         }
         Ok(())
+    }
+
+    /// Takes a row out of sight, which `places` no longer names.
+    fn bury(&mut self, shared: &Shared, place: Place) {
+        let cell = self.appenders[place.cell as usize].cell();
+        cell.kill(place.position as usize);
+        let hash = shared
+            .twins
+            .hash(cell.rows().high_of(place.position as usize));
+        shared.twins.change(&mut self.twins, hash, place.cell, None);
     }
 
     /// Removes a row; `false` if there was none.
@@ -141,11 +176,10 @@ impl Writer {
             return false;
         };
         let (place, _) = entry.remove();
-        self.appenders[place.cell as usize]
-            .cell()
-            .kill(place.position as usize);
+        self.bury(shared, place);
         self.tidy(shared, place.cell as usize);
         self.give_back();
+        shared.twins.give_back(&mut self.twins);
         true
     }
 
@@ -172,7 +206,9 @@ impl Writer {
     fn home_with_room(&mut self, shared: &Shared, high: &[RowLine]) -> usize {
         loop {
             let directory = shared.directory.load();
-            let home = directory.home(&shared.encoder, high);
+            let (products, similarities) = (&mut self.products, &mut self.similarities);
+            directory.similarities(&shared.encoder, high, 1.0, products, similarities);
+            let home = most_similar(similarities);
             let cell = self.cell(home);
             let (len, dead) = (cell.rows().len(), cell.dead());
             if len < cell.capacity() {
@@ -237,7 +273,7 @@ impl Writer {
         let few = shared.config.cell_rows / FEW_PART;
         if live <= few && self.appenders.len() > 1 {
             self.dissolve(shared, cell);
-        } else if dead * DEAD_PART > len.max(4 * DEAD_PART) {
+        } else if is_worn(len, dead) {
             self.resize(shared, cell, live + live / SPARE_PART);
         } else if live == 0 {
             self.resize(shared, cell, 0);
@@ -256,10 +292,14 @@ impl Writer {
 
     /// Puts a cell of another capacity, without dead rows, in place of this one.
     fn resize(&mut self, shared: &Shared, number: usize, capacity: usize) {
-        let moved = self.appenders[number].moved_to(capacity);
+        let moved = self.appenders[number].compacted(capacity);
         let old = Arc::clone(self.cell(number));
         if old.dead() > 0 {
-            self.repoint(number, &old, number, &moved);
+            // Each goes to the same place or one before it, which is free by then.
+            for (at, position) in old.rows().live().enumerate() {
+                let (from, to) = (place(number, position), place(number, at));
+                self.repoint(shared, &old, from, to);
+            }
         }
         shared.directory.load().cells[number].store(Arc::clone(moved.cell()));
         self.exchange(number, moved);
@@ -271,77 +311,219 @@ impl Writer {
         self.appenders[number] = appender;
     }
 
-    /// Books the live rows of a cell as moved, in order, to another.
-    fn repoint(&mut self, from: usize, old: &Cell, to: usize, new: &Appender) {
-        // Each goes to the same place or one before it, which is free by then.
-        let metas = new.cell().rows().metas();
-        for ((position, meta), old) in metas.iter().enumerate().zip(old.rows().live()) {
-            self.point(meta.id(), place(from, old), place(to, position));
-        }
-    }
-
-    /// Cuts a cell in two. `false` if its rows are all alike.
+    /// Cuts a cell in two, and moves the rows around it that belong elsewhere now. `false` if its
+    /// rows are all alike.
     fn split(&mut self, shared: &Shared, number: usize) -> bool {
         let encoder = &shared.encoder;
+        let width = encoder.bits();
         let cell = Arc::clone(self.cell(number));
         let rows = cell.rows();
         let live: Vec<usize> = rows.live().collect();
         let units = self.decode(shared, &cell, &live);
-        let width = encoder.bits();
-        let Some(cut) = cut(encoder, &units, |at| rows.high_of(live[at])) else {
+        let Some(sides) = cut(encoder.kernel, &units, width) else {
             return false;
         };
 
-        let mut directory = shared.directory.load().copy();
+        let old = shared.directory.load_full();
+        let mut directory = old.copy();
         let lines = directory.lines;
         let other = directory.cells.len();
-        let node = directory.nodes.len() as u32;
-        directory.link(Child::Cell(number as u32), Child::Node(node));
-        directory.nodes.push(Node {
-            bias: cut.bias,
-            left: Child::Cell(number as u32),
-            right: Child::Cell(other as u32),
-        });
-        directory.planes.extend_from_slice(&cut.plane);
+        directory.about.push(Center::NONE);
         directory
             .centers
             .resize((other + 1) * lines, RowLine([0; 64]));
-        directory.about.push(Center::NONE);
-        let mut sides = [(number, true), (other, false)].map(|(number, left)| {
-            let count = cut.goes_left.iter().filter(|&&side| side == left).count();
-            let mean = mean_of(&units, width, |at| cut.goes_left[at] == left);
+        for (at, side) in [(number, true), (other, false)] {
+            let mean = mean_of(&units, width, |row| sides[row] == side);
             let (center, about) = center_of(&mean);
-            directory.centers[number * lines..][..lines].copy_from_slice(&center);
-            directory.about[number] = about;
-            let capacity = count + count / SPARE_PART;
-            Appender::new(lines, capacity, encoder.precision() == Precision::Int16)
-        });
-        for ((&position, unit), &left) in live
+            directory.set_center(at, &center, about);
+        }
+        let around = self.around(shared, &old, number);
+        let joining = self.joining(shared, &directory, &around, [number, other]);
+
+        // Each row of the cell goes to the most similar of the two and those around.
+        let mut choices = vec![number, other];
+        choices.extend(&around);
+        let gathered: Vec<RowLine> = choices
             .iter()
-            .zip(units.chunks_exact(width))
-            .zip(&cut.goes_left)
-        {
-            let to = if left { number } else { other };
-            let spread = self.relate(shared, to, &directory, unit);
-            let meta = rows.metas()[position];
-            let new = NewRow {
-                code: &self.code,
-                high: rows.high_of(position),
-                low: rows.low_of(position),
-                meta: meta.with_spread(spread),
-            };
-            if let Some(at) = sides[usize::from(!left)].append(&new) {
-                self.point(meta.id(), place(number, position), place(to, at));
+            .flat_map(|&at| directory.center(at))
+            .copied()
+            .collect();
+        let mut products = vec![0; choices.len()];
+        let mut similarities = vec![0.0; choices.len()];
+        let choose = |high: &[RowLine]| {
+            encoder.kernel.dot_lines(high, &gathered, &mut products);
+            for ((similarity, &at), &product) in
+                similarities.iter_mut().zip(&choices).zip(&products)
+            {
+                *similarity = directory.about[at].cosine(product, 1.0);
+            }
+            choices[most_similar(&similarities)]
+        };
+        let chosen: Vec<usize> = live
+            .iter()
+            .map(|&at| rows.high_of(at))
+            .map(choose)
+            .collect();
+
+        // Until the new directory is there, rows that move are seen twice: where they are, and
+        // where they will be.
+        let _moving = shared.moves.begin();
+        let two_planes = encoder.precision() == Precision::Int16;
+        let mut halves = [number, other].map(|half| {
+            let staying = chosen.iter().filter(|&&at| at == half).count();
+            let coming = joining.iter().filter(|joining| joining.to == half).count();
+            let count = staying + coming;
+            Appender::new(lines, count + count / SPARE_PART, two_planes)
+        });
+        let mut unit = Vec::new();
+        for ((&position, &to), unit) in live.iter().zip(&chosen).zip(units.chunks_exact(width)) {
+            let from = place(number, position);
+            if to == number || to == other {
+                let half = &mut halves[usize::from(to == other)];
+                let spread = self.relate(shared, to, &directory, unit);
+                if let Some(at) = half.append(&moved(&cell, position, &self.code, spread)) {
+                    self.repoint(shared, &cell, from, place(to, at));
+                }
+            } else {
+                self.join(shared, &cell, from, to, &directory, unit);
             }
         }
-        let [left, right] = sides;
+        for joining in &joining {
+            let (from, to) = (joining.from, joining.to);
+            let cell = Arc::clone(self.cell(from.cell as usize));
+            let position = from.position as usize;
+            let (high, low) = (cell.rows().high_of(position), cell.rows().low_of(position));
+            encoder.decode(high, low, &mut unit);
+            let spread = self.relate(shared, to, &directory, &unit);
+            let half = &mut halves[usize::from(to == other)];
+            if let Some(at) = half.append(&moved(&cell, position, &self.code, spread)) {
+                self.repoint(shared, &cell, from, place(to, at));
+            }
+        }
+        let [left, right] = halves;
         directory.cells[number].store(Arc::clone(left.cell()));
         directory.cells.push(ArcSwap::new(Arc::clone(right.cell())));
+        // Cells around may have been exchanged for larger ones meanwhile.
+        for &at in &around {
+            directory.cells[at].store(Arc::clone(self.cell(at)));
+        }
         shared.directory.store(Arc::new(directory));
+        for joining in &joining {
+            let from = joining.from;
+            self.cell(from.cell as usize).kill(from.position as usize);
+        }
         self.exchange(number, left);
         self.cell_bytes += right.cell().bytes();
         self.appenders.push(right);
+        for &at in &around {
+            let (len, dead) = (self.cell(at).rows().len(), self.cell(at).dead());
+            if is_worn(len, dead) {
+                let live = len - dead;
+                self.resize(shared, at, live + live / SPARE_PART);
+            }
+        }
         true
+    }
+
+    /// Rows of the cells around that are more similar to one of two new centers than to their own.
+    fn joining(
+        &self,
+        shared: &Shared,
+        directory: &Directory,
+        around: &[usize],
+        halves: [usize; 2],
+    ) -> Vec<Joining> {
+        let kernel = shared.encoder.kernel;
+        let mut joining = Vec::new();
+        let mut products = [Vec::new(), Vec::new(), Vec::new()];
+        for &at in around {
+            let rows = self.cell(at).rows();
+            let centers = [halves[0], halves[1], at];
+            for (products, &center) in products.iter_mut().zip(&centers) {
+                products.resize(rows.len(), 0);
+                kernel.dot_lines(directory.center(center), rows.high(), products);
+            }
+            for position in rows.live() {
+                // In steps of the row, so the margin is taken by its own similarity.
+                let cosine =
+                    |of: usize| directory.about[centers[of]].cosine(products[of][position], 1.0);
+                let (left, right, own) = (cosine(0), cosine(1), cosine(2));
+                if left.max(right) > own + own.abs() * BETTER {
+                    joining.push(Joining {
+                        from: place(at, position),
+                        to: halves[usize::from(right > left)],
+                    });
+                }
+            }
+        }
+        joining
+    }
+
+    /// Copies a row to the end of another cell, whose place it has from now on.
+    fn join(
+        &mut self,
+        shared: &Shared,
+        cell: &Cell,
+        from: Place,
+        to: usize,
+        directory: &Directory,
+        unit: &[f32],
+    ) {
+        let (len, capacity) = (self.cell(to).rows().len(), self.cell(to).capacity());
+        if len == capacity {
+            // Not compacted: other rows of it may be on their way, known by their places.
+            let grown = self.appenders[to].grown(len + (len / SPARE_PART).max(8));
+            shared.directory.load().cells[to].store(Arc::clone(grown.cell()));
+            self.exchange(to, grown);
+        }
+        let spread = self.relate(shared, to, directory, unit);
+        let row = moved(cell, from.position as usize, &self.code, spread);
+        let place = append(&mut self.appenders, to, &row);
+        self.repoint(shared, cell, from, place);
+    }
+
+    /// Books a row of this cell as moved.
+    fn repoint(&mut self, shared: &Shared, cell: &Cell, from: Place, to: Place) {
+        let rows = cell.rows();
+        let position = from.position as usize;
+        self.point(rows.metas()[position].id(), from, to);
+        if from.cell != to.cell {
+            let hash = shared.twins.hash(rows.high_of(position));
+            shared
+                .twins
+                .change(&mut self.twins, hash, from.cell, Some(to.cell));
+        }
+    }
+
+    /// Takes a cell away, whose rows go to those around it.
+    fn dissolve(&mut self, shared: &Shared, number: usize) {
+        let cell = Arc::clone(self.cell(number));
+        let live: Vec<usize> = cell.rows().live().collect();
+        let units = self.decode(shared, &cell, &live);
+        // Until the new directory is there, rows are seen twice.
+        let _moving = shared.moves.begin();
+        let old = shared.directory.load_full();
+        for (&position, unit) in live.iter().zip(units.chunks_exact(shared.encoder.bits())) {
+            let (products, similarities) = (&mut self.products, &mut self.similarities);
+            let high = cell.rows().high_of(position);
+            old.similarities(&shared.encoder, high, 1.0, products, similarities);
+            similarities[number] = f32::NEG_INFINITY;
+            let to = most_similar(similarities);
+            self.join(shared, &cell, place(number, position), to, &old, unit);
+        }
+        let mut directory = old.copy();
+        directory.take_out(number);
+        let last = self.appenders.len() - 1;
+        self.cell_bytes -= cell.bytes();
+        self.appenders.swap_remove(number);
+        if number != last {
+            let renumbered = Arc::clone(self.cell(number));
+            for position in renumbered.rows().live() {
+                let (from, to) = (place(last, position), place(number, position));
+                self.repoint(shared, &renumbered, from, to);
+            }
+        }
+        shared.directory.store(Arc::new(directory));
     }
 
     /// Rows of a cell as unit vectors, rotated, side by side.
@@ -357,49 +539,39 @@ impl Writer {
         units
     }
 
-    /// Takes a cell away and gives its rows to those that now lie around them.
-    fn dissolve(&mut self, shared: &Shared, number: usize) {
-        let cell = Arc::clone(self.cell(number));
-        let rows = cell.rows();
-        let live: Vec<usize> = rows.live().collect();
-        let units = self.decode(shared, &cell, &live);
-        // Between the two directories a row is in none or in both.
-        let _moving = shared.moves.begin();
-        for &position in &live {
-            let hash = self.hasher.hash_one(rows.metas()[position].id().0);
-            let from = place(number, position);
-            if let Ok(entry) = self.places.find_entry(hash, |place| *place == from) {
-                entry.remove();
-            }
+    /// The cells most similar to this one, nearest first.
+    fn around(&mut self, shared: &Shared, directory: &Directory, number: usize) -> Vec<usize> {
+        let (products, similarities) = (&mut self.products, &mut self.similarities);
+        let center = directory.center(number);
+        directory.similarities(&shared.encoder, center, 1.0, products, similarities);
+        let mut order: Vec<usize> = (0..directory.cells.len())
+            .filter(|&at| at != number)
+            .collect();
+        let descending = |&a: &usize, &b: &usize| {
+            let (a, b) = (similarities[a], similarities[b]);
+            b.total_cmp(&a)
+        };
+        if order.len() > AROUND {
+            order.select_nth_unstable_by(AROUND, descending);
+            order.truncate(AROUND);
         }
-        let mut directory = shared.directory.load().copy();
-        directory.take_out(number);
-        let last = self.appenders.len() - 1;
-        self.cell_bytes -= cell.bytes();
-        self.appenders.swap_remove(number);
-        if number != last {
-            let moved = Arc::clone(self.cell(number));
-            for position in moved.rows().live() {
-                let id = moved.rows().metas()[position].id();
-                self.point(id, place(last, position), place(number, position));
-            }
-        }
-        shared.directory.store(Arc::new(directory));
-        for (&position, unit) in live.iter().zip(units.chunks_exact(shared.encoder.bits())) {
-            let high = rows.high_of(position);
-            let home = self.home_with_room(shared, high);
-            let directory = shared.directory.load();
-            let spread = self.relate(shared, home, &directory, unit);
-            let meta = rows.metas()[position];
-            let new = NewRow {
-                code: &self.code,
-                high,
-                low: rows.low_of(position),
-                meta: meta.with_spread(spread),
-            };
-            let place = append(&mut self.appenders, home, &new);
-            self.enter(meta.id(), place);
-        }
+        order.sort_unstable_by(descending);
+        order
+    }
+}
+/// Whether a cell has so many dead rows that it should be copied without them.
+fn is_worn(len: usize, dead: usize) -> bool {
+    dead * DEAD_PART > len.max(4 * DEAD_PART)
+}
+
+/// A row of this cell, seen from another center.
+fn moved<'r>(cell: &'r Cell, position: usize, code: &'r [u64], spread: f32) -> NewRow<'r> {
+    let rows = cell.rows();
+    NewRow {
+        code,
+        high: rows.high_of(position),
+        low: rows.low_of(position),
+        meta: rows.metas()[position].with_spread(spread),
     }
 }
 

@@ -205,17 +205,21 @@ fn near_block(query: &[u64], block: &[CodeLine], radius: u32, start: u32, out: &
     }
     let limit = _mm256_set1_epi64x(radius.into());
     let [low, high] = sums;
-    let near = !(beyond(low, limit) | beyond(high, limit) << 4) & 0xff;
-    if near != 0 {
-        push(near, start, sums, out);
+    let (low, high) = (
+        _mm256_cmpgt_epi64(low, limit),
+        _mm256_cmpgt_epi64(high, limit),
+    );
+    if signs(_mm256_and_si256(low, high)) != 0xf {
+        let far = signs(low) | signs(high) << (LANES / 2);
+        push(!far & 0xff, start, sums, out);
     }
 }
 
-/// Bit `i` is set if lane `i` is greater than the limit.
+/// The sign of each of the four lanes, as a bit.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn beyond(sum: __m256i, limit: __m256i) -> u32 {
-    _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(sum, limit))).cast_unsigned()
+fn signs(lanes: __m256i) -> u32 {
+    _mm256_movemask_pd(_mm256_castsi256_pd(lanes)).cast_unsigned()
 }
 
 /// Bits set in each byte.
