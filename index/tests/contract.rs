@@ -833,7 +833,7 @@ fn a_snapshot_restores_the_same_rows_and_answers<S: Subject>() {
         assert_eq!(restored.dimension(), DIMENSION);
         assert_eq!(restored.capability().engine, index.capability().engine);
         assert!(!restored.contains(RowId(17)));
-        twin.check_content(&*restored);
+        given.check_content(&*restored);
         given.check_reach(&*restored);
         let mut ask = Ask::new(&rows[18], 9);
         ask.now = at(77);

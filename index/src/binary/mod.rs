@@ -27,15 +27,15 @@ use parking_lot::Mutex;
 
 pub use self::config::{BinaryConfig, Precision};
 use self::directory::Directory;
-use self::encode::Encoder;
-use self::search::{Scratch, Searcher, with_scratch};
+use self::encode::{Encoded, Encoder};
+use self::search::{Member, Scratch, Searcher, with_scratch};
 use self::tuning::Tuning;
 use self::twins::Twins;
 use self::writer::Writer;
 use crate::neighbor::TopK;
 use crate::rows::Rows;
 use crate::snapshot::{self, Engine};
-use crate::vector::{check_dimension, with_unit};
+use crate::vector::{check, check_dimension, with_unit};
 use crate::{
     Audit, Backlog, Capability, Expiry, IndexError, Neighbor, Query, Row, RowId, VectorIndex,
 };
@@ -57,6 +57,10 @@ const LANE: usize = 64;
 
 /// Times that a search begins anew because rows were moved under it, before it holds writers up.
 const RETRIES: usize = 3;
+
+/// Queries that are answered together at most: enough to share cells, few enough that their lists
+/// of cells stay in the CPU's cache.
+const BATCH: usize = 64;
 
 /// Score from which on a row is the query's own vector.
 const SAME: f32 = 0.999_9;
@@ -89,6 +93,8 @@ pub struct BinaryIndex {
 #[derive(Debug)]
 struct Shared {
     config: BinaryConfig,
+    /// Rows at which a cell is split, at least.
+    cell_rows: usize,
     encoder: Encoder,
     tuning: Arc<Tuning>,
     directory: ArcSwap<Directory>,
@@ -142,6 +148,9 @@ impl BinaryIndex {
             dimension,
             shared: Shared {
                 config,
+                cell_rows: config
+                    .cell_rows
+                    .unwrap_or_else(|| cell_rows(encoder.lines())),
                 encoder,
                 tuning: Arc::new(tuning),
                 directory: ArcSwap::from_pointee(directory),
@@ -199,6 +208,7 @@ impl BinaryIndex {
             directory,
             twins,
             moves,
+            ..
         } = &self.shared;
         let count = moves.count();
         twins.cells(twins.hash(&scratch.query.high), &mut scratch.twins);
@@ -235,7 +245,79 @@ impl BinaryIndex {
         !met_dead && !is_lost && !has_duplicates(found)
     }
 
-    fn rows(&self) -> Rows {
+    /// Answers queries cell by cell.
+    fn run_together(
+        &self,
+        queries: &[Query<'_>],
+        out: &mut Vec<Vec<Neighbor>>,
+    ) -> Result<(), IndexError> {
+        let Shared {
+            config,
+            encoder,
+            tuning,
+            directory,
+            twins,
+            moves,
+            ..
+        } = &self.shared;
+        let mut encoded = Vec::with_capacity(queries.len());
+        for query in queries {
+            with_unit(self.dimension, query.vector, |unit| {
+                let mut row = Encoded::default();
+                encoder.encode(unit, &mut row);
+                encoded.push(row);
+                Ok(())
+            })?;
+        }
+        let count = moves.count();
+        let hashes = encoded.iter().map(|row| twins.hash(&row.high));
+        let cells: Vec<Vec<u32>> = hashes
+            .map(|hash| {
+                let mut cells = Vec::new();
+                twins.cells(hash, &mut cells);
+                cells
+            })
+            .collect();
+        let directory = directory.load();
+        let searcher = Searcher {
+            encoder,
+            directory: &directory,
+            tuning,
+            probes: config.probes,
+        };
+        let rows = self.len();
+        let mut found = vec![Vec::new(); queries.len()];
+        let mut members: Vec<Member<'_, '_>> = queries
+            .iter()
+            .zip(&encoded)
+            .zip(&cells)
+            .zip(&mut found)
+            .map(|(((query, encoded), twins), found)| Member {
+                query,
+                encoded,
+                twins,
+                top: TopK::new(found, query.k, rows),
+            })
+            .collect();
+        with_scratch(|scratch| searcher.run_many(&mut members, scratch));
+        for member in members {
+            member.top.finish();
+        }
+        if moves.are_still(count) {
+            out.append(&mut found);
+            return Ok(());
+        }
+        // Rows moved meanwhile: one by one, each asks again until it is sure.
+        for query in queries {
+            let mut found = Vec::new();
+            self.query(query, &mut found)?;
+            out.push(found);
+        }
+        Ok(())
+    }
+
+    /// The rows as they are now.
+    pub(crate) fn copy_rows(&self) -> Rows {
         let mut rows = Rows::new(self.dimension);
         rows.reserve(self.len());
         self.for_each(&mut |row| {
@@ -319,6 +401,30 @@ impl VectorIndex for BinaryIndex {
         })
     }
 
+    fn query_batch(
+        &self,
+        queries: &[Query<'_>],
+        out: &mut Vec<Vec<Neighbor>>,
+    ) -> Result<(), IndexError> {
+        for query in queries {
+            check(self.dimension, query.vector)?;
+        }
+        // A list without a threshold, or of every row, is a search of its own.
+        let together = |query: &Query<'_>| query.min_score > -1.0 && !query.exact;
+        for part in queries.chunks(BATCH) {
+            if part.len() > 1 && part.iter().all(together) {
+                self.run_together(part, out)?;
+            } else {
+                for query in part {
+                    let mut found = Vec::new();
+                    self.query(query, &mut found)?;
+                    out.push(found);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn audit(&self, queries: &[Query<'_>]) -> Result<Audit, IndexError> {
         let mut audit = Audit::default();
         let (mut found, mut truth) = (Vec::new(), Vec::new());
@@ -352,7 +458,7 @@ impl VectorIndex for BinaryIndex {
     }
 
     fn snapshot(&self, out: &mut dyn Write) -> Result<(), IndexError> {
-        snapshot::write(Engine::Binary, &self.rows(), out)
+        snapshot::write(Engine::Binary, &self.copy_rows(), out)
     }
 
     fn for_each(&self, f: &mut dyn FnMut(Row<'_>)) {
@@ -430,4 +536,10 @@ fn has_duplicates(found: &[Neighbor]) -> bool {
     let mut ids: Vec<RowId> = found.iter().map(|neighbor| neighbor.id).collect();
     ids.sort_unstable();
     ids.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// Rows at which a cell is split, if codes are this many words long.
+fn cell_rows(words: usize) -> usize {
+    const CODES: usize = 8 * 1024;
+    (CODES / (8 * words)).clamp(128, 512)
 }
