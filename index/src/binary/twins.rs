@@ -77,9 +77,19 @@ impl Twins {
         }
     }
 
-    /// Makes room for so many entries, so that inserting them does not move others.
-    pub(super) fn reserve(&self, count: &mut Count, more: usize) {
-        self.rebuild_for(count, count.used + more);
+    /// Puts these entries, a hash and a cell each, in the place of all that there were.
+    pub(super) fn fill(&self, entries: impl ExactSizeIterator<Item = (u32, u32)>) -> Count {
+        let used = entries.len();
+        let size = size_for(used);
+        let mut slots = vec![EMPTY; size];
+        for (hash, cell) in entries {
+            if let Some(at) = walk(size, hash).find(|&at| slots[at] == EMPTY) {
+                slots[at] = entry_of(hash, cell);
+            }
+        }
+        let slots = slots.into_iter().map(AtomicU64::new).collect();
+        self.slots.store(Arc::new(slots));
+        Count { used, gone: 0 }
     }
 
     pub(super) fn insert(&self, count: &mut Count, hash: u32, cell: u32) {
@@ -121,12 +131,7 @@ impl Twins {
 
     /// Puts the entries into a table of the right size.
     pub(super) fn rebuild(&self, count: &mut Count) {
-        self.rebuild_for(count, count.used);
-    }
-
-    /// Puts the entries into a table of the right size for `used` of them.
-    fn rebuild_for(&self, count: &mut Count, used: usize) {
-        let size = (used + 8) * 2 - used / 4;
+        let size = size_for(count.used);
         let slots: Vec<AtomicU64> = (0..size).map(|_| AtomicU64::new(EMPTY)).collect();
         for entry in self.slots.load().iter() {
             let entry = entry.load(Ordering::Relaxed);
@@ -153,6 +158,11 @@ impl Twins {
     pub(super) fn bytes(&self) -> usize {
         self.slots.load().capacity() * size_of::<AtomicU64>()
     }
+}
+
+/// Places of a table for so many entries and some more.
+fn size_for(used: usize) -> usize {
+    (used + 8) * 2 - used / 4
 }
 
 /// All places, from the one that the hash belongs to.
