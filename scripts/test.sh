@@ -2,7 +2,8 @@
 # Everything that must hold before a change is merged, in one command.
 #
 #   bash scripts/test.sh            all steps
-#   bash scripts/test.sh --quick    leaves out clippy on all features and the second run of the identity tests
+#   bash scripts/test.sh --quick    leaves out clippy on all features, the engine over FAISS (which is
+#                                   compiled from source, in minutes) and the second run of the identity tests
 #
 # Every step runs even when an earlier one failed. What a step printed is kept under
 # target/test-logs; a failure shows the part that matters. The last line is always
@@ -11,6 +12,7 @@
 #
 # Some tests start a real Redis or memcached. When these servers are missing and this script may
 # install packages (root, or sudo without a password), it does; ASKONCE_TEST_NO_INSTALL=1 forbids it.
+# So it does with what FAISS is compiled by: CMake, a C++ compiler, a BLAS.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -41,7 +43,7 @@ rm -f "$logs"/*.log
 passed=0
 failed=0
 skipped=0
-steps=8
+steps=10
 if $quick; then steps=6; fi
 step=0
 failed_steps=()
@@ -176,7 +178,7 @@ may_install() {
         { [ "$(id -u)" -eq 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }; }
 }
 
-install_servers() {
+install_packages() {
     export DEBIAN_FRONTEND=noninteractive
     as_root apt-get -o DPkg::Lock::Timeout=120 update -qq &&
         as_root apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends "$@"
@@ -191,7 +193,7 @@ provide_servers() {
     done
     if [ "${#missing[@]}" -gt 0 ] && may_install; then
         echo "    installing ${missing[*]}"
-        install_servers "${missing[@]}" >"$logs/servers.log" 2>&1 ||
+        install_packages "${missing[@]}" >"$logs/servers.log" 2>&1 ||
             echo "    the installation failed (log: $logs/servers.log)"
     fi
     hash -r
@@ -218,8 +220,37 @@ provide_components() {
 
 # `faiss` compiles a C++ library: without its tools, all the other features are checked one and all.
 has_faiss_tools() {
+    local libraries
+    libraries=$(ldconfig -p 2>/dev/null || true)
+    # Those to link with, not only those to run with.
     command -v cmake >/dev/null && command -v c++ >/dev/null &&
-        ldconfig -p 2>/dev/null | grep -qE 'lib(openblas|blas|mkl_rt)\.so'
+        grep -q 'libblas\.so ' <<<"$libraries" && grep -q 'liblapack\.so ' <<<"$libraries"
+}
+
+provide_faiss_tools() {
+    banner "what FAISS is compiled by: cmake, a C++ compiler, BLAS and LAPACK"
+    if ! has_faiss_tools && may_install; then
+        echo "    installing cmake, g++ and libopenblas-dev"
+        install_packages cmake g++ libopenblas-dev >"$logs/faiss-tools.log" 2>&1 ||
+            echo "    the installation failed (log: $logs/faiss-tools.log)"
+        hash -r
+    fi
+    if has_faiss_tools; then
+        echo "    found them"
+    else
+        note "tools to compile FAISS are MISSING: its engine is neither built nor linted nor tested"
+    fi
+}
+
+test_faiss() {
+    if has_faiss_tools; then
+        run_tests "tests of the vector indexes with FAISS, compiled from source" tests-faiss \
+            cargo test -p askonce-index --all-features --no-fail-fast -- --show-output
+    else
+        banner "tests of the vector indexes with FAISS"
+        echo "    SKIPPED: no tools to compile FAISS"
+        skipped=$((skipped + 1))
+    fi
 }
 
 # Every feature of every member but `faiss`, as package/feature, separated by commas.
@@ -257,11 +288,13 @@ lint_all_features() {
 echo "$(rustc --version), $(uname -sm)"
 provide_components
 provide_servers
+$quick || provide_faiss_tools
 run_step "formatting" fmt cargo fmt --all --check -- --color never
 run_step "clippy, default features" clippy cargo clippy --workspace --all-targets -- -D warnings
 $quick || lint_all_features
 features=$(features_without_faiss)
 run_tests "tests" tests cargo test --workspace --tests --features "$features" --no-fail-fast -- --show-output
+$quick || test_faiss
 run_tests "doctests" doctests cargo test --workspace --doc --features "$features" --no-fail-fast
 run_step "documentation, broken links denied" doc \
     env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --features "$features"

@@ -23,6 +23,10 @@ pub const REMOVALS: &str = "askonce_removals_total";
 pub const ENTRIES: &str = "askonce_entries";
 /// Bytes held, by `part`: tier or index.
 pub const BYTES: &str = "askonce_bytes";
+/// Share of true neighbours that the audited lookups of late found, 0 to 1.
+pub const INDEX_RECALL: &str = "askonce_index_recall";
+/// Lookups in an approximate index that were asked again exactly.
+pub const INDEX_AUDITS: &str = "askonce_index_audits_total";
 /// Dollars that hits did not spend.
 pub const SAVED_USD: &str = "askonce_saved_usd_total";
 /// Tokens that hits did not use.
@@ -63,6 +67,11 @@ pub fn describe() {
     describe_counter!(REMOVALS, "Entries removed, by cause");
     describe_gauge!(ENTRIES, "Live entries");
     describe_gauge!(BYTES, Unit::Bytes, "Bytes held, by part");
+    describe_gauge!(
+        INDEX_RECALL,
+        "Share of true neighbours that the audited lookups of late found"
+    );
+    describe_counter!(INDEX_AUDITS, "Lookups that were asked again exactly");
     describe_gauge!(SAVED_USD, "Dollars that hits did not spend");
     describe_counter!(SAVED_TOKENS, "Tokens that hits did not use");
     describe_gauge!(SAVED_SECONDS, "Seconds that callers did not wait");
@@ -128,6 +137,12 @@ pub(crate) fn holding(entries: u64, tier_bytes: u64, index_bytes: u64) {
     gauge!(ENTRIES).set(entries as f64);
     gauge!(BYTES, "part" => "tier").set(tier_bytes as f64);
     gauge!(BYTES, "part" => "index").set(index_bytes as f64);
+}
+
+/// Counts audited lookups, and shows what those of late found.
+pub(crate) fn index_audit(lookups: usize, recall: f64) {
+    counter!(INDEX_AUDITS).increment(lookups as u64);
+    gauge!(INDEX_RECALL).set(recall);
 }
 
 /// Counts one upstream call.

@@ -1,24 +1,178 @@
 //! Settings of the engines.
 
 use std::fmt::Display;
+use std::io::Read;
 
-use crate::IndexError;
+use crate::rows::Rows;
+use crate::snapshot::{self, Content};
+use crate::vector::check_dimension;
+use crate::{AutoIndex, BinaryConfig, BinaryIndex, FlatIndex, IndexError, VectorIndex};
 
-/// Which structure an [`crate::AutoIndex`] may take.
+/// The engines, by the names they have in a configuration file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum IndexKind {
-    /// Flat up to [`AutoConfig::flat_limit`] rows, a graph above it if the build has one. The
-    /// default.
+    /// [`AutoIndex`]: flat while small, then binary. The default.
     #[default]
     Auto,
-    /// Always flat: exact, with a search time that grows with the rows.
+    /// [`FlatIndex`]: exact, with a search time that grows with the rows.
     Flat,
-    /// A graph from the first row on. For tests and comparisons; a partition of a few rows pays
-    /// some tens of kilobytes for nothing.
-    Hnsw,
+    /// [`BinaryIndex`], from the first row on. One of a few rows pays some kilobytes for nothing.
+    Binary,
+    /// `HnswRsIndex`, of feature `hnsw`. For comparisons.
+    HnswRs,
+    /// FAISS, of feature `faiss`.
+    Faiss,
 }
 
-/// Which thread does the work on a graph: linking rows, building anew, auditing.
+impl IndexKind {
+    /// All of them, in the build or not.
+    pub const ALL: [Self; 5] = [
+        Self::Auto,
+        Self::Flat,
+        Self::Binary,
+        Self::HnswRs,
+        Self::Faiss,
+    ];
+
+    /// `auto`, `flat`, `binary`, `hnsw_rs` or `faiss`; what [`crate::Capability::engine`] says.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Flat => "flat",
+            Self::Binary => "binary",
+            Self::HnswRs => "hnsw_rs",
+            Self::Faiss => "faiss",
+        }
+    }
+}
+
+/// Settings of an index of any engine. Those of engines that [`Self::kind`] does not name are checked
+/// and not used.
+///
+/// ```
+/// use askonce_index::{IndexConfig, IndexKind, RowId, VectorIndex};
+///
+/// let config = IndexConfig {
+///     kind: IndexKind::Flat,
+///     ..IndexConfig::default()
+/// };
+/// let index = config.open(2)?;
+/// index.upsert(RowId(1), &[3.0, 4.0])?;
+/// assert_eq!(index.capability().engine, "flat");
+/// # Ok::<(), askonce_index::IndexError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct IndexConfig {
+    /// Which engine. Default: [`IndexKind::Auto`].
+    pub kind: IndexKind,
+    /// As [`AutoConfig::flat_limit`].
+    pub flat_limit: usize,
+    /// Settings of [`BinaryIndex`], also as the one that an [`AutoIndex`] goes on as.
+    pub binary: BinaryConfig,
+    /// Settings of `HnswRsIndex`.
+    pub hnsw: HnswConfig,
+    /// Settings of `FaissIndex`.
+    #[cfg(feature = "faiss")]
+    pub faiss: crate::FaissConfig,
+}
+
+impl Default for IndexConfig {
+    fn default() -> Self {
+        let AutoConfig { flat_limit, binary } = AutoConfig::default();
+        Self {
+            kind: IndexKind::Auto,
+            flat_limit,
+            binary,
+            hnsw: HnswConfig::default(),
+            #[cfg(feature = "faiss")]
+            faiss: crate::FaissConfig::default(),
+        }
+    }
+}
+
+impl IndexConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`IndexError::InvalidConfig`] that names the first field out of range.
+    pub fn validate(&self) -> Result<(), IndexError> {
+        self.binary.validate()?;
+        self.hnsw.validate()?;
+        #[cfg(feature = "faiss")]
+        self.faiss.validate()?;
+        Ok(())
+    }
+
+    /// An empty index for vectors of `dimension` components.
+    ///
+    /// # Errors
+    /// [`IndexError::UnsupportedDimension`] outside `1..=`[`crate::MAX_DIMENSION`],
+    /// [`IndexError::InvalidConfig`] for a setting out of range, [`IndexError::EngineNotBuilt`] if
+    /// the engine is not in this build, [`IndexError::UnsupportedCpu`] if it cannot run here.
+    pub fn open(&self, dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
+        check_dimension(dimension)?;
+        self.of_rows(Rows::new(dimension))
+    }
+
+    /// An index with the rows of a snapshot, which may be of any engine.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`]; [`IndexError::Snapshot`] if the bytes are not a whole, unchanged
+    /// snapshot, [`IndexError::Io`] if the reader fails.
+    pub fn restore(&self, reader: &mut dyn Read) -> Result<Box<dyn VectorIndex>, IndexError> {
+        let (_, content) = snapshot::open(reader)?;
+        self.of_content(content)
+    }
+
+    /// An index with what a snapshot holds: cells as they are where the engine has such.
+    pub(crate) fn of_content(&self, content: Content) -> Result<Box<dyn VectorIndex>, IndexError> {
+        let image = match content {
+            Content::Rows(rows) => return self.of_rows(rows),
+            Content::Cells(image) => image,
+        };
+        self.validate()?;
+        Ok(match self.kind {
+            IndexKind::Auto => Box::new(AutoIndex::from_image(image, self.auto())?),
+            IndexKind::Binary => Box::new(BinaryIndex::from_image(image, self.binary)?),
+            _ => return self.of_rows(image.into_rows()?),
+        })
+    }
+
+    fn auto(&self) -> AutoConfig {
+        AutoConfig {
+            flat_limit: self.flat_limit,
+            binary: self.binary,
+        }
+    }
+
+    pub(crate) fn of_rows(&self, rows: Rows) -> Result<Box<dyn VectorIndex>, IndexError> {
+        self.validate()?;
+        Ok(match self.kind {
+            IndexKind::Auto => Box::new(AutoIndex::from_rows(rows, self.auto())?),
+            IndexKind::Flat => Box::new(FlatIndex::from_rows(rows)),
+            IndexKind::Binary => Box::new(BinaryIndex::from_rows(&rows, self.binary)?),
+            #[cfg(feature = "hnsw")]
+            IndexKind::HnswRs => Box::new(crate::HnswRsIndex::from_rows(rows, self.hnsw)?),
+            #[cfg(not(feature = "hnsw"))]
+            IndexKind::HnswRs => return Err(not_built(self.kind, "hnsw")),
+            #[cfg(feature = "faiss")]
+            IndexKind::Faiss => Box::new(crate::FaissIndex::from_rows(rows, &self.faiss)?),
+            #[cfg(not(feature = "faiss"))]
+            IndexKind::Faiss => return Err(not_built(self.kind, "faiss")),
+        })
+    }
+}
+
+fn not_built(kind: IndexKind, feature: &'static str) -> IndexError {
+    IndexError::EngineNotBuilt {
+        engine: kind.name(),
+        feature,
+    }
+}
+
+/// Which thread builds graphs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum BuildThread {
     /// One thread that all indexes of the process share, started when first needed. Lookups and
@@ -30,30 +184,21 @@ pub enum BuildThread {
     Caller,
 }
 
-/// Settings of an [`crate::AutoIndex`].
+/// Settings of an [`AutoIndex`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AutoConfig {
-    /// Which structures may be used. Default: [`IndexKind::Auto`].
-    pub kind: IndexKind,
-    /// Rows up to which the index stays flat; `1..`. Default: 65 536, for the measurements at
-    /// [`crate::AutoIndex`] with 128 components; a scan takes time in proportion to the
-    /// components, so halve it for each doubling of them if lookup time is what counts. An index
-    /// that shrank returns to flat at a quarter of it.
+    /// Rows up to which the index stays flat. Default: 64, for the measurements at [`AutoIndex`].
+    /// More keeps answers exact for longer and makes them slower.
     pub flat_limit: usize,
-    /// Rows that one graph may hold before another is begun; from `flat_limit` on. Bounds what a
-    /// rebuild takes in time and memory. Default: 262 144.
-    pub shard_limit: usize,
-    /// Settings of the graphs, and of the thread that builds them.
-    pub hnsw: HnswConfig,
+    /// Settings of the index that it goes on as.
+    pub binary: BinaryConfig,
 }
 
 impl Default for AutoConfig {
     fn default() -> Self {
         Self {
-            kind: IndexKind::Auto,
-            flat_limit: 65_536,
-            shard_limit: 262_144,
-            hnsw: HnswConfig::default(),
+            flat_limit: 64,
+            binary: BinaryConfig::default(),
         }
     }
 }
@@ -64,24 +209,11 @@ impl AutoConfig {
     /// # Errors
     /// [`IndexError::InvalidConfig`] that names the first field out of range.
     pub fn validate(&self) -> Result<(), IndexError> {
-        check(
-            "flat_limit",
-            &self.flat_limit,
-            "1 or more",
-            self.flat_limit >= 1,
-        )?;
-        let enough = self.shard_limit >= self.flat_limit;
-        check(
-            "shard_limit",
-            &self.shard_limit,
-            "flat_limit or more",
-            enough,
-        )?;
-        self.hnsw.validate()
+        self.binary.validate()
     }
 }
 
-/// Settings of a graph index.
+/// Settings of an `HnswRsIndex`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HnswConfig {
     /// Links of a node in each upper layer, and half of those in the lowest; `4..=128`. Default:
@@ -93,10 +225,14 @@ pub struct HnswConfig {
     /// Candidates a search keeps at least; `1..=10_000`. Default: 64. More finds more and takes
     /// longer, nearly in proportion.
     pub ef_search: usize,
+    /// Rows outside the graph from which on another is built; `1..`. They are scanned until then,
+    /// and a quarter of the rows in the graph may be outside of it anyway. Default: 4096, whose
+    /// scan takes less than a walk.
+    pub seal_rows: usize,
     /// Share of nodes whose row is gone from which on the graph is built anew; above 0 and below
     /// 1. Default: 0.3. Less keeps searches lean and builds more often.
     pub dead_share: f32,
-    /// Which thread links rows and builds graphs. Default: [`BuildThread::Shared`].
+    /// Which thread builds graphs. Default: [`BuildThread::Shared`].
     pub build: BuildThread,
 }
 
@@ -106,6 +242,7 @@ impl Default for HnswConfig {
             links: 32,
             ef_construction: 200,
             ef_search: 64,
+            seal_rows: 4096,
             dead_share: 0.3,
             build: BuildThread::Shared,
         }
@@ -134,6 +271,12 @@ impl HnswConfig {
         )?;
         let kept = (1..=10_000).contains(&self.ef_search);
         check("hnsw.ef_search", &self.ef_search, "1..=10_000", kept)?;
+        check(
+            "hnsw.seal_rows",
+            &self.seal_rows,
+            "1 or more",
+            self.seal_rows >= 1,
+        )?;
         let share = self.dead_share > 0.0 && self.dead_share < 1.0;
         check(
             "hnsw.dead_share",
@@ -167,24 +310,34 @@ mod tests {
 
     #[test]
     fn the_defaults_are_in_range() {
-        AutoConfig::default().validate().unwrap();
+        IndexConfig::default().validate().unwrap();
     }
 
     #[test]
     fn a_field_out_of_range_is_named_with_its_value_and_the_range() {
-        let hnsw = HnswConfig {
-            dead_share: 1.5,
-            ..HnswConfig::default()
-        };
-        let error = AutoConfig {
-            hnsw,
-            ..AutoConfig::default()
-        }
-        .validate()
-        .unwrap_err();
+        let mut config = IndexConfig::default();
+        config.hnsw.dead_share = 1.5;
+        let error = config.open(4).unwrap_err();
         assert_eq!(
             error.to_string(),
             "hnsw.dead_share is 1.5, allowed is above 0 and below 1"
         );
+    }
+
+    #[test]
+    fn each_kind_opens_the_engine_of_its_name_or_tells_the_feature_that_is_missing() {
+        for kind in IndexKind::ALL {
+            let config = IndexConfig {
+                kind,
+                ..IndexConfig::default()
+            };
+            match config.open(4) {
+                Ok(index) => assert_eq!(index.capability().engine, kind.name()),
+                Err(IndexError::EngineNotBuilt { engine, .. }) => assert_eq!(engine, kind.name()),
+                Err(error) => panic!("{kind:?}: {error}"),
+            }
+        }
+        let auto = IndexConfig::default().open(0);
+        assert!(matches!(auto, Err(IndexError::UnsupportedDimension { .. })));
     }
 }

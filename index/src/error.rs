@@ -88,6 +88,25 @@ pub enum IndexError {
         /// Cargo feature of `askonce-index` that brings it.
         feature: &'static str,
     },
+    /// The engine was compiled for a processor with instructions that this one lacks.
+    #[error(
+        "the {engine} engine of this build needs a CPU with {missing}; \
+         build it with C++ flags for this CPU, or use another engine"
+    )]
+    UnsupportedCpu {
+        /// Name of the engine.
+        engine: &'static str,
+        /// The CPU features that are missing, separated by commas.
+        missing: String,
+    },
+    /// The library behind an engine refused settings that are in range, or is out of memory.
+    #[error(
+        "the {engine} engine could not make an index; check its settings, or use another engine"
+    )]
+    EngineFailed {
+        /// Name of the engine.
+        engine: &'static str,
+    },
     /// The bytes given to a restore are not a snapshot that can be used.
     #[error("snapshot cannot be restored: {fault}")]
     Snapshot {

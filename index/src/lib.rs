@@ -11,16 +11,21 @@
 //! All pass one suite, `tests/contract.rs`, which has a named test for every promise of
 //! [`VectorIndex`].
 //!
-//! | engine | search | for |
-//! |---|---|---|
-//! | [`FlatIndex`] | exact, reads every row | up to some thousand rows |
-//! | `HnswRsIndex` (feature `hnsw`) | a graph, may miss a row | large sets, comparisons |
-//! | [`AutoIndex`] | flat, a graph once it pays | a partition of unknown size: **start here** |
+//! | engine | name | search | for |
+//! |---|---|---|---|
+//! | [`AutoIndex`] | `auto` | flat rows, then binary | a partition of unknown size: **start here** |
+//! | [`FlatIndex`] | `flat` | exact, reads every row | up to some hundred rows; as the truth |
+//! | [`BinaryIndex`] | `binary` | 1-bit codes in cells, then finer rows; no locks | any number of rows |
+//! | `HnswRsIndex` (feature `hnsw`) | `hnsw_rs` | graphs of the crate `hnsw_rs`, built aside | comparisons |
+//! | `FaissIndex` (feature `faiss`) | `faiss` | what FAISS builds by a factory string | comparisons, bulk loads |
+//!
+//! [`IndexConfig::open`] makes the one that its settings name. What an engine can and cannot do is told
+//! by its [`Capability`].
 
 use std::fmt::Debug;
 use std::io;
 
-use snapshot::{Content, Engine};
+use snapshot::Content;
 
 // What callers hold.
 mod error;
@@ -32,11 +37,13 @@ mod view;
 mod auto;
 mod binary;
 mod config;
+#[cfg(feature = "faiss")]
+mod faiss;
 mod flat;
 #[cfg(feature = "hnsw")]
 mod hnsw;
 // What the engines share.
-#[cfg(feature = "hnsw")]
+#[cfg(any(feature = "hnsw", feature = "faiss"))]
 mod background;
 #[expect(unsafe_code, reason = "vector instructions")]
 mod kernel;
@@ -46,8 +53,10 @@ mod vector;
 
 pub use auto::AutoIndex;
 pub use binary::{BinaryConfig, BinaryIndex, Precision, Verify};
-pub use config::{AutoConfig, BuildThread, HnswConfig, IndexKind};
+pub use config::{AutoConfig, BuildThread, HnswConfig, IndexConfig, IndexKind};
 pub use error::{IndexError, SnapshotFault};
+#[cfg(feature = "faiss")]
+pub use faiss::{FaissConfig, FaissIndex};
 pub use flat::FlatIndex;
 #[cfg(feature = "hnsw")]
 pub use hnsw::HnswRsIndex;
@@ -174,16 +183,7 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
         queries: &[Query<'_>],
         out: &mut Vec<Vec<Neighbor>>,
     ) -> Result<(), IndexError> {
-        let start = out.len();
-        for query in queries {
-            let mut found = Vec::new();
-            if let Err(error) = self.query(query, &mut found) {
-                out.truncate(start);
-                return Err(error);
-            }
-            out.push(found);
-        }
-        Ok(())
+        query::one_by_one(self, queries, out)
     }
 
     /// Compares the answers to these queries with those of an exact search.
@@ -245,30 +245,16 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
 ///
 /// # Errors
 /// [`IndexError::Snapshot`] if the bytes are not a whole, unchanged snapshot,
-/// [`IndexError::EngineNotBuilt`] if its engine is not in this build, [`IndexError::Io`] if the
-/// reader fails.
+/// [`IndexError::EngineNotBuilt`] if its engine is not in this build,
+/// [`IndexError::UnsupportedCpu`] if it cannot run here, [`IndexError::Io`] if the reader fails.
 pub fn restore(reader: &mut dyn io::Read) -> Result<Box<dyn VectorIndex>, IndexError> {
     let (engine, content) = snapshot::open(reader)?;
-    let rows = match content {
-        Content::Rows(rows) => rows,
-        Content::Cells(image) if engine == Engine::Binary => {
-            let index = BinaryIndex::from_image(image, BinaryConfig::default())?;
-            return Ok(Box::new(index));
-        }
-        Content::Cells(image) => image.into_rows()?,
+    let mut config = IndexConfig {
+        kind: engine.kind(),
+        ..IndexConfig::default()
     };
-    Ok(match engine {
-        Engine::Flat => Box::new(FlatIndex::from_rows(rows)),
-        Engine::Binary => Box::new(BinaryIndex::from_rows(&rows, BinaryConfig::default())?),
-        Engine::Auto => Box::new(AutoIndex::from_rows(rows, AutoConfig::default())?),
-        #[cfg(feature = "hnsw")]
-        Engine::Hnsw => Box::new(HnswRsIndex::from_rows(rows, HnswConfig::default())?),
-        #[cfg(not(feature = "hnsw"))]
-        Engine::Hnsw => {
-            return Err(IndexError::EngineNotBuilt {
-                engine: "hnsw",
-                feature: "hnsw",
-            });
-        }
-    })
+    if let Content::Cells(image) = &content {
+        config.binary.precision = image.precision();
+    }
+    config.of_content(content)
 }

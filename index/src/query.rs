@@ -142,11 +142,6 @@ impl<'a> Query<'a> {
             && !expires.is_past(self.now)
             && self.filter.is_none_or(|filter| filter(id))
     }
-
-    /// Whether every row may answer, so that `min(k, rows)` answers are owed.
-    pub(crate) fn admits_all(&self) -> bool {
-        self.min_score <= -1.0 && self.now == Expiry::NEVER && self.filter.is_none()
-    }
 }
 
 impl fmt::Debug for Query<'_> {
@@ -251,6 +246,24 @@ fn share(part: usize, whole: usize) -> f64 {
         return 1.0;
     }
     part as f64 / whole as f64
+}
+
+/// Answers each query by itself.
+pub(crate) fn one_by_one(
+    index: &(impl crate::VectorIndex + ?Sized),
+    queries: &[Query<'_>],
+    out: &mut Vec<Vec<Neighbor>>,
+) -> Result<(), IndexError> {
+    let start = out.len();
+    for query in queries {
+        let mut found = Vec::new();
+        if let Err(error) = index.query(query, &mut found) {
+            out.truncate(start);
+            return Err(error);
+        }
+        out.push(found);
+    }
+    Ok(())
 }
 
 /// Compares the answers of an index with those of its own exact search.

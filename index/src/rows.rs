@@ -78,6 +78,12 @@ impl Rows {
         &self.vectors[slot * self.dimension..][..self.dimension]
     }
 
+    /// The vectors in these slots, one after the other.
+    #[cfg(feature = "faiss")]
+    pub(crate) fn vectors(&self, slots: Range<usize>) -> &[f32] {
+        &self.vectors[slots.start * self.dimension..slots.end * self.dimension]
+    }
+
     /// The row in this slot.
     #[cfg(feature = "hnsw")]
     pub(crate) fn row(&self, slot: usize) -> Row<'_> {
@@ -220,6 +226,14 @@ impl Rows {
                 slots.shrink_to(keep);
             }
         }
+    }
+
+    /// The cosine of two unit-length vectors, as [`scan`](Self::scan) computes it.
+    #[cfg(feature = "hnsw")]
+    pub(crate) fn score(unit: &[f32], vector: &[f32]) -> f32 {
+        let mut scores = [0.0];
+        Kernel::detect().dot_rows(unit, vector, &mut scores);
+        scores[0].clamp(-1.0, 1.0)
     }
 
     /// Offers those of the rows in these slots that `query` admits, with their cosine to `unit`, its

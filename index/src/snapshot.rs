@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 8 | magic, `ASKINDEX` |
 //! | 2 | format version: 1 and 2 of rows, 3 of cells |
-//! | 1 | engine that wrote it: 1 flat, 2 hnsw, 3 auto, 4 binary |
+//! | 1 | engine that wrote it: 1 flat, 2 hnsw_rs, 3 auto, 4 binary, 5 faiss |
 //! | 1 | bits of a component in cells; zero for rows |
 //! | 4 | dimension |
 //! | 8 | rows |
@@ -36,7 +36,7 @@ use crate::binary::file::Image;
 use crate::error::SnapshotFault;
 use crate::rows::{MAX_ROWS, Rows};
 use crate::vector::{MAX_DIMENSION, is_unit_row};
-use crate::{Expiry, IndexError, RowId};
+use crate::{Expiry, IndexError, IndexKind, RowId};
 
 const MAGIC: [u8; 8] = *b"ASKINDEX";
 /// The format of rows.
@@ -57,13 +57,30 @@ pub(crate) enum Engine {
     Hnsw = 2,
     Auto = 3,
     Binary = 4,
+    Faiss = 5,
 }
 
 impl Engine {
     fn from_tag(tag: u8) -> Option<Self> {
-        [Self::Flat, Self::Hnsw, Self::Auto, Self::Binary]
-            .into_iter()
-            .find(|&engine| engine as u8 == tag)
+        [
+            Self::Flat,
+            Self::Hnsw,
+            Self::Auto,
+            Self::Binary,
+            Self::Faiss,
+        ]
+        .into_iter()
+        .find(|&engine| engine as u8 == tag)
+    }
+
+    pub(crate) fn kind(self) -> IndexKind {
+        match self {
+            Self::Flat => IndexKind::Flat,
+            Self::Hnsw => IndexKind::HnswRs,
+            Self::Auto => IndexKind::Auto,
+            Self::Binary => IndexKind::Binary,
+            Self::Faiss => IndexKind::Faiss,
+        }
     }
 }
 

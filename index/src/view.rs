@@ -5,6 +5,11 @@
 //! between columns, is refused. Copying it here would hide a cost that the caller can often avoid
 //! by the order in which the matrix is made.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "a view is a reference, and passed like one"
+)]
+
 use ndarray::{ArrayView1, ArrayView2, Axis};
 
 use crate::{Expiry, IndexError, Neighbor, Query, Row, RowId, VectorIndex, vector};

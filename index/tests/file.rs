@@ -22,7 +22,7 @@ const SMALL_CELLS: BinaryConfig = BinaryConfig {
     probes: None,
     spread: None,
     recall: 0.995,
-    cell_rows: 16,
+    cell_rows: Some(16),
 };
 
 const SMALL_CELLS_OF_16_BITS: BinaryConfig = BinaryConfig {

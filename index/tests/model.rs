@@ -153,7 +153,7 @@ fn every_short_run_agrees_with_the_naive_twin<S: Subject>() {
 
 /// Ids of the long runs. About half of them are held at any time.
 const IDS: usize = 1500;
-const STEPS: usize = 8000;
+const STEPS: usize = 6000;
 const DIMENSION: usize = 64;
 
 fn a_long_run_over_clustered_vectors_agrees_with_the_naive_twin<S: Subject>() {

@@ -13,7 +13,7 @@ use super::stats::{Counters, Probes, RunningMean};
 use super::{Inner, Probe, Semantic, SemanticCache};
 use crate::assembly::Stores;
 use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
-use crate::clock::{ClockHandle, SystemClock};
+use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::codec::Codec;
 use crate::config::{BackendConfig, BackendSection, Config, EmbedderConfig};
 use crate::embed::EmbedStage;
@@ -24,7 +24,7 @@ use crate::layer::{LayerConfig, Layered};
 use crate::policy::PolicyHandle;
 use crate::request::ExactKey;
 use crate::savings::{Ledger, PriceTable, TokenCounter};
-use crate::search::SearchStage;
+use crate::search::{Restored, SearchStage};
 use crate::stampede::SingleFlight;
 use crate::tier::{TierConfig, TierStack};
 
@@ -166,6 +166,7 @@ type Probed = (Arc<Layered>, Probe);
 struct Parts {
     config: Config,
     semantic: Option<Semantic>,
+    restored: Vec<Restored>,
     context: BackendContext,
     dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
     given: Vec<Tier>,
@@ -179,16 +180,16 @@ impl Parts {
             Some(codec) => codec,
             None => Codec::new(&config.codec_config())?,
         };
+        let clock = builder.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let semantic = (config.enabled && config.semantic.enabled)
-            .then(|| semantic(&config, builder.embedder, builder.policy));
-        let semantic = semantic.transpose()?;
+            .then(|| semantic(&config, builder.embedder, builder.policy, clock.now()));
+        let (semantic, restored) = semantic.transpose()?.unzip();
         // Beside its bytes a searchable entry costs a vector, its id, and a catalogue row.
         let vector = semantic
             .as_ref()
             .map_or(0, |semantic| semantic.embed.dimension() * 4 + 160);
         let dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>> = Arc::default();
         let told = Arc::clone(&dropped);
-        let clock = builder.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let context = BackendContext::new(clock, builder.events)
             .with_extra_bytes_per_value(vector + ROW_BYTES)
             .with_on_removal(move |key, cause| {
@@ -199,6 +200,7 @@ impl Parts {
         Ok(Self {
             config,
             semantic,
+            restored: restored.unwrap_or_default(),
             context,
             dropped,
             given: builder.tiers,
@@ -260,6 +262,7 @@ impl Parts {
         let Self {
             config,
             semantic,
+            restored,
             context,
             dropped,
             codec,
@@ -301,6 +304,7 @@ impl Parts {
             started: clock.now(),
             clock,
         });
+        inner.list_again(restored);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let weak = Arc::downgrade(&inner);
             runtime.spawn(async move {
@@ -310,6 +314,7 @@ impl Parts {
                     let Some(inner) = weak.upgrade() else { return };
                     inner.tend().await;
                     inner.tend_shared().await;
+                    Inner::tend_index(inner.clone()).await;
                     inner.show_holdings().await;
                 }
             });
@@ -322,7 +327,8 @@ fn semantic(
     config: &Config,
     embedder: Option<EmbedderHandle>,
     policy: Option<PolicyHandle>,
-) -> Result<Semantic> {
+    now: Timestamp,
+) -> Result<(Semantic, Vec<Restored>)> {
     let settings = config.semantic.clone();
     let embed = match (embedder, &settings.embedder) {
         (
@@ -349,7 +355,8 @@ fn semantic(
             );
         }
     };
-    let search = SearchStage::new(embed.dimension(), settings.index.to_auto("semantic.index")?)?;
+    let (search, restored) =
+        SearchStage::restored(embed.dimension(), &settings.index, embed.fingerprint(), now)?;
     let policy = match policy {
         Some(policy) => policy,
         None => settings.policy.build()?,
@@ -368,12 +375,13 @@ fn semantic(
             "the policy was not calibrated for this embedding: wrong hits are not bounded"
         ),
     }
-    Ok(Semantic {
+    let semantic = Semantic {
         embed,
         search,
         policy,
         settings,
-    })
+    };
+    Ok((semantic, restored))
 }
 
 #[cfg(feature = "http-embedder")]

@@ -47,11 +47,27 @@ impl WrongHits {
     }
 
     /// Notes a pair; `true` when the entry has had its last chance.
-    fn insert(&self, query: &Request, entry: EntryId) -> bool {
+    fn insert(&self, fingerprint: [u8; 32], entry: EntryId) -> bool {
         let mut by_entry = self.by_entry.write();
         let queries = by_entry.entry(entry).or_default();
-        queries.insert(fingerprint(query));
+        queries.insert(fingerprint);
         queries.len() >= MAX_WRONG
+    }
+
+    /// Notes what an earlier process was told.
+    pub(super) fn restore(&self, entry: EntryId, queries: Vec<[u8; 32]>) {
+        if !queries.is_empty() {
+            self.by_entry
+                .write()
+                .insert(entry, queries.into_iter().collect());
+        }
+    }
+
+    /// Fingerprints of the queries that an entry must not answer.
+    pub(super) fn of(&self, entry: EntryId) -> Vec<[u8; 32]> {
+        let by_entry = self.by_entry.read();
+        let queries = by_entry.get(&entry).into_iter().flatten();
+        queries.copied().collect()
     }
 
     pub(super) fn forget(&self, entry: EntryId) {
@@ -89,6 +105,13 @@ impl SemanticCache {
             && let Some((key, _)) = inner.catalog.locate(*id)
         {
             inner.renew_keys(&[key]).await;
+        }
+        // First from the index, where partitions that it means as a whole go in one step each. What is
+        // still in the catalogue when this future is dropped is found by the next call.
+        if let Some(semantic) = &inner.semantic {
+            for (partition, ids) in inner.catalog.by_partition(&ids) {
+                semantic.search.remove_all(&partition, &ids);
+            }
         }
         for ids in ids.chunks(REMOVE_BATCH) {
             let rows = ids.iter().filter_map(|id| inner.forget(*id, "invalidated"));
@@ -150,8 +173,14 @@ impl SemanticCache {
                 }
                 if query.exact_key() == row.exact {
                     inner.remove(entry, "reported_wrong").await;
-                } else if inner.wrong_hits.insert(&query, entry) {
-                    inner.unsearch(entry, &row);
+                } else {
+                    let query = fingerprint(&query);
+                    if let Some(semantic) = &inner.semantic {
+                        semantic.search.note_wrong(&row.partition, entry, query);
+                    }
+                    if inner.wrong_hits.insert(query, entry) {
+                        inner.unsearch(entry, &row);
+                    }
                 }
             }
         }

@@ -16,7 +16,7 @@ use crate::entry::Entry;
 use crate::error::ErrorKind;
 use crate::observe;
 use crate::policy::{Decision, Evidence, GuardReport};
-use crate::request::{CacheControl, Eligibility, Request};
+use crate::request::{CacheControl, Eligibility, PartitionKey, Request};
 use crate::savings::Usd;
 use crate::search::Candidate;
 use crate::tier::{Check, TierFault};
@@ -237,14 +237,17 @@ impl Inner {
             }
         };
         trail.stage_done("embed");
-        let found =
-            semantic
-                .search
-                .nearest(&request.partition(), &vector, semantic.settings.candidates);
+        let (partition, now) = (request.partition(), self.clock.now());
+        let (search, candidates) = (&semantic.search, semantic.settings.candidates);
+        let least = worth_a_look(semantic);
+        let found = match trail.depth {
+            Depth::FirstServed => search.nearest_above(&partition, &vector, candidates, now, least),
+            Depth::All => search.nearest(&partition, &vector, candidates, now),
+        };
         trail.vector = Some(vector);
         trail.stage_done("search");
-        let candidates = match found {
-            Ok(candidates) => candidates,
+        let found = match found {
+            Ok(found) => found,
             Err(error) => {
                 trail.reasons.push(MissReason::IndexFailed);
                 tracing::warn!(%error, "the index did not answer");
@@ -252,8 +255,15 @@ impl Inner {
             }
         };
         let hit = self
-            .first_served(semantic, request, text, options, candidates, trail)
+            .first_served(semantic, request, text, options, found.candidates, trail)
             .await;
+        if hit.is_none() && trail.nearest.is_none() && found.has_rows {
+            // There is something, and all of it is farther than was looked: the policy says what that means.
+            let evidence = Evidence::similarity(least);
+            if let Decision::Pass { reason, .. } = semantic.policy.decide(&evidence) {
+                trail.reasons.push(MissReason::Policy(reason));
+            }
+        }
         trail.stage_done("decide");
         hit
     }
@@ -319,11 +329,12 @@ impl Inner {
                     reason,
                     probability,
                 } => {
-                    // The decisive reason is that of the best candidate still alive.
-                    if trail
+                    // The decisive reason is that of the best candidate still alive, among those that a lookup
+                    // looks at.
+                    let decides = trail
                         .nearest
-                        .is_none_or(|nearest| is_dead(nearest.stopped_by))
-                    {
+                        .is_none_or(|nearest| is_dead(nearest.stopped_by));
+                    if decides && candidate.similarity >= worth_a_look(semantic) {
                         trail.nearest = Some(Nearest {
                             entry: candidate.id,
                             similarity: candidate.similarity,
@@ -385,7 +396,10 @@ impl Inner {
                 Decision::Serve { .. } => stop(MissReason::NotFound),
             };
         }
-        let entry = match self.fetch(candidate, check, now).await {
+        let entry = match self
+            .fetch(semantic, request.partition(), candidate, check, now)
+            .await
+        {
             Ok(entry) => entry,
             Err(reason) => return stop(reason),
         };
@@ -426,12 +440,18 @@ impl Inner {
     /// the index when it is dead.
     async fn fetch(
         &self,
+        semantic: &Semantic,
+        partition: PartitionKey,
         candidate: Candidate,
         check: &mut Check,
         now: Timestamp,
     ) -> Result<Entry, MissReason> {
         let id = candidate.id;
-        let (key, expires) = self.catalog.locate(id).ok_or(MissReason::Gone)?;
+        let Some((key, expires)) = self.catalog.locate(id) else {
+            // An entry is listed before it is searchable: what is not listed any more is dead.
+            semantic.search.remove(&partition, id);
+            return Err(MissReason::Gone);
+        };
         if expires.is_some_and(|expires| expires <= now) {
             self.forget(id, "expired");
             return Err(MissReason::Gone);
@@ -461,6 +481,17 @@ impl Inner {
             }
         }
     }
+}
+
+/// How far below the least similarity that could be served a lookup still looks, so that a miss tells of
+/// what was near. Farther out an index would read much more, for a number that nobody acts on;
+/// [`explain`](super::SemanticCache::explain) looks at any distance.
+const NEAR_MISS: f32 = 0.15;
+
+/// The least similarity at which a plain lookup looks at candidates.
+fn worth_a_look(semantic: &Semantic) -> f32 {
+    // A policy that serves nothing asks for more than there is, and still gives its reason.
+    semantic.policy.least_similarity().min(1.0) - NEAR_MISS
 }
 
 /// Whether what was stopped was no live entry.

@@ -23,13 +23,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::backend::BackendContext;
+use crate::backend::{BackendContext, CacheBackend};
 use crate::clock::{ClockHandle, Timestamp};
 use crate::config::{SemanticConfig, VolatileConfig};
 use crate::embed::EmbedStage;
 use crate::entry::catalog::Catalog;
 use crate::entry::{Answer, Entry, EntryId};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, RemovalCause, Subscription};
 use crate::layer::Layered;
 use crate::observe;
@@ -38,7 +38,7 @@ use crate::request::{ExactKey, Request};
 use crate::savings::{
     HitKindLabel, Ledger, PriceTable, SavingsFilter, SavingsReport, TokenCounter, Usage, Usd,
 };
-use crate::search::SearchStage;
+use crate::search::{Known, Restored, SearchStage};
 use crate::stampede::SingleFlight;
 use crate::tier::TierStack;
 
@@ -210,6 +210,27 @@ impl SemanticCache {
         self.inner.ledger.report(self.inner.clock.now(), filter)
     }
 
+    /// Writes the index to its folder, so that a process started later begins with it; tells whether
+    /// [`path`](crate::search::IndexConfig::path) names one. Without this call a later process begins with
+    /// the last snapshot and the journal since, which lacks some seconds at most.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Index`] when the folder cannot be written.
+    pub async fn save_index(&self) -> Result<bool> {
+        let inner = Arc::clone(&self.inner);
+        let save = move || match &inner.semantic {
+            Some(semantic) => semantic
+                .search
+                .save(inner.clock.now(), &|id| inner.known(id)),
+            None => Ok(false),
+        };
+        tokio::task::spawn_blocking(save)
+            .await
+            .unwrap_or_else(|error| {
+                Err(Error::new(ErrorKind::Index, "the index was not written").caused_by(error))
+            })
+    }
+
     /// What happens in the tiers from now on: hits, misses, stores, evictions, outages. A subscriber that is
     /// too slow loses events and holds nobody up.
     #[must_use]
@@ -294,6 +315,52 @@ impl Inner {
                 self.remove(id, "expired").await;
             }
         }
+    }
+
+    /// Lists what an earlier process made searchable. Each is a lead: whether the entry is alive shows when
+    /// it is looked at.
+    fn list_again(&self, restored: Vec<Restored>) {
+        let count = restored.len();
+        for Restored { id, row, wrong } in restored {
+            self.wrong_hits.restore(id, wrong);
+            if let Some((old, old_row)) = self.catalog.insert(id, row) {
+                self.unlink(old, &old_row);
+            }
+        }
+        if count > 0 {
+            tracing::info!(entries = count, "the index was restored");
+            if self
+                .layers
+                .iter()
+                .all(|tier| CacheBackend::capability(&**tier).in_process)
+            {
+                tracing::warn!(
+                    "semantic.index.path is set, and no backend outlives the process: what the index leads to is gone"
+                );
+            }
+        }
+    }
+
+    /// What a snapshot of the index keeps of an entry.
+    fn known(&self, id: EntryId) -> Option<Known> {
+        let row = self.catalog.get(id)?;
+        Some((row, self.wrong_hits.of(id)))
+    }
+
+    /// Does what is due in the index, on a thread that may work.
+    async fn tend_index(inner: Arc<Self>) {
+        if inner.semantic.is_none() {
+            return;
+        }
+        let work = move || {
+            if let Some(semantic) = &inner.semantic {
+                semantic
+                    .search
+                    .tend(inner.clock.now(), &|id| inner.known(id));
+            }
+        };
+        // A panic in there is told by the runtime; the next look comes anyway.
+        let _ = tokio::task::spawn_blocking(work).await;
     }
 
     /// Does again what a shared tier did not do, and takes out rows of entries that no tier holds any more.

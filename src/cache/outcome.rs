@@ -101,7 +101,9 @@ impl HitKind {
 pub struct Miss {
     /// Why, the decisive reason first; never empty.
     pub reasons: Vec<MissReason>,
-    /// The most similar entry that was looked at, and what stopped it.
+    /// The most similar entry that was looked at, and what stopped it. Entries whose similarity is more than
+    /// 0.15 below the least that could be served are not looked at; they are if the request is
+    /// [explained](super::SemanticCache::explain).
     pub nearest: Option<Nearest>,
 }
 

@@ -19,6 +19,7 @@ use crate::backend::{CacheBackend, RemovalCounts};
 use crate::error::Result;
 use crate::layer::{BreakerState, BreakerStates, LastError, Latency, LayerCounts, Layered};
 use crate::observe;
+use crate::search::IndexStats;
 
 /// Counts since start, and what is held now.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -52,6 +53,8 @@ pub struct Stats {
     pub partitions: usize,
     /// Bytes of the vector index.
     pub index_bytes: usize,
+    /// How the vector index stands; `None` when similarity is off.
+    pub index: Option<IndexStats>,
     /// What each tier holds, nearest first.
     pub tiers: Vec<TierStats>,
     /// The embedding space; `None` when similarity is off.
@@ -165,11 +168,19 @@ impl SemanticCache {
             searchable: semantic.map_or(0, |semantic| semantic.search.len()),
             partitions: semantic.map_or(0, |semantic| semantic.search.partitions()),
             index_bytes,
+            index: semantic.map(|semantic| semantic.search.stats(inner.clock.now())),
             tiers,
             embedder: self.fingerprint().map(str::to_owned),
             policy: semantic.map(|semantic| semantic.policy.name()),
             uptime_seconds: inner.clock.now().since(inner.started).as_secs(),
         }
+    }
+
+    /// How the vector index stands; `None` when similarity is off. Asks no tier.
+    #[must_use]
+    pub fn index_stats(&self) -> Option<IndexStats> {
+        let semantic = self.inner.semantic.as_ref()?;
+        Some(semantic.search.stats(self.inner.clock.now()))
     }
 
     /// How long ago the cache was built.

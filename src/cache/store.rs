@@ -144,7 +144,7 @@ impl Inner {
         if let Some((old, old_row)) = self.catalog.insert(entry.id, row.clone()) {
             self.unlink(old, &old_row);
         }
-        self.make_searchable(request, entry.id, vector).await;
+        self.make_searchable(request, entry.id, &row, vector).await;
         self.keep_marks(&terms).await;
         if self.epochs.invalidates(began.epoch, entry.id, &row, now) {
             self.remove(entry.id, "invalidated").await;
@@ -202,7 +202,13 @@ impl Inner {
     }
 
     /// Puts the entry's text into the index. Without it the entry still matches exactly.
-    async fn make_searchable(&self, request: &Request, id: EntryId, vector: Option<Vector>) {
+    async fn make_searchable(
+        &self,
+        request: &Request,
+        id: EntryId,
+        row: &Row,
+        vector: Option<Vector>,
+    ) {
         let (Some(semantic), Some(text)) = (&self.semantic, request.fuzzy_text()) else {
             return;
         };
@@ -216,8 +222,7 @@ impl Inner {
             Some(vector) => Ok(vector),
             None => semantic.embed.embed(text).await,
         };
-        let added =
-            vector.and_then(|vector| semantic.search.upsert(request.partition(), id, &vector));
+        let added = vector.and_then(|vector| semantic.search.upsert(id, row, &vector));
         if let Err(error) = added {
             observe::store("not_searchable");
             tracing::warn!(entry = %id, %error, "the entry is stored but not searchable");

@@ -18,7 +18,6 @@ mod service;
 
 use std::time::Duration;
 
-use askonce_index::{AutoConfig, IndexKind};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{BackendRegistry, MemoryConfig};
@@ -31,6 +30,7 @@ use crate::savings::PricesConfig;
 use crate::tier::TierConfig;
 
 pub use crate::backend::BackendConfig;
+pub use crate::search::{IndexConfig, IndexType, Precision};
 #[cfg(feature = "config-file")]
 pub use load::{Loaded, Sources};
 pub use production::{is_local, is_production};
@@ -423,7 +423,7 @@ impl SemanticConfig {
                 .with("allowed", "1 to 64"));
         }
         self.embedder.validate(&format!("{path}.embedder"))?;
-        self.index.to_auto(&format!("{path}.index"))?;
+        self.index.validate(&format!("{path}.index"))?;
         self.policy.validate(&format!("{path}.policy"))?;
         self.volatile.validate(&format!("{path}.volatile"))
     }
@@ -495,73 +495,6 @@ impl EmbedderConfig {
                 .with("field", format!("{path}.timeout")));
         }
         Ok(())
-    }
-}
-
-/// What finds near vectors.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(default, deny_unknown_fields)]
-pub struct IndexConfig {
-    /// `auto` (default), `flat` (always exact) or `hnsw` (a graph from the first row on).
-    #[serde(rename = "type")]
-    pub kind: IndexType,
-    /// Rows of one partition up to which `auto` stays flat. Default: what the index crate measured.
-    pub flat_limit: Option<usize>,
-    /// Candidates that a graph search keeps: more finds more and takes longer. Default: 64.
-    pub ef_search: Option<usize>,
-}
-
-impl Default for IndexConfig {
-    fn default() -> Self {
-        Self {
-            kind: IndexType::Auto,
-            flat_limit: None,
-            ef_search: None,
-        }
-    }
-}
-
-/// The structure of an index.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum IndexType {
-    /// Flat while small, a graph when large.
-    #[default]
-    Auto,
-    /// Always an exact scan.
-    Flat,
-    /// Always a graph.
-    Hnsw,
-}
-
-impl IndexConfig {
-    /// These settings as the index crate takes them; `path` is where the section stands in the file.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] naming the field, its value and what is allowed.
-    pub fn to_auto(&self, path: &str) -> Result<AutoConfig> {
-        let kind = match self.kind {
-            IndexType::Auto => IndexKind::Auto,
-            IndexType::Flat => IndexKind::Flat,
-            IndexType::Hnsw => IndexKind::Hnsw,
-        };
-        let mut auto = AutoConfig {
-            kind,
-            ..AutoConfig::default()
-        };
-        if let Some(limit) = self.flat_limit {
-            auto.flat_limit = limit;
-            auto.shard_limit = auto.shard_limit.max(limit);
-        }
-        if let Some(ef_search) = self.ef_search {
-            auto.hnsw.ef_search = ef_search;
-        }
-        auto.validate().map_err(|error| {
-            Error::new(ErrorKind::Config, error.to_string()).with("field", path)
-        })?;
-        Ok(auto)
     }
 }
 

@@ -163,6 +163,19 @@ impl Catalog {
             .map(|row| (row.exact, row.expires))
     }
 
+    /// The entries that are there, by the partition that each is in.
+    #[must_use]
+    pub fn by_partition(&self, ids: &[EntryId]) -> HashMap<PartitionKey, Vec<EntryId>> {
+        let state = self.state.read();
+        let mut partitions: HashMap<PartitionKey, Vec<EntryId>> = HashMap::new();
+        for id in ids {
+            if let Some(row) = state.rows.get(id) {
+                partitions.entry(row.partition).or_default().push(*id);
+            }
+        }
+        partitions
+    }
+
     /// The entry stored under a key.
     #[must_use]
     pub fn id_of(&self, key: &ExactKey) -> Option<EntryId> {

@@ -65,17 +65,33 @@ async fn the_same_request_hits_exactly_and_a_reworded_one_semantically() {
 
 #[tokio::test]
 async fn a_near_miss_is_refused_with_its_reason_and_its_neighbour() {
-    let cache = SemanticCache::in_memory().unwrap();
-    let entry = put(&cache, "How do I reset my password?", "Open Settings.").await;
-    let miss = cache
-        .lookup(&ask("How do I delete my account?"))
-        .await
-        .miss()
-        .unwrap();
+    let embedder = AngleEmbedder::new(&[("stored", 0.0), ("near", 30.0), ("far", 60.0)]);
+    let cache = builder(&clock()).embedder(embedder).build().await.unwrap();
+    let entry = put(&cache, "stored", "answer").await;
+    let miss = cache.lookup(&ask("near")).await.miss().unwrap();
     let nearest = miss.nearest.unwrap();
     assert_eq!(nearest.entry, entry);
+    assert!((nearest.similarity - 0.866).abs() < 1e-3, "{nearest:?}");
     assert_eq!(nearest.stopped_by, miss.reason());
-    assert_eq!(miss.reason().as_str(), "below_floor");
+    assert_eq!(miss.reason().as_str(), "below_threshold");
+
+    // Nobody looks so far for a miss, and the reason is the same. An explanation does look.
+    let miss = cache.lookup(&ask("far")).await.miss().unwrap();
+    assert_eq!(miss.reason().as_str(), "below_threshold");
+    assert_eq!(miss.nearest, None);
+    let explained = cache.explain(&ask("far")).await;
+    assert_eq!(explained.candidates[0].entry, entry);
+    assert_eq!(explained.miss, Some(miss));
+    let elsewhere = cache.lookup(&ask("far").model("other")).await;
+    assert_eq!(elsewhere.miss().unwrap().reason().as_str(), "not_found");
+}
+
+#[tokio::test]
+async fn another_question_is_below_the_floor_of_the_default_policy() {
+    let cache = SemanticCache::in_memory().unwrap();
+    put(&cache, "How do I reset my password?", "Open Settings.").await;
+    let reason = answer_to(&cache, &ask("How do I delete my account?")).await;
+    assert_eq!(reason.unwrap_err(), "below_floor");
 }
 
 #[tokio::test]
@@ -932,5 +948,37 @@ async fn settings_out_of_range_are_refused_by_name() {
             .unwrap_err()
             .to_string()
             .contains("backends")
+    );
+}
+
+// ---- partitions ----
+
+#[tokio::test]
+async fn a_scope_that_is_invalidated_takes_its_partitions_along_and_no_others() {
+    let cache = SemanticCache::in_memory().unwrap();
+    for tenant in 0..20 {
+        for text in ["How do I reset my password?", "Where is my invoice?"] {
+            let request = Request::prompt(text)
+                .model("gpt-4o")
+                .scope(Scope::tenant(format!("tenant {tenant}")));
+            put_with(&cache, &request, "answer", StoreOptions::default()).await;
+        }
+    }
+    let stats = cache.stats().await;
+    assert_eq!((stats.partitions, stats.searchable), (20, 40));
+    let index = stats.index.unwrap();
+    assert_eq!((index.small.partitions, index.small.rows), (20, 40));
+    assert!(index.large.is_empty() && index.folder.is_none());
+    let removed = cache
+        .invalidate(Selector::Scope(Scope::tenant("tenant 3")))
+        .await;
+    assert_eq!(removed, 2);
+    let stats = cache.stats().await;
+    assert_eq!((stats.partitions, stats.searchable), (19, 38));
+    assert_eq!(cache.invalidate(Selector::model("gpt-4o")).await, 38);
+    let stats = cache.stats().await;
+    assert_eq!(
+        (stats.partitions, stats.searchable, stats.entries),
+        (0, 0, 0)
     );
 }

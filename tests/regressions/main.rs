@@ -16,7 +16,9 @@ use askonce::backend::{
 };
 use askonce::policy::Threshold;
 use askonce::typed::{Cache, Key};
-use askonce::{Answer, Caches, Config, Error, ErrorKind, Fill, Outcome, Request, Scope};
+use askonce::{
+    Answer, Caches, Config, Error, ErrorKind, Fill, Outcome, Request, Scope, Selector, Verdict,
+};
 use askonce_models::{Embedder, ModelError, ModelId};
 use bytes::Bytes;
 use support::{AngleEmbedder, Fault, FaultyBackend, answer_to, ask, builder, clock, put};
@@ -130,35 +132,104 @@ async fn w_35_every_typed_section_builds_or_says_what_it_needs() {
 }
 
 #[tokio::test]
-async fn w_37_a_new_process_finds_what_is_stored_by_its_exact_key_and_says_what_it_has_no_index_of()
-{
+async fn w_37_a_new_process_finds_what_is_stored_by_its_exact_key_and_from_a_folder_what_is_similar()
+ {
     let clock = clock();
     let store = MemoryBackend::builder(MemoryConfig::default()).clock(Arc::clone(&clock) as _);
     let store: BackendHandle = Arc::new(store.build().unwrap());
-    let embedder = || AngleEmbedder::new(&[("asked", 0.0), ("reworded", 5.0)]);
-    let process = async || {
-        let builder = builder(&clock).backend(Arc::clone(&store));
-        builder.embedder(embedder()).build().await.unwrap()
+    let angles = [
+        ("asked", 0.0),
+        ("reworded", 5.0),
+        ("other", 90.0),
+        ("like other", 93.0),
+    ];
+    let embedder = AngleEmbedder::new(&angles);
+    let folder = tempfile::tempdir().unwrap();
+    let process = async |path: Option<&std::path::Path>| {
+        let mut config = Config::default();
+        config.semantic.index.path = path.map(Into::into);
+        let builder = builder(&clock).backend(Arc::clone(&store)).config(&config);
+        builder.embedder(embedder.clone()).build().await.unwrap()
     };
-    let first = process().await;
+    let first = process(Some(folder.path())).await;
     put(&first, "asked", "right").await;
-    assert_eq!(
-        answer_to(&first, &ask("reworded")).await,
-        Ok("right".to_owned())
-    );
+    assert!(first.save_index().await.unwrap());
+    // Since then: one more, of which a caller said what it must not answer; and one that goes again.
+    let other = put(&first, "other", "also right").await;
+    let verdict = Verdict::Wrong {
+        query: ask("like other"),
+    };
+    first.feedback(other, verdict).await.unwrap();
+    let gone = put(&first, "in a place of its own", "gone").await;
+    assert_eq!(first.invalidate(Selector::Entry(gone)).await, 1);
+    let calls = embedder.calls.load(Ordering::SeqCst);
     drop(first);
 
-    // As it is today: the values are in the store, the index was in the process.
-    let second = process().await;
-    assert_eq!(second.stats().await.searchable, 0);
+    // Without the folder the values are in the store, and the index was in the process.
+    let without = process(None).await;
+    assert_eq!(without.stats().await.searchable, 0);
     assert_eq!(
-        answer_to(&second, &ask("reworded")).await,
+        answer_to(&without, &ask("reworded")).await,
         Err("not_found".to_owned())
     );
     assert_eq!(
-        answer_to(&second, &ask("asked")).await,
+        answer_to(&without, &ask("asked")).await,
         Ok("right".to_owned())
     );
+    assert!(!without.save_index().await.unwrap());
+
+    // With it nothing is embedded again but what is asked.
+    embedder.calls.store(0, Ordering::SeqCst);
+    let second = process(Some(folder.path())).await;
+    let stats = second.stats().await;
+    assert_eq!((stats.entries, stats.searchable), (2, 2));
+    assert_eq!(embedder.calls.load(Ordering::SeqCst), 0, "{calls} before");
+    assert_eq!(
+        answer_to(&second, &ask("reworded")).await,
+        Ok("right".to_owned())
+    );
+    assert_eq!(
+        answer_to(&second, &ask("like other")).await,
+        Err("reported_wrong".to_owned())
+    );
+    // A tag, a scope or an id leads to what the process before stored.
+    assert_eq!(
+        second
+            .invalidate(Selector::Scope(Scope::tenant("acme")))
+            .await,
+        2
+    );
+    assert!(answer_to(&second, &ask("asked")).await.is_err());
+    assert_eq!(second.stats().await.partitions, 0);
+    drop(second);
+    let third = process(Some(folder.path())).await;
+    assert_eq!(third.stats().await.searchable, 0);
+}
+
+#[tokio::test]
+async fn an_index_row_whose_entry_went_while_no_process_looked_is_removed_when_it_is_found() {
+    let clock = clock();
+    let store = MemoryBackend::builder(MemoryConfig::default()).clock(Arc::clone(&clock) as _);
+    let store: BackendHandle = Arc::new(store.build().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let process = async || {
+        let mut config = Config::default();
+        config.semantic.index.path = Some(folder.path().into());
+        let embedder = AngleEmbedder::new(&[("asked", 0.0), ("reworded", 5.0)]);
+        let builder = builder(&clock).backend(Arc::clone(&store)).config(&config);
+        builder.embedder(embedder).build().await.unwrap()
+    };
+    let first = process().await;
+    put(&first, "asked", "right").await;
+    drop(first);
+    store.clear().await.unwrap();
+    let second = process().await;
+    assert_eq!(second.stats().await.searchable, 1);
+    assert_eq!(
+        answer_to(&second, &ask("reworded")).await,
+        Err("gone".to_owned())
+    );
+    assert_eq!(second.stats().await.searchable, 0);
 }
 
 #[tokio::test]

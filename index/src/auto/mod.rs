@@ -1,343 +1,321 @@
 //! The index of a partition whose size nobody knows.
 //!
-//! A cache has very many partitions of a few rows and a few of very many. The rule:
+//! A cache has very many partitions of a few rows and a few of very many. So a partition begins as
+//! flat rows, which cost what they hold and are exact, and goes on as a [`BinaryIndex`] once it has
+//! more than [`AutoConfig::flat_limit`] of them. It does not go back: a partition that was large is
+//! likely to be so again, and one that becomes empty is dropped by its owner.
 //!
-//! 1. Up to [`AutoConfig::flat_limit`] rows a partition is flat: two plain buffers, scanned. One of
-//!    no rows owns one small allocation, one of three rows costs little more than their vectors.
-//! 2. Above that it is a graph of its own. Partitions do not share one: a search would wade through
-//!    the rows of others, and no partition could be dropped.
-//! 3. Above [`AutoConfig::shard_limit`] rows it is several graphs, each searched, so that building
-//!    one anew takes bounded time and memory.
-//! 4. A partition that shrank to a quarter of `flat_limit` is flat again.
+//! The write that makes the rows too many builds the binary index of them, while the rows are locked
+//! against other writers and open to searches, then publishes it, then empties the rows. That is as
+//! many inserts as the limit has rows, some hundred microseconds at the default.
 //!
-//! Moving from flat to graph builds the graph aside while the rows answer as before. Writes go to
-//! the rows and are noted; when the graph is ready they are applied to it, and it takes the place of
-//! the rows. A lookup waits for neither, only for the exchange of a pointer; a write may wait for
-//! the noted writes to be applied, about a microsecond each.
-//!
-//! Always true: writes are made one at a time (`writes`), and each is either in the structure that
-//! answers or, while one is being built, in both that and the journal.
+//! Always true: `grown` is set once, by a writer that holds the rows; every write after that goes
+//! there; the rows are emptied after it was set and with no search among them. So whoever has locked
+//! the rows and then finds `grown` unset has all of them before him, and once it is set nobody asks
+//! for the lock.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::mem::size_of;
-use std::sync::Arc;
+use std::sync::OnceLock;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard};
 
-use crate::config::{AutoConfig, IndexKind};
+use crate::binary::file::Image;
+use crate::config::AutoConfig;
 use crate::neighbor::TopK;
 use crate::rows::Rows;
-use crate::snapshot::{self, Engine};
-use crate::vector::{check_dimension, with_unit};
-use crate::{Capability, Expiry, IndexError, Neighbor, Query, Row, RowId, VectorIndex};
+use crate::snapshot::{self, Content, Engine};
+use crate::vector::{check, check_dimension, with_unit};
+use crate::{
+    Audit, Backlog, BinaryIndex, Capability, Expiry, IndexError, Neighbor, Query, Row, RowId,
+    VectorIndex, query,
+};
 
-#[cfg(feature = "hnsw")]
-mod grow;
-
-#[cfg(feature = "hnsw")]
-use self::grow::Shards;
-
-/// An index that changes its structure with its size: flat while that is best, then graphs.
+/// An index that changes its structure with its size: flat rows first, then a [`BinaryIndex`].
 ///
-/// In a build without feature `hnsw` it is flat at every size.
+/// # The limit
+/// Median time of a search for the nearest row at a cosine of 0.85 or more, half of the queries with
+/// such a row and half without, clustered data, one thread of a shared machine with 2 cores
+/// (AVX-512), default settings:
 ///
-/// # The rule
-/// 1. Up to [`AutoConfig::flat_limit`] rows: flat. An empty index takes less than 200 bytes, one of
-///    three rows little more than their vectors.
-/// 2. Above: a graph of its own, built aside while lookups and writes go on.
-/// 3. Above [`AutoConfig::shard_limit`] rows: several graphs, each searched.
-/// 4. Shrunk to a quarter of `flat_limit`: flat again.
+/// | rows | flat, 128-d | binary, 128-d | flat, 384-d | binary, 384-d | flat, 1536-d | binary, 1536-d |
+/// |---|---|---|---|---|---|---|
+/// | 16 | 0.5 µs | 1.2 µs | 1.2 µs | 3.4 µs | 4.8 µs | 14 µs |
+/// | 64 | 1.6 µs | 1.2 µs | 4.3 µs | 3.6 µs | 17 µs | 15 µs |
+/// | 256 | 6.2 µs | 1.3 µs | 17 µs | 3.9 µs | 206 µs | 16 µs |
+/// | 1024 | 46 µs | 2.1 µs | 152 µs | 5.0 µs | 0.9 ms | 18 µs |
+/// | 4096 | 245 µs | 3.7 µs | 785 µs | 8.6 µs | 5.2 ms | 71 µs |
 ///
-/// # Measured
-/// Median time of a search for the nearest row, k = 1, 128 components, clustered data, one thread of
-/// a shared machine with 2 cores (AVX2 kernel, load of others 3 to 9), default settings; recall@1
-/// was 1.000 and every stored row was found by itself in all of them. `benches/index.rs` makes the
-/// table, `benches/README.md` keeps it with what it leaves out.
-///
-/// | rows | flat | graph | graph, built in |
-/// |---|---|---|---|
-/// | 1 000 | 20 µs | 69 µs | 0.3 s |
-/// | 4 000 | 77 µs | 249 µs | 4.5 s |
-/// | 8 000 | 84 µs | 248 µs | 11 s |
-/// | 16 000 | 167 µs | 453 µs | 40 s |
-/// | 32 000 | 743 µs | 979 µs | 247 s |
-/// | 100 000 | 3.3 ms | | |
-///
-/// So the graph does not pay below some 32 thousand rows of 128 components, and takes 2400 bytes a
-/// row where flat takes 600. A scan grows with the components and a graph much less, so the lines
-/// should cross earlier at 384 (not measured). And a graph of tens of thousands of rows takes minutes
-/// of a core to build. So the default limit is 65 536: past it a scan takes milliseconds.
-/// Graphs above 32 thousand rows, real text and other dimensions are not covered.
+/// The lines cross near 64 rows whatever the dimension, as both read in proportion to it. Up to there
+/// a partition is exact and costs what its rows cost: an empty one takes less than 200 bytes, one of
+/// three rows little more than their vectors.
 ///
 /// ```
 /// use askonce_index::{AutoConfig, AutoIndex, RowId, VectorIndex};
 ///
-/// let index = AutoIndex::new(3, AutoConfig::default())?;
+/// let config = AutoConfig {
+///     flat_limit: 2,
+///     ..AutoConfig::default()
+/// };
+/// let index = AutoIndex::new(3, config)?;
 /// index.upsert(RowId(1), &[1.0, 0.0, 0.0])?;
-/// assert!(!index.is_approximate());
+/// index.upsert(RowId(2), &[0.0, 1.0, 0.0])?;
+/// assert!(index.capability().exact);
+/// index.upsert(RowId(3), &[0.0, 0.0, 1.0])?;
+/// assert!(index.capability().lock_free_reads);
 /// # Ok::<(), askonce_index::IndexError>(())
 /// ```
 #[derive(Debug)]
 pub struct AutoIndex {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
     dimension: usize,
-    #[cfg(feature = "hnsw")]
     config: AutoConfig,
-    /// Held by whoever writes a row or exchanges the structure.
-    writes: Mutex<()>,
-    /// Held by whoever builds graphs of the rows; taken before `writes`.
-    #[cfg(feature = "hnsw")]
-    growing: Mutex<()>,
-    state: RwLock<State>,
+    rows: RwLock<Rows>,
+    /// In a box, as most partitions never have one.
+    grown: OnceLock<Box<BinaryIndex>>,
 }
 
-#[derive(Debug)]
-enum State {
-    Flat {
-        rows: Rows,
-        /// Ids written since a graph is being built of the rows.
-        #[cfg(feature = "hnsw")]
-        #[expect(clippy::box_collection, reason = "unused in nearly every index")]
-        journal: Option<Box<Vec<RowId>>>,
-    },
-    #[cfg(feature = "hnsw")]
-    Graphs(Shards),
-}
-
-impl State {
-    fn flat(rows: Rows) -> Self {
-        Self::Flat {
-            rows,
-            #[cfg(feature = "hnsw")]
-            journal: None,
-        }
-    }
+/// Where the rows are to be found.
+enum Place<'a> {
+    Rows(RwLockReadGuard<'a, Rows>),
+    Grown(&'a BinaryIndex),
 }
 
 impl AutoIndex {
-    /// An empty index for vectors of `dimension` components.
+    /// An empty index for vectors of `dimension` components. Allocates nothing.
     ///
     /// # Errors
     /// [`IndexError::UnsupportedDimension`] outside `1..=`[`crate::MAX_DIMENSION`],
-    /// [`IndexError::InvalidConfig`] for a setting out of range, [`IndexError::EngineNotBuilt`]
-    /// for [`IndexKind::Hnsw`] in a build without it.
+    /// [`IndexError::InvalidConfig`] for a setting out of range.
     pub fn new(dimension: usize, config: AutoConfig) -> Result<Self, IndexError> {
         check_dimension(dimension)?;
         Self::from_rows(Rows::new(dimension), config)
     }
 
-    /// An index with the rows of a snapshot, which may be of any engine. It answers at once, flat,
-    /// and moves to a graph if it has the rows for one.
+    /// An index with the rows of a snapshot, which may be of any engine.
     ///
     /// # Errors
     /// Those of [`AutoIndex::new`]; [`IndexError::Snapshot`] if the bytes are not a whole,
     /// unchanged snapshot, [`IndexError::Io`] if the reader fails.
     pub fn restore(reader: &mut dyn Read, config: AutoConfig) -> Result<Self, IndexError> {
-        let (_, rows) = snapshot::read(reader)?;
-        Self::from_rows(rows, config)
+        match snapshot::open(reader)?.1 {
+            Content::Rows(rows) => Self::from_rows(rows, config),
+            Content::Cells(image) => Self::from_image(image, config),
+        }
+    }
+
+    /// An index with the cells of a snapshot, or with their rows if they are few.
+    pub(crate) fn from_image(image: Image, config: AutoConfig) -> Result<Self, IndexError> {
+        config.validate()?;
+        if image.len() <= config.flat_limit {
+            return Self::from_rows(image.into_rows()?, config);
+        }
+        let grown = BinaryIndex::from_image(image, config.binary)?;
+        Ok(Self {
+            dimension: grown.dimension(),
+            config,
+            rows: RwLock::new(Rows::new(grown.dimension())),
+            grown: OnceLock::from(Box::new(grown)),
+        })
     }
 
     pub(crate) fn from_rows(rows: Rows, config: AutoConfig) -> Result<Self, IndexError> {
         config.validate()?;
-        let dimension = rows.dimension();
-        let state = match config.kind {
-            #[cfg(feature = "hnsw")]
-            IndexKind::Hnsw => State::Graphs(Shards::of_rows(&rows, &config)?),
-            #[cfg(not(feature = "hnsw"))]
-            IndexKind::Hnsw => {
-                return Err(IndexError::EngineNotBuilt {
-                    engine: "hnsw",
-                    feature: "hnsw",
-                });
-            }
-            IndexKind::Auto | IndexKind::Flat => State::flat(rows),
-        };
-        let inner = Inner {
-            dimension,
-            #[cfg(feature = "hnsw")]
-            config,
-            writes: Mutex::new(()),
-            #[cfg(feature = "hnsw")]
-            growing: Mutex::new(()),
-            state: RwLock::new(state),
-        };
         let index = Self {
-            inner: Arc::new(inner),
+            dimension: rows.dimension(),
+            config,
+            rows: RwLock::new(rows),
+            grown: OnceLock::new(),
         };
-        #[cfg(feature = "hnsw")]
-        if let State::Graphs(shards) = &*index.inner.state.read() {
-            shards.see_to_work();
+        let rows = index.rows.upgradable_read();
+        if rows.len() > config.flat_limit {
+            index.grow(rows)?;
+        } else {
+            drop(rows);
         }
-        index.grow_if_due();
         Ok(index)
     }
 
-    #[cfg(not(feature = "hnsw"))]
-    fn grow_if_due(&self) {}
-}
+    fn grown(&self) -> Option<&BinaryIndex> {
+        self.grown.get().map(AsRef::as_ref)
+    }
 
-impl Inner {
-    /// The rows as they are at one moment.
-    fn copy_rows(&self) -> Result<Rows, IndexError> {
-        let _turn = self.writes.lock();
-        match &*self.state.read() {
-            State::Flat { rows, .. } => Ok(rows.copy()),
-            #[cfg(feature = "hnsw")]
-            State::Graphs(shards) => shards.copy_rows(self.dimension),
+    fn place(&self) -> Place<'_> {
+        if let Some(grown) = self.grown() {
+            return Place::Grown(grown);
         }
+        let rows = self.rows.read();
+        match self.grown() {
+            Some(grown) => Place::Grown(grown),
+            None => Place::Rows(rows),
+        }
+    }
+
+    /// The rows, to be written to, or the index that has taken their place.
+    fn writable(&self) -> Result<RwLockWriteGuard<'_, Rows>, &BinaryIndex> {
+        if let Some(grown) = self.grown() {
+            return Err(grown);
+        }
+        let rows = self.rows.write();
+        self.grown().map_or(Ok(rows), Err)
+    }
+
+    /// Publishes a binary index of the rows, then empties them.
+    fn grow(&self, rows: RwLockUpgradableReadGuard<'_, Rows>) -> Result<&BinaryIndex, IndexError> {
+        let built = BinaryIndex::from_rows(&rows, self.config.binary)?;
+        // The lock that is held keeps out whoever else would set it.
+        let grown = self.grown.get_or_init(|| Box::new(built));
+        *RwLockUpgradableReadGuard::upgrade(rows) = Rows::new(self.dimension);
+        Ok(grown)
     }
 }
 
 impl VectorIndex for AutoIndex {
     fn dimension(&self) -> usize {
-        self.inner.dimension
+        self.dimension
     }
 
     fn capability(&self) -> Capability {
-        let exact = match &*self.inner.state.read() {
-            State::Flat { .. } => true,
-            #[cfg(feature = "hnsw")]
-            State::Graphs(_) => false,
+        let now = match self.grown() {
+            Some(grown) => grown.capability(),
+            None => crate::flat::CAPABILITY,
         };
         Capability {
             engine: "auto",
-            exact,
-            ..crate::flat::CAPABILITY
+            ..now
         }
     }
 
     fn upsert_until(&self, id: RowId, vector: &[f32], expires: Expiry) -> Result<(), IndexError> {
-        with_unit(self.inner.dimension, vector, |unit| {
-            let _turn = self.inner.writes.lock();
-            #[cfg(feature = "hnsw")]
-            if let Some(shard) = self.inner.shard_for(id)? {
-                return shard.upsert_until(id, unit, expires);
-            }
-            match &mut *self.inner.state.write() {
-                #[cfg(feature = "hnsw")]
-                State::Flat { rows, journal } => {
-                    rows.upsert(id, unit, expires)?;
-                    if let Some(journal) = journal {
-                        journal.push(id);
-                    }
+        with_unit(self.dimension, vector, |unit| match self.writable() {
+            Err(grown) => grown.upsert_until(id, unit, expires),
+            Ok(mut rows) => {
+                rows.upsert(id, unit, expires)?;
+                if rows.len() > self.config.flat_limit {
+                    self.grow(RwLockWriteGuard::downgrade_to_upgradable(rows))?;
                 }
-                #[cfg(not(feature = "hnsw"))]
-                State::Flat { rows } => {
-                    rows.upsert(id, unit, expires)?;
-                }
-                #[cfg(feature = "hnsw")]
-                State::Graphs(_) => {}
-            }
-            Ok(())
-        })?;
-        self.grow_if_due();
-        Ok(())
-    }
-
-    fn remove(&self, id: RowId) -> Result<bool, IndexError> {
-        let _turn = self.inner.writes.lock();
-        #[cfg(feature = "hnsw")]
-        if let Some(shard) = self.inner.shard_of(id) {
-            let held = shard.remove(id)?;
-            self.inner.shrink_if_due()?;
-            return Ok(held);
-        }
-        match &mut *self.inner.state.write() {
-            State::Flat {
-                rows,
-                #[cfg(feature = "hnsw")]
-                journal,
-            } => {
-                let Some(slot) = rows.slot(id) else {
-                    return Ok(false);
-                };
-                rows.swap_remove(slot);
-                #[cfg(feature = "hnsw")]
-                if let Some(journal) = journal {
-                    journal.push(id);
-                }
-                Ok(true)
-            }
-            #[cfg(feature = "hnsw")]
-            State::Graphs(_) => Ok(false),
-        }
-    }
-
-    fn remove_expired(&self, now: Expiry) -> Result<usize, IndexError> {
-        let mut expired = Vec::new();
-        self.for_each(&mut |row| {
-            if row.expires.is_past(now) {
-                expired.push(row.id);
-            }
-        });
-        let mut removed = 0;
-        for id in expired {
-            removed += usize::from(self.remove(id)?);
-        }
-        Ok(removed)
-    }
-
-    fn contains(&self, id: RowId) -> bool {
-        match &*self.inner.state.read() {
-            State::Flat { rows, .. } => rows.slot(id).is_some(),
-            #[cfg(feature = "hnsw")]
-            State::Graphs(shards) => shards.holding(id).is_some(),
-        }
-    }
-
-    fn query(&self, query: &Query<'_>, out: &mut Vec<Neighbor>) -> Result<(), IndexError> {
-        with_unit(self.inner.dimension, query.vector, |unit| {
-            match &*self.inner.state.read() {
-                State::Flat { rows, .. } => {
-                    let mut top = TopK::new(out, query.k, rows.len());
-                    rows.scan(query, unit, 0..rows.len(), &mut top);
-                    top.finish();
-                    Ok(())
-                }
-                #[cfg(feature = "hnsw")]
-                State::Graphs(shards) => shards.query(query, out),
+                Ok(())
             }
         })
     }
 
+    fn upsert_batch(&self, batch: &[Row<'_>]) -> Result<(), IndexError> {
+        for row in batch {
+            check(self.dimension, row.vector)?;
+        }
+        let mut rows = match self.writable() {
+            Err(grown) => return grown.upsert_batch(batch),
+            Ok(rows) => rows,
+        };
+        let ids = batch.iter().map(|row| row.id);
+        let new: HashSet<RowId> = ids.filter(|&id| rows.slot(id).is_none()).collect();
+        if rows.len() + new.len() > self.config.flat_limit {
+            let rows = RwLockWriteGuard::downgrade_to_upgradable(rows);
+            return self.grow(rows)?.upsert_batch(batch);
+        }
+        for row in batch {
+            with_unit(self.dimension, row.vector, |unit| {
+                rows.upsert(row.id, unit, row.expires)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, id: RowId) -> Result<bool, IndexError> {
+        match self.writable() {
+            Err(grown) => grown.remove(id),
+            Ok(mut rows) => {
+                let slot = rows.slot(id);
+                if let Some(slot) = slot {
+                    rows.swap_remove(slot);
+                }
+                Ok(slot.is_some())
+            }
+        }
+    }
+
+    fn remove_expired(&self, now: Expiry) -> Result<usize, IndexError> {
+        match self.writable() {
+            Err(grown) => grown.remove_expired(now),
+            Ok(mut rows) => Ok(rows.remove_expired(now)),
+        }
+    }
+
+    fn contains(&self, id: RowId) -> bool {
+        match self.place() {
+            Place::Rows(rows) => rows.slot(id).is_some(),
+            Place::Grown(grown) => grown.contains(id),
+        }
+    }
+
+    fn query(&self, query: &Query<'_>, out: &mut Vec<Neighbor>) -> Result<(), IndexError> {
+        match self.place() {
+            Place::Grown(grown) => grown.query(query, out),
+            Place::Rows(rows) => with_unit(self.dimension, query.vector, |unit| {
+                let mut top = TopK::new(out, query.k, rows.len());
+                rows.scan(query, unit, 0..rows.len(), &mut top);
+                top.finish();
+                Ok(())
+            }),
+        }
+    }
+
+    fn query_batch(
+        &self,
+        queries: &[Query<'_>],
+        out: &mut Vec<Vec<Neighbor>>,
+    ) -> Result<(), IndexError> {
+        match self.grown() {
+            Some(grown) => grown.query_batch(queries, out),
+            None => query::one_by_one(self, queries, out),
+        }
+    }
+
+    fn audit(&self, queries: &[Query<'_>]) -> Result<Audit, IndexError> {
+        match self.grown() {
+            Some(grown) => grown.audit(queries),
+            None => query::audit(self, queries),
+        }
+    }
+
     fn len(&self) -> usize {
-        match &*self.inner.state.read() {
-            State::Flat { rows, .. } => rows.len(),
-            #[cfg(feature = "hnsw")]
-            State::Graphs(shards) => shards.len(),
+        match self.place() {
+            Place::Rows(rows) => rows.len(),
+            Place::Grown(grown) => grown.len(),
         }
     }
 
-    /// Exact while flat. The share of graphs is an estimate: `hnsw_rs` does not tell what it holds.
     fn bytes(&self) -> usize {
-        // The counts beside a shared value are two words.
-        let own = size_of::<Inner>() + 2 * size_of::<usize>();
-        own + match &*self.inner.state.read() {
-            State::Flat { rows, .. } => rows.bytes(),
-            #[cfg(feature = "hnsw")]
-            State::Graphs(shards) => shards.bytes(),
+        match self.place() {
+            Place::Rows(rows) => rows.bytes(),
+            Place::Grown(grown) => size_of::<BinaryIndex>() + grown.bytes(),
         }
     }
 
-    #[cfg(feature = "hnsw")]
+    fn backlog(&self) -> Backlog {
+        self.grown()
+            .map_or_else(Backlog::default, VectorIndex::backlog)
+    }
+
     fn settle(&self) {
-        self.inner.settle();
+        if let Some(grown) = self.grown() {
+            grown.settle();
+        }
     }
 
     fn snapshot(&self, out: &mut dyn Write) -> Result<(), IndexError> {
         // Copied first, so that a slow writer holds up no one.
-        snapshot::write(Engine::Auto, &self.inner.copy_rows()?, out)
+        let rows = match self.place() {
+            Place::Rows(rows) => rows.copy(),
+            Place::Grown(grown) => return grown.write(Engine::Auto, out),
+        };
+        snapshot::write(Engine::Auto, &rows, out)
     }
 
     fn for_each(&self, f: &mut dyn FnMut(Row<'_>)) {
-        match &*self.inner.state.read() {
-            State::Flat { rows, .. } => rows.iter().for_each(f),
-            #[cfg(feature = "hnsw")]
-            State::Graphs(shards) => shards.for_each(f),
+        match self.place() {
+            Place::Rows(rows) => rows.iter().for_each(f),
+            Place::Grown(grown) => grown.for_each(f),
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::config::check;
 /// How fine the rows of a [`crate::BinaryIndex`] are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// 8 bits a component: scores are within 0.005 of the cosine, usually within 0.001. The
+    /// 8 bits a component: scores are within 0.01 of the cosine, usually within 0.001. The
     /// default.
     #[default]
     Int8,
@@ -58,8 +58,9 @@ pub struct BinaryConfig {
     /// 0.995.
     pub recall: f32,
     /// Rows at which a cell is split in two, at least; `16..`. Large indexes have larger cells.
-    /// Default: 256.
-    pub cell_rows: usize,
+    /// Default: `None`, as many as have 8 KiB of codes, from 128 to 512: then looking into a cell
+    /// takes about as long as getting there.
+    pub cell_rows: Option<usize>,
 }
 
 impl Default for BinaryConfig {
@@ -69,7 +70,7 @@ impl Default for BinaryConfig {
             probes: None,
             spread: None,
             recall: 0.995,
-            cell_rows: 256,
+            cell_rows: None,
         }
     }
 }
@@ -94,7 +95,9 @@ impl BinaryConfig {
             "0.5 and more, below 1",
             recall,
         )?;
-        let rows = self.cell_rows >= 16;
-        check("binary.cell_rows", &self.cell_rows, "16 or more", rows)
+        if let Some(rows) = self.cell_rows {
+            check("binary.cell_rows", &rows, "16 or more", rows >= 16)?;
+        }
+        Ok(())
     }
 }

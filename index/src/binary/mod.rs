@@ -28,16 +28,16 @@ use parking_lot::Mutex;
 
 pub use self::config::{BinaryConfig, Precision, Verify};
 use self::directory::Directory;
-use self::encode::Encoder;
+use self::encode::{Encoded, Encoder};
 use self::file::{Image, Still};
-use self::search::{Scratch, Searcher, with_scratch};
+use self::search::{Member, Scratch, Searcher, with_scratch};
 use self::tuning::Tuning;
 use self::twins::Twins;
 use self::writer::Writer;
 use crate::neighbor::TopK;
 use crate::rows::Rows;
 use crate::snapshot::{self, Content, Engine, inconsistent};
-use crate::vector::{check_dimension, with_unit};
+use crate::vector::{check, check_dimension, with_unit};
 use crate::{
     Audit, Backlog, Capability, Expiry, IndexError, Neighbor, Query, Row, RowId, VectorIndex,
 };
@@ -62,6 +62,10 @@ const LANE: usize = 64;
 
 /// Times that a search begins anew because rows were moved under it, before it holds writers up.
 const RETRIES: usize = 3;
+
+/// Queries that are answered together at most: enough to share cells, few enough that their lists
+/// of cells stay in the CPU's cache.
+const BATCH: usize = 64;
 
 /// Score from which on a row is the query's own vector.
 const SAME: f32 = 0.999_9;
@@ -94,6 +98,8 @@ pub struct BinaryIndex {
 #[derive(Debug)]
 struct Shared {
     config: BinaryConfig,
+    /// Rows at which a cell is split, at least.
+    cell_rows: usize,
     encoder: Encoder,
     tuning: Arc<Tuning>,
     directory: ArcSwap<Directory>,
@@ -160,22 +166,19 @@ impl BinaryIndex {
         config.validate()?;
         match snapshot::open(reader)?.1 {
             Content::Rows(rows) => Self::from_rows(&rows, config),
-            Content::Cells(image) if image.precision == config.precision => {
-                Self::of_image(image, config)
-            }
-            Content::Cells(image) => Self::from_rows(&image.into_rows()?, config),
+            Content::Cells(image) => Self::from_image(image, config),
         }
     }
 
-    /// An index with the cells of a snapshot, at their precision.
+    /// An index with the cells of a snapshot if they are of the precision that is asked for, else
+    /// with their rows.
     pub(crate) fn from_image(image: Image, config: BinaryConfig) -> Result<Self, IndexError> {
-        let precision = image.precision;
-        let config = BinaryConfig {
-            precision,
-            ..config
-        };
         config.validate()?;
-        Self::of_image(image, config)
+        if image.precision() == config.precision {
+            Self::of_image(image, config)
+        } else {
+            Self::from_rows(&image.into_rows()?, config)
+        }
     }
 
     /// Opens the file of an index that was saved, and searches it in place: its rows are mapped, not
@@ -245,8 +248,12 @@ impl BinaryIndex {
     /// # Errors
     /// [`IndexError::Io`] if the file cannot be written; then the old one is as it was.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), IndexError> {
-        let still = self.still();
-        file::disk::replace(path.as_ref(), |out| still.write(Engine::Binary, out))
+        file::replace(path.as_ref(), |out| self.write(Engine::Binary, out))
+    }
+
+    /// Writes the cells as they are now, in the name of this engine.
+    pub(crate) fn write(&self, engine: Engine, out: &mut dyn Write) -> Result<(), IndexError> {
+        self.still().write(engine, out)
     }
 
     /// Bytes of rows that are searched in place in a file, and so not counted by
@@ -321,6 +328,9 @@ impl BinaryIndex {
             dimension,
             shared: Shared {
                 config,
+                cell_rows: config
+                    .cell_rows
+                    .unwrap_or_else(|| cell_rows(encoder.lines())),
                 encoder,
                 tuning: Arc::new(tuning),
                 directory: ArcSwap::from_pointee(directory),
@@ -368,6 +378,7 @@ impl BinaryIndex {
             directory,
             twins,
             moves,
+            ..
         } = &self.shared;
         let count = moves.count();
         twins.cells(twins.hash(&scratch.query.high), &mut scratch.twins);
@@ -403,6 +414,77 @@ impl BinaryIndex {
         let is_lost = !scratch.twins.is_empty() && found.first().is_none_or(|n| n.score < SAME);
         !met_dead && !is_lost && !has_duplicates(found)
     }
+
+    /// Answers queries cell by cell.
+    fn run_together(
+        &self,
+        queries: &[Query<'_>],
+        out: &mut Vec<Vec<Neighbor>>,
+    ) -> Result<(), IndexError> {
+        let Shared {
+            config,
+            encoder,
+            tuning,
+            directory,
+            twins,
+            moves,
+            ..
+        } = &self.shared;
+        let mut encoded = Vec::with_capacity(queries.len());
+        for query in queries {
+            with_unit(self.dimension, query.vector, |unit| {
+                let mut row = Encoded::default();
+                encoder.encode(unit, &mut row);
+                encoded.push(row);
+                Ok(())
+            })?;
+        }
+        let count = moves.count();
+        let hashes = encoded.iter().map(|row| twins.hash(&row.high));
+        let cells: Vec<Vec<u32>> = hashes
+            .map(|hash| {
+                let mut cells = Vec::new();
+                twins.cells(hash, &mut cells);
+                cells
+            })
+            .collect();
+        let directory = directory.load();
+        let searcher = Searcher {
+            encoder,
+            directory: &directory,
+            tuning,
+            probes: config.probes,
+        };
+        let rows = self.len();
+        let mut found = vec![Vec::new(); queries.len()];
+        let mut members: Vec<Member<'_, '_>> = queries
+            .iter()
+            .zip(&encoded)
+            .zip(&cells)
+            .zip(&mut found)
+            .map(|(((query, encoded), twins), found)| Member {
+                query,
+                encoded,
+                twins,
+                top: TopK::new(found, query.k, rows),
+            })
+            .collect();
+        with_scratch(|scratch| searcher.run_many(&mut members, scratch));
+        for member in members {
+            member.top.finish();
+        }
+        if moves.are_still(count) {
+            out.append(&mut found);
+            return Ok(());
+        }
+        // Rows moved meanwhile: one by one, each asks again until it is sure.
+        for query in queries {
+            let mut found = Vec::new();
+            self.query(query, &mut found)?;
+            out.push(found);
+        }
+        Ok(())
+    }
 }
 
 impl VectorIndex for BinaryIndex {
@@ -415,7 +497,7 @@ impl VectorIndex for BinaryIndex {
             engine: "binary",
             exact: false,
             score_error: match self.shared.config.precision {
-                Precision::Int8 => 5e-3,
+                Precision::Int8 => 1e-2,
                 Precision::Int16 => 1e-4,
             },
             keeps_vectors: false,
@@ -478,6 +560,30 @@ impl VectorIndex for BinaryIndex {
         })
     }
 
+    fn query_batch(
+        &self,
+        queries: &[Query<'_>],
+        out: &mut Vec<Vec<Neighbor>>,
+    ) -> Result<(), IndexError> {
+        for query in queries {
+            check(self.dimension, query.vector)?;
+        }
+        // A list without a threshold, or of every row, is a search of its own.
+        let together = |query: &Query<'_>| query.min_score > -1.0 && !query.exact;
+        for part in queries.chunks(BATCH) {
+            if part.len() > 1 && part.iter().all(together) {
+                self.run_together(part, out)?;
+            } else {
+                for query in part {
+                    let mut found = Vec::new();
+                    self.query(query, &mut found)?;
+                    out.push(found);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn audit(&self, queries: &[Query<'_>]) -> Result<Audit, IndexError> {
         let mut audit = Audit::default();
         let (mut found, mut truth) = (Vec::new(), Vec::new());
@@ -511,7 +617,7 @@ impl VectorIndex for BinaryIndex {
     }
 
     fn snapshot(&self, out: &mut dyn Write) -> Result<(), IndexError> {
-        self.still().write(Engine::Binary, out)
+        self.write(Engine::Binary, out)
     }
 
     fn for_each(&self, f: &mut dyn FnMut(Row<'_>)) {
@@ -589,4 +695,10 @@ fn has_duplicates(found: &[Neighbor]) -> bool {
     let mut ids: Vec<RowId> = found.iter().map(|neighbor| neighbor.id).collect();
     ids.sort_unstable();
     ids.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// Rows at which a cell is split, if codes are this many words long.
+fn cell_rows(words: usize) -> usize {
+    const CODES: usize = 8 * 1024;
+    (CODES / (8 * words)).clamp(128, 512)
 }

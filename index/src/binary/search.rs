@@ -11,6 +11,7 @@
 //! no lock, unless rows were moved under it several times in a row.
 
 use std::cell::RefCell;
+use std::cmp::Ordering;
 
 use super::config::Precision;
 use super::directory::{Directory, most_similar};
@@ -37,15 +38,47 @@ thread_local! {
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) query: Encoded,
-    products: Vec<i32>,
     pub(super) similarities: Vec<f32>,
     /// Cells that hold a row of the query's hash.
     pub(super) twins: Vec<u32>,
-    order: Vec<(f32, u32)>,
-    pub(super) code: Vec<u64>,
+    certain: Vec<Candidate>,
+    order: Vec<Candidate>,
+    room: Room,
+}
+
+/// What is made anew for each cell.
+#[derive(Default)]
+struct Room {
+    products: Vec<i32>,
+    code: Vec<u64>,
     near: Vec<Near>,
     tail: Vec<CodeLine>,
     at: Vec<u32>,
+}
+
+/// A cell to look into.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    /// Of its center to the query.
+    similarity: f32,
+    cell: u32,
+}
+
+impl Candidate {
+    /// Most similar first.
+    fn rank(&self, other: &Self) -> Ordering {
+        let by_similarity = other.similarity.total_cmp(&self.similarity);
+        by_similarity.then(self.cell.cmp(&other.cell))
+    }
+}
+
+/// One of several searches that are made together.
+pub(super) struct Member<'m, 'out> {
+    pub(super) query: &'m Query<'m>,
+    pub(super) encoded: &'m Encoded,
+    /// Cells that hold a row of the query's hash.
+    pub(super) twins: &'m [u32],
+    pub(super) top: TopK<'out>,
 }
 
 /// Runs `body` with the scratch room of this thread, or with a fresh one inside another search.
@@ -69,61 +102,68 @@ impl Searcher<'_> {
     /// Offers `top` the rows near the query, which is encoded in the scratch room; tells whether
     /// it came across a dead row that would have been listed.
     pub(super) fn run(&self, query: &Query<'_>, scratch: &mut Scratch, top: &mut TopK<'_>) -> bool {
-        let directory = self.directory;
+        let Scratch {
+            query: encoded,
+            similarities,
+            twins,
+            certain,
+            order,
+            room,
+        } = scratch;
+        self.similarities(encoded, room, similarities);
         let table = self.tuning.table();
-        let mut similarities = std::mem::take(&mut scratch.similarities);
-        let mut order = std::mem::take(&mut scratch.order);
-        let twins = std::mem::take(&mut scratch.twins);
-        directory.similarities(
-            self.encoder,
-            &scratch.query.high,
-            256.0 * scratch.query.step as f32,
-            &mut scratch.products,
-            &mut similarities,
-        );
-        let home = most_similar(&similarities);
+        let mut probe = Probe::new(self, query, encoded, &table);
+        let home = most_similar(similarities);
         let best = similarities[home];
-        let mut probe = Probe::new(self, query, &table);
-        let seen = |cell: usize| cell == home || twins.contains(&(cell as u32));
-        // A number may be of another directory than this one; then the search is repeated.
-        let twin_cells = twins.iter().map(|&cell| cell as usize);
-        for cell in twin_cells.filter(|&cell| cell < similarities.len() && cell != home) {
-            probe.cell(cell, similarities[cell], scratch, top);
+        self.certain(home, twins, similarities, certain);
+        for candidate in &*certain {
+            probe.cell(*candidate, room, top);
         }
-        probe.cell(home, best, scratch, top);
-
-        order.clear();
-        let least = match self.probes {
-            Some(_) => f32::MIN,
-            None => best - self.tuning.gap(probe.bar),
-        };
-        let cells = similarities.iter().enumerate();
-        order.extend(
-            cells
-                .filter(|&(cell, &similarity)| similarity >= least && !seen(cell))
-                .map(|(cell, &similarity)| (similarity, cell as u32)),
-        );
-        let most = match self.probes {
-            Some(probes) => probes.saturating_sub(1),
-            None => (directory.cells.len() / MOST_PROBES).max(FEW_CELLS),
-        };
-        let descending = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-        if order.len() > most {
-            order.select_nth_unstable_by(most, descending);
-            order.truncate(most);
-        }
-        order.sort_unstable_by(descending);
-        for &(similarity, cell) in &order {
+        self.choose(best, probe.bar, similarities, certain, order);
+        for candidate in &*order {
             // The bar may have risen since the cells were chosen.
-            if self.probes.is_none() && similarity < best - self.tuning.gap(probe.bar) {
+            if self.is_too_far(candidate.similarity, best, probe.bar) {
                 break;
             }
-            probe.cell(cell as usize, similarity, scratch, top);
+            probe.cell(*candidate, room, top);
         }
-        scratch.similarities = similarities;
-        scratch.order = order;
-        scratch.twins = twins;
         probe.met_dead
+    }
+
+    /// Answers several queries that have a threshold, cell by cell, so that what is read of a cell is
+    /// read for all that look into it.
+    pub(super) fn run_many(&self, members: &mut [Member<'_, '_>], scratch: &mut Scratch) {
+        let table = self.tuning.table();
+        let mut visits: Vec<(u32, u32, f32)> = Vec::new();
+        for (at, member) in (0..).zip(&*members) {
+            let Scratch {
+                similarities,
+                certain,
+                order,
+                room,
+                ..
+            } = scratch;
+            self.similarities(member.encoded, room, similarities);
+            let home = most_similar(similarities);
+            self.certain(home, member.twins, similarities, certain);
+            let best = similarities[home];
+            self.choose(best, member.query.min_score, similarities, certain, order);
+            let chosen = certain.iter().chain(&*order);
+            visits.extend(chosen.map(|candidate| (candidate.cell, at, candidate.similarity)));
+        }
+        visits.sort_unstable_by_key(|&(cell, at, _)| (cell, at));
+        let mut bars: Vec<f32> = members
+            .iter()
+            .map(|member| member.query.min_score)
+            .collect();
+        for (cell, at, similarity) in visits {
+            let member = &mut members[at as usize];
+            let mut probe = Probe::new(self, member.query, member.encoded, &table);
+            probe.bar = bars[at as usize];
+            let candidate = Candidate { similarity, cell };
+            probe.cell(candidate, &mut scratch.room, &mut member.top);
+            bars[at as usize] = probe.bar;
+        }
     }
 
     /// Offers `top` every row; tells whether it came across a dead row that would have been listed.
@@ -134,15 +174,72 @@ impl Searcher<'_> {
         top: &mut TopK<'_>,
     ) -> bool {
         let table = self.tuning.table();
-        let mut probe = Probe::new(self, query, &table);
+        let mut probe = Probe::new(self, query, &scratch.query, &table);
         for cell in &self.directory.cells {
             let cell = cell.load();
             let count = cell.rows().len() as u32;
-            scratch.at.clear();
-            scratch.at.extend(0..count);
-            probe.score(&cell, scratch, top);
+            scratch.room.at.clear();
+            scratch.room.at.extend(0..count);
+            probe.score(&cell, &mut scratch.room, top);
         }
         probe.met_dead
+    }
+
+    fn similarities(&self, encoded: &Encoded, room: &mut Room, out: &mut Vec<f32>) {
+        let step = 256.0 * encoded.step as f32;
+        self.directory
+            .similarities(self.encoder, &encoded.high, step, &mut room.products, out);
+    }
+
+    /// Lists the cells that are looked into in any case.
+    fn certain(
+        &self,
+        home: usize,
+        twins: &[u32],
+        similarities: &[f32],
+        order: &mut Vec<Candidate>,
+    ) {
+        order.clear();
+        let twins = twins.iter().map(|&cell| cell as usize);
+        // A number may be of another directory than this one; then the search is repeated.
+        let others = twins.filter(|&cell| cell < similarities.len() && cell != home);
+        order.extend(others.chain([home]).map(|cell| Candidate {
+            similarity: similarities[cell],
+            cell: cell as u32,
+        }));
+    }
+
+    /// Lists the other cells to look into for rows at the bar, most similar first.
+    fn choose(
+        &self,
+        best: f32,
+        bar: f32,
+        similarities: &[f32],
+        seen: &[Candidate],
+        order: &mut Vec<Candidate>,
+    ) {
+        order.clear();
+        let candidates = (0..)
+            .zip(similarities)
+            .map(|(cell, &similarity)| Candidate { similarity, cell });
+        order.extend(candidates.filter(|candidate| {
+            !self.is_too_far(candidate.similarity, best, bar)
+                && !seen.iter().any(|seen| seen.cell == candidate.cell)
+        }));
+        let most = match self.probes {
+            Some(probes) => probes.saturating_sub(1),
+            None => (similarities.len() / MOST_PROBES).max(FEW_CELLS),
+        };
+        if order.len() > most {
+            order.select_nth_unstable_by(most, Candidate::rank);
+            order.truncate(most);
+        }
+        order.sort_unstable_by(Candidate::rank);
+    }
+
+    /// Whether no row at the bar is to be expected in a cell, beside the best.
+    fn is_too_far(&self, similarity: f32, best: f32, bar: f32) -> bool {
+        self.probes.is_none() && similarity < best - self.tuning.gap(bar)
     }
 }
 
@@ -150,6 +247,7 @@ impl Searcher<'_> {
 struct Probe<'p> {
     searcher: &'p Searcher<'p>,
     query: &'p Query<'p>,
+    encoded: &'p Encoded,
     table: &'p Table,
     /// A row below it need not be looked at.
     bar: f32,
@@ -158,17 +256,24 @@ struct Probe<'p> {
 }
 
 impl<'p> Probe<'p> {
-    fn new(searcher: &'p Searcher<'p>, query: &'p Query<'p>, table: &'p Table) -> Self {
+    fn new(
+        searcher: &'p Searcher<'p>,
+        query: &'p Query<'p>,
+        encoded: &'p Encoded,
+        table: &'p Table,
+    ) -> Self {
         Self {
             searcher,
             query,
+            encoded,
             table,
             bar: query.min_score,
             met_dead: false,
         }
     }
 
-    fn cell(&mut self, number: usize, similarity: f32, scratch: &mut Scratch, top: &mut TopK<'_>) {
+    fn cell(&mut self, candidate: Candidate, room: &mut Room, top: &mut TopK<'_>) {
+        let (number, similarity) = (candidate.cell as usize, candidate.similarity);
         let Searcher {
             encoder, directory, ..
         } = self.searcher;
@@ -191,87 +296,76 @@ impl<'p> Probe<'p> {
             self.table.radius(cosine.clamp(-1.0, 1.0))
         };
 
-        scratch.code.clear();
-        scratch.code.resize(encoder.lines(), 0);
+        room.code.clear();
+        room.code.resize(encoder.lines(), 0);
         encoder.kernel.residual_code(
-            &scratch.query.rotated,
+            &self.encoded.rotated,
             directory.center(number),
             about.scale,
-            &mut scratch.code,
+            &mut room.code,
         );
-        scratch.near.clear();
-        let blocks = rows.blocks();
+        room.near.clear();
+        let (code, near) = (&room.code, &mut room.near);
         encoder
             .kernel
-            .near_codes(&scratch.code, blocks, radius, &mut scratch.near);
-        let whole = scratch.near.len();
-        let lanes = rows.tail(&mut scratch.tail) as u32;
+            .near_codes(code, rows.blocks(), radius, 0, near);
+        let lanes = rows.tail(&mut room.tail);
         if lanes > 0 {
+            let len = rows.len() as u32;
+            let start = len - lanes as u32;
             encoder
                 .kernel
-                .near_codes(&scratch.code, &scratch.tail, radius, &mut scratch.near);
-            let first = rows.len() as u32 - lanes;
-            let mut kept = whole;
-            for at in whole..scratch.near.len() {
-                let near = scratch.near[at];
-                if near.position < lanes {
-                    scratch.near[kept] = Near {
-                        position: first + near.position,
-                        ..near
-                    };
-                    kept += 1;
-                }
+                .near_codes(code, &room.tail, radius, start, near);
+            // The last block has lanes without a row.
+            while near.last().is_some_and(|near| near.position >= len) {
+                near.pop();
             }
-            scratch.near.truncate(kept);
         }
 
         let metas = rows.metas();
-        scratch.at.clear();
-        for near in &scratch.near {
+        room.at.clear();
+        for near in &room.near {
             let spread = metas[near.position as usize].spread;
             let cosine = beyond + spread * spread;
             if self
                 .table
                 .keeps(near.distance, cosine, 2.0 * distance * spread)
             {
-                scratch.at.push(near.position);
+                room.at.push(near.position);
             }
         }
-        if !scratch.at.is_empty() {
-            self.score(&cell, scratch, top);
+        if !room.at.is_empty() {
+            self.score(&cell, room, top);
         }
     }
 
-    /// Scores the rows at the places in `scratch.at`.
-    fn score(&mut self, cell: &super::cell::Cell, scratch: &mut Scratch, top: &mut TopK<'_>) {
+    /// Scores the rows at the places in `room.at`.
+    fn score(&mut self, cell: &super::cell::Cell, room: &mut Room, top: &mut TopK<'_>) {
         let encoder = self.searcher.encoder;
         let rows = cell.rows();
         let metas = rows.metas();
-        scratch.products.clear();
-        scratch.products.resize(scratch.at.len(), 0);
+        room.products.clear();
+        room.products.resize(room.at.len(), 0);
         encoder.kernel.dot_lines_at(
-            &scratch.query.high,
+            &self.encoded.high,
             rows.high(),
-            &scratch.at,
-            &mut scratch.products,
+            &room.at,
+            &mut room.products,
         );
         // The second plane of the rows scales their products by 256.
         let step = match encoder.precision() {
             Precision::Int8 => 256.0,
             Precision::Int16 => 65_536.0,
-        } * scratch.query.step as f32;
-        for (&position, &product) in scratch.at.iter().zip(&scratch.products) {
+        } * self.encoded.step as f32;
+        for (&position, &product) in room.at.iter().zip(&room.products) {
             let position = position as usize;
             let meta = &metas[position];
             if product as f32 * step * meta.factor + COARSE < self.bar {
                 continue;
             }
-            let product = encoder.product(
-                &scratch.query,
-                rows.high_of(position),
-                rows.low_of(position),
-            );
-            let score = encoder.score(&scratch.query, product, meta.factor);
+            let product =
+                encoder.product(self.encoded, rows.high_of(position), rows.low_of(position));
+            let score = encoder.score(self.encoded, product, meta.factor);
             let id = meta.id();
             if !top.wants(id, score) || !self.query.admits(id, score, meta.expires) {
                 continue;

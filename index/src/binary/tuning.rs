@@ -172,8 +172,8 @@ impl Tuning {
         if seen.count < ENOUGH {
             return;
         }
-        // Each of the two may lose a third of what may be lost in all: a margin for chance.
-        let kept = 1.0 - (1.0 - self.recall) / 3.0;
+        // Each of the two may lose half of what may be lost in all.
+        let kept = 1.0 - (1.0 - self.recall) / 2.0;
         let quantile = |steps: &[u32; STEPS], per: f32| {
             let all: u32 = steps.iter().sum();
             let mut left = (f64::from(all) * f64::from(kept)).ceil() as u32;

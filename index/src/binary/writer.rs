@@ -240,7 +240,7 @@ impl Writer {
     /// cells grows with their number and the time to look into them with their size.
     fn limit(&self, shared: &Shared) -> usize {
         let by_root = (self.len() as f64).sqrt() * 0.8;
-        shared.config.cell_rows.max(by_root as usize)
+        shared.cell_rows.max(by_root as usize)
     }
 
     /// The cell that a row belongs to, once it has room for it.
@@ -311,7 +311,7 @@ impl Writer {
             (cell.rows().len(), cell.dead())
         };
         let live = len - dead;
-        let few = shared.config.cell_rows / FEW_PART;
+        let few = shared.cell_rows / FEW_PART;
         if live <= few && self.appenders.len() > 1 {
             self.dissolve(shared, cell);
         } else if is_worn(len, dead) {

@@ -7,9 +7,7 @@
 //! `hnsw_rs` has rules of its own, kept here:
 //! - a distance that is negative or NaN panics, so [`CodeDistance`] clamps;
 //! - more than 256 links end the process, so [`crate::HnswConfig`] allows 128;
-//! - inserting during a search is not promised by its documentation. It takes a lock per node for
-//!   every list it reads or writes, and a search that meets a node half linked just sees fewer
-//!   links; two inserts at once are not needed and not made;
+//! - inserting during a search is not promised by its documentation, so all inserts come first;
 //! - it keeps pointers behind pointers, so a large graph takes seconds to free: that is left to the
 //!   shared thread.
 
@@ -63,19 +61,19 @@ impl Graph {
         }
     }
 
-    /// Links a node. One call at a time, searches may go on.
-    pub(super) fn insert(&self, unit: &[f32], node: u32) {
+    /// Links a node. One call at a time, and before the first search.
+    pub(super) fn insert(&self, codes: &[i8], node: u32) {
         if let Some(hnsw) = &self.hnsw {
-            hnsw.insert_slice((&encode(unit), node as usize));
+            hnsw.insert_slice((codes, node as usize));
         }
     }
 
-    /// Up to `ef` nodes near the vector, nearest first.
-    pub(super) fn search(&self, unit: &[f32], ef: usize) -> Vec<Found> {
+    /// Up to `ef` nodes near the vector of these codes, nearest first.
+    pub(super) fn search(&self, codes: &[i8], ef: usize) -> Vec<Found> {
         let Some(hnsw) = &self.hnsw else {
             return Vec::new();
         };
-        let found = hnsw.search(&encode(unit), ef, ef).into_iter();
+        let found = hnsw.search(codes, ef, ef).into_iter();
         // Numbers that insert() did not give cannot come back.
         found
             .filter_map(|neighbour| {
@@ -127,15 +125,44 @@ impl std::fmt::Debug for Graph {
 
 /// Codes of a unit-length vector: its components scaled so that the largest is 127, then the
 /// inverse of the codes' own length, so that equal rows are at distance 0.
-fn encode(unit: &[f32]) -> Vec<i8> {
-    let largest = unit.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-    let scale = 127.0 / largest;
-    let mut codes = Vec::with_capacity(unit.len() + TAIL);
-    codes.extend(unit.iter().map(|x| (x * scale).round_ties_even() as i8));
-    let squared: i64 = codes.iter().map(|&x| i64::from(x) * i64::from(x)).sum();
-    let inverse = (1.0 / (squared as f64).sqrt()) as f32;
-    codes.extend(inverse.to_le_bytes().map(u8::cast_signed));
-    codes
+pub(super) fn encode(unit: &[f32]) -> Vec<i8> {
+    let mut codes = Codes::new(unit.len(), 1);
+    codes.push(unit);
+    codes.codes
+}
+
+/// Codes of many vectors, side by side.
+pub(super) struct Codes {
+    width: usize,
+    codes: Vec<i8>,
+}
+
+impl Codes {
+    /// With room for the codes of `rows` vectors.
+    pub(super) fn new(dimension: usize, rows: usize) -> Self {
+        let width = dimension + TAIL;
+        Self {
+            width,
+            codes: Vec::with_capacity(width * rows),
+        }
+    }
+
+    pub(super) fn push(&mut self, unit: &[f32]) {
+        let largest = unit.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        let scale = 127.0 / largest;
+        let start = self.codes.len();
+        let scaled = unit.iter().map(|x| (x * scale).round_ties_even() as i8);
+        self.codes.extend(scaled);
+        let codes = self.codes[start..].iter();
+        let squared: i64 = codes.map(|&x| i64::from(x) * i64::from(x)).sum();
+        let inverse = (1.0 / (squared as f64).sqrt()) as f32;
+        let inverse = inverse.to_le_bytes().map(u8::cast_signed);
+        self.codes.extend(inverse);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[i8]> {
+        self.codes.chunks_exact(self.width)
+    }
 }
 
 /// One minus the cosine of two rows of codes; never negative and never NaN.

@@ -1,43 +1,49 @@
-//! A graph index over `hnsw_rs`, with what that crate leaves out: removal, update, and a promise
-//! that stored rows are found.
+//! Graphs of the crate `hnsw_rs`, with what that crate leaves out: removal, update, filters, and a
+//! promise that stored rows are found.
 //!
-//! The rows are kept here, as the flat index keeps them; the graph only names candidates, which are
+//! The rows are kept here, as the flat index keeps them; a graph only names candidates, which are
 //! then checked and scored by the rows. The slots of the rows fall into three parts:
 //!
 //! ```text
 //! 0 ......... linked ......... tried ......... len
-//!   in the      |  tried, and     |  waiting to
-//!   graph       |  out of reach   |  be linked
+//!   in the      |  tried, and     |  written since
+//!   graph       |  out of reach   |  the graph was built
 //! ```
 //!
 //! A search walks the graph for the first part and scans the other two. So a write only appends or
-//! removes a row, which takes a microsecond, and linking (a millisecond) is done later by one
-//! thread. Whatever the graph does not know yet is found by the scan.
+//! removes a row, which takes a microsecond, and whatever the graph does not know is found by the
+//! scan.
 //!
+//! - *Sealed*: a graph is built aside, published whole, and never changed after; `hnsw_rs` does not
+//!   promise that one may be searched while it grows. Once the rows written since are
+//!   [`HnswConfig::seal_rows`], and a quarter of those in the graph, another is built of all rows.
+//!   So each row is linked about five times in the life of an index that only grows.
 //! - *Remove* forgets the row; its node stays in the graph as a way station and is not listed. When
-//!   the share of such nodes passes [`HnswConfig::dead_share`], a new graph is built aside from the
-//!   rows and put in place of the old one.
-//! - *Update* is remove and append: a node never changes its vector.
+//!   the share of such nodes passes [`HnswConfig::dead_share`], another graph is built.
+//! - *Update* is remove and append: a node never changes its vector. A row that is written again as
+//!   it was stays where it is.
 //! - *Reach*: `hnsw_rs` drops the farthest link of a full list without regard to what it cuts off,
-//!   so some nodes cannot be found by their own vector. Each is looked up once it is linked, and an
-//!   audit repeats that for all whenever the graph has grown by half. One that is not found
-//!   belongs to the scanned part, until a rebuild tries it again.
+//!   so some nodes cannot be found by their own vector. Each is looked up once the graph is built;
+//!   one that is not found belongs to the scanned part, until the next graph tries it again.
+//! - *Narrow searches* (a filter, a time, a threshold) leave rows out after the walk. The walk is
+//!   widened fourfold until enough rows may answer or the threshold is passed; when it would have
+//!   to visit a good part of the graph, a scan of the rows takes its place.
 //!
 //! Always true: a node is listed only while `slot_of_node` names its slot and `node_of_slot` names
 //! it back; no id is in two slots; searches take one read lock, which nothing holds for writing
-//! longer than a few memory moves, or a millisecond or two when a graph of 100 thousand is replaced.
+//! longer than a few memory moves, or some milliseconds when a graph of 100 thousand is published.
 //!
-//! What it leaves to others: choosing between this and a scan ([`crate::AutoIndex`]). A search
-//! allocates inside `hnsw_rs`, some hundred small blocks.
+//! A search allocates inside `hnsw_rs`, some hundred small blocks.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::mem::{replace, size_of};
+use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use self::graph::{Found, Graph};
+use self::graph::{Codes, Found, Graph};
 use crate::config::{BuildThread, HnswConfig};
 use crate::neighbor::TopK;
 use crate::rows::Rows;
@@ -49,25 +55,29 @@ use crate::{
 
 mod graph;
 
-/// Marks a node without a row.
+/// Marks a node without a row, and a row without a node.
 const DEAD: u32 = u32::MAX;
 
-/// Live candidates that are rescored beyond twice the `k` asked for. The codes put the best row
-/// among the first few; the rest is margin for rows that differ by less than the codes resolve.
+/// Candidates that are rescored beyond twice the `k` asked for. The codes put the best row among
+/// the first few; the rest is margin for rows that differ by less than the codes resolve.
 const RESCORED: usize = 14;
 
-/// Times as many candidates as wanted that a search with a filter looks at.
-const FILTERED: usize = 8;
+/// A walk is not widened past this share of the graph: a scan costs less, and misses nothing.
+const WALKED_SHARE: usize = 8;
 
-/// Waiting rows above which a writer links one row for each that it adds, so that a writer that
-/// outruns the shared thread is slowed down before scanning them gets dear.
-const WAITING_LIMIT: usize = 4096;
+/// Cosines by the codes are off by less than this.
+const CODE_ERROR: f32 = 0.01;
+
+/// Another graph is built once the rows written since are this share of those in it.
+const WAITING_SHARE: usize = 4;
 
 /// A graph smaller than this is not built anew for its dead nodes.
 const REBUILT_FROM: usize = 32;
 
-/// An approximate index for many rows; see the [crate documentation](crate#engines) for when to
-/// use it.
+/// Rows copied for a build before writers get a turn.
+const COPIED: usize = 1024;
+
+/// An approximate index by graphs; see the [crate documentation](crate#engines) for when to use it.
 ///
 /// ```
 /// use askonce_index::{HnswConfig, HnswRsIndex, RowId, VectorIndex};
@@ -90,26 +100,32 @@ struct Inner {
     dimension: usize,
     config: HnswConfig,
     state: RwLock<State>,
-    /// Held by whoever changes the graph: links a row, audits, or puts another graph in place.
-    linker: Mutex<()>,
-    /// Whether the shared thread has been asked to tend this index.
-    tending: AtomicBool,
+    /// Held by whoever builds a graph.
+    builder: Mutex<()>,
+    /// Whether the shared thread has been asked to build.
+    asked: AtomicBool,
 }
 
 #[derive(Debug)]
 struct State {
     rows: Rows,
+    /// The number of the write that put the row into each slot.
+    stamps: Vec<u64>,
+    writes: u64,
     linked: usize,
     tried: usize,
     /// The node of each linked slot.
     node_of_slot: Vec<u32>,
     /// The slot of each node of the graph, or [`DEAD`].
     slot_of_node: Vec<u32>,
-    /// The slot of the row that is being linked, wherever writes have moved it.
-    linking: Option<usize>,
-    /// Rows linked since the last audit.
-    unaudited: usize,
     graph: Arc<Graph>,
+}
+
+/// A graph that is not published yet, with the stamp of the row that each node stands for.
+struct Built {
+    graph: Graph,
+    stamps: Vec<u64>,
+    reached: Vec<bool>,
 }
 
 impl HnswRsIndex {
@@ -124,7 +140,7 @@ impl HnswRsIndex {
     }
 
     /// An index with the rows of a snapshot, which may be of any engine. It answers at once, by a
-    /// scan of the rows that wait to be linked.
+    /// scan of the rows until the graph is built.
     ///
     /// # Errors
     /// Those of [`HnswRsIndex::new`]; [`IndexError::Snapshot`] if the bytes are not a whole,
@@ -137,83 +153,45 @@ impl HnswRsIndex {
     /// An index with these rows, of which none is linked yet.
     pub(crate) fn from_rows(rows: Rows, config: HnswConfig) -> Result<Self, IndexError> {
         config.validate()?;
-        let dimension = rows.dimension();
-        let graph = Arc::new(Graph::new(&config, rows.len()));
         let state = State {
-            rows,
+            stamps: (0..rows.len() as u64).collect(),
+            writes: rows.len() as u64,
             linked: 0,
             tried: 0,
             node_of_slot: Vec::new(),
             slot_of_node: Vec::new(),
-            linking: None,
-            unaudited: 0,
-            graph,
+            graph: Arc::new(Graph::new(&config, 0)),
+            rows,
         };
         let inner = Inner {
-            dimension,
+            dimension: state.rows.dimension(),
             config,
             state: RwLock::new(state),
-            linker: Mutex::new(()),
-            tending: AtomicBool::new(false),
+            builder: Mutex::new(()),
+            asked: AtomicBool::new(false),
         };
         let index = Self {
             inner: Arc::new(inner),
         };
-        index.see_to_work(false);
+        index.build_if_due();
         Ok(index)
     }
 
-    /// Appends or replaces a row, and leaves the graph alone.
-    pub(crate) fn stage(&self, id: RowId, unit: &[f32], expires: Expiry) -> Result<(), IndexError> {
-        let mut state = self.inner.state.write();
-        if let Some(slot) = state.rows.slot(id) {
-            state.take_out(slot);
-        }
-        state.rows.push(id, unit, expires).map(drop)
-    }
-
-    /// A second handle to the same index.
-    pub(crate) fn share(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-        }
-    }
-
-    /// The rows as they are now.
-    pub(crate) fn copy_rows(&self) -> Rows {
-        self.inner.state.read().rows.copy()
-    }
-
-    /// Does all work that is due on this thread, in steps, as long as `wanted`.
-    pub(crate) fn settle_while(&self, wanted: &dyn Fn() -> bool) {
-        self.inner.tend_while(wanted);
-    }
-
-    /// Has the due work done: at once, or soon by the shared thread.
-    pub(crate) fn see_to_work(&self, by_writer: bool) {
+    /// Has another graph built if one is due: at once, or soon by the shared thread.
+    fn build_if_due(&self) {
         let inner = &self.inner;
-        let (due, crowded) = {
-            let state = inner.state.read();
-            (
-                state.work_is_due(&inner.config),
-                state.rows.len() - state.tried > WAITING_LIMIT,
-            )
-        };
-        if !due {
+        if !inner.state.read().build_is_due(&inner.config) {
             return;
         }
         match inner.config.build {
-            BuildThread::Caller => inner.tend(),
+            BuildThread::Caller => inner.build_while(&|| true),
             BuildThread::Shared => {
-                if !inner.tending.swap(true, Ordering::AcqRel) {
+                if !inner.asked.swap(true, Ordering::AcqRel) {
                     let shared = Arc::clone(inner);
-                    if !background::run(move || shared.tend_in_background()) {
-                        inner.tending.store(false, Ordering::Release);
+                    if !background::run(move || shared.build_in_background()) {
+                        inner.asked.store(false, Ordering::Release);
                         // No thread to be had: the rows stay in the scanned part.
                     }
-                }
-                if by_writer && crowded {
-                    inner.link_next();
                 }
             }
         }
@@ -221,146 +199,119 @@ impl HnswRsIndex {
 }
 
 impl Inner {
-    fn tend_in_background(self: Arc<Self>) {
+    fn build_in_background(self: Arc<Self>) {
         loop {
-            self.tend_while(&|| Arc::strong_count(&self) > 1);
-            self.tending.store(false, Ordering::Release);
-            // Work that came up before the flag was cleared found it set, and asked no one.
-            let due = self.state.read().work_is_due(&self.config);
+            // No one holds the index any more once this is the last count.
+            self.build_while(&|| Arc::strong_count(&self) > 1);
+            self.asked.store(false, Ordering::Release);
+            // A build that became due before the flag was cleared found it set, and asked no one.
+            let due = self.state.read().build_is_due(&self.config);
             let wanted = Arc::strong_count(&self) > 1;
-            if !due || !wanted || self.tending.swap(true, Ordering::AcqRel) {
+            if !due || !wanted || self.asked.swap(true, Ordering::AcqRel) {
                 break;
             }
         }
     }
 
-    fn tend(&self) {
-        self.tend_while(&|| true);
-    }
-
-    /// Does all work that is due, in steps, as long as `wanted`.
-    fn tend_while(&self, wanted: &dyn Fn() -> bool) {
-        while wanted() {
-            let (rebuild, audit) = {
-                let state = self.state.read();
-                (state.rebuild_is_due(&self.config), state.audit_is_due())
-            };
-            if rebuild {
-                self.rebuild(wanted);
-            } else if !self.link_next() {
-                if !audit {
-                    break;
-                }
-                self.audit(wanted);
-            }
-        }
-    }
-
-    /// Links the first waiting row; `false` if there is none.
-    fn link_next(&self) -> bool {
-        let _turn = self.linker.lock();
-        let (unit, node, graph) = {
-            let mut state = self.state.write();
-            let slot = state.tried;
-            // Numbers of nodes end below the mark for a dead one; a rebuild starts over.
-            let next = u32::try_from(state.slot_of_node.len())
-                .ok()
-                .filter(|&node| node < DEAD);
-            let (true, Some(node)) = (slot < state.rows.len(), next) else {
-                return false;
-            };
-            state.linking = Some(slot);
-            (
-                state.rows.vector(slot).to_vec(),
-                node,
-                Arc::clone(&state.graph),
-            )
-        };
-        graph.insert(&unit, node);
-        let found = is_found(&graph.search(&unit, self.config.ef_search), node);
-        self.state.write().finish_linking(node, found);
-        true
-    }
-
-    /// Looks every linked row up by its own vector; those not found are scanned from now on.
-    /// Linking them again could cut off others, and so on for ever; the next rebuild tries anew.
-    fn audit(&self, wanted: &dyn Fn() -> bool) {
-        let mut slot = {
-            let mut state = self.state.write();
-            state.unaudited = 0;
-            state.linked
-        };
-        // From the end, so that the row that fills a gap has been looked at already.
-        while slot > 0 && wanted() {
-            slot -= 1;
-            let _turn = self.linker.lock();
-            let (unit, node, graph) = {
-                let state = self.state.read();
-                let Some(&node) = state.node_of_slot.get(slot) else {
-                    continue;
-                };
-                (
-                    state.rows.vector(slot).to_vec(),
-                    node,
-                    Arc::clone(&state.graph),
-                )
-            };
-            if !is_found(&graph.search(&unit, self.config.ef_search), node) {
-                let mut state = self.state.write();
-                if state.node_of_slot.get(slot) == Some(&node) {
-                    state.cut_link(slot);
-                }
-            }
-        }
-    }
-
-    /// Builds a graph of the linked rows aside and puts it in place of the one with dead nodes.
-    fn rebuild(&self, wanted: &dyn Fn() -> bool) {
-        let _turn = self.linker.lock();
-        let (rows, old_nodes) = {
-            let state = self.state.read();
-            if !state.rebuild_is_due(&self.config) {
+    /// Builds and publishes graphs as long as one is due and `wanted`.
+    fn build_while(&self, wanted: &dyn Fn() -> bool) {
+        let _turn = self.builder.lock();
+        while wanted() && self.state.read().build_is_due(&self.config) {
+            let Some(built) = self.build(wanted) else {
                 return;
-            }
-            (state.rows.copy(), state.node_of_slot.clone())
-        };
-        let graph = Graph::new(&self.config, old_nodes.len());
-        for (node, slot) in (0..).zip(0..old_nodes.len()) {
+            };
+            self.publish(built);
+        }
+    }
+
+    /// Builds a graph of all rows; `None` once it is not `wanted`. The caller holds `builder`.
+    fn build(&self, wanted: &dyn Fn() -> bool) -> Option<Built> {
+        let (codes, stamps) = self.copy_codes();
+        let graph = Graph::new(&self.config, stamps.len());
+        for (node, codes) in (0..).zip(codes.iter()) {
             if !wanted() {
-                return;
+                return None;
             }
-            graph.insert(rows.vector(slot), node);
+            graph.insert(codes, node);
         }
-        drop(rows);
-        let old = self.state.write().replace_graph(graph, &old_nodes);
+        let mut reached = Vec::with_capacity(stamps.len());
+        for (node, codes) in (0..).zip(codes.iter()) {
+            if !wanted() {
+                return None;
+            }
+            reached.push(is_found(&graph.search(codes, self.config.ef_search), node));
+        }
+        Some(Built {
+            graph,
+            stamps,
+            reached,
+        })
+    }
+
+    /// Codes and stamps of the rows, newest first. Writers get a turn every [`COPIED`] rows: a row
+    /// that they move goes to a lower slot, so it may be seen twice and is not missed. One that is
+    /// written meanwhile may be missed, and waits for the next graph.
+    fn copy_codes(&self) -> (Codes, Vec<u64>) {
+        let mut end = self.state.read().rows.len();
+        let mut codes = Codes::new(self.dimension, end);
+        let mut stamps = Vec::with_capacity(end);
+        while end > 0 {
+            let state = self.state.read();
+            end = end.min(state.rows.len());
+            let start = end.saturating_sub(COPIED);
+            for slot in (start..end).rev() {
+                codes.push(state.rows.vector(slot));
+                stamps.push(state.stamps[slot]);
+            }
+            end = start;
+        }
+        // Nodes are numbered below the mark for a dead one.
+        stamps.truncate(DEAD as usize);
+        (codes, stamps)
+    }
+
+    fn publish(&self, built: Built) {
+        let old = self.state.write().publish(built);
+        // Freed when the lock is free again.
         drop(old);
     }
 }
 
 impl State {
-    fn work_is_due(&self, config: &HnswConfig) -> bool {
-        self.tried < self.rows.len() || self.rebuild_is_due(config) || self.audit_is_due()
+    fn waiting(&self) -> usize {
+        self.rows.len() - self.tried
     }
 
-    fn rebuild_is_due(&self, config: &HnswConfig) -> bool {
+    /// Nodes whose row is gone: each row that was tried has one node, in use or not.
+    fn gone(&self) -> usize {
+        self.slot_of_node.len() - self.tried
+    }
+
+    fn build_is_due(&self, config: &HnswConfig) -> bool {
         let nodes = self.slot_of_node.len();
-        // Each row tried has one node, in use or not; a rebuild would only repeat those.
-        let gone = nodes - self.tried;
-        nodes >= REBUILT_FROM && gone as f32 > config.dead_share * nodes as f32
+        let waiting = config.seal_rows.max(self.linked / WAITING_SHARE);
+        let crowded = self.gone() as f32 > config.dead_share * nodes as f32;
+        self.waiting() >= waiting || nodes >= REBUILT_FROM && crowded
     }
 
-    fn audit_is_due(&self) -> bool {
-        self.unaudited > 0 && self.unaudited * 2 >= self.linked
+    /// Appends or replaces a row, and leaves the graph alone.
+    fn write(&mut self, id: RowId, unit: &[f32], expires: Expiry) -> Result<(), IndexError> {
+        if let Some(slot) = self.rows.slot(id) {
+            if self.rows.vector(slot) == unit {
+                return self.rows.upsert(id, unit, expires).map(drop);
+            }
+            self.take_out(slot);
+        }
+        self.rows.push(id, unit, expires)?;
+        self.stamps.push(self.writes);
+        self.writes += 1;
+        Ok(())
     }
 
     /// Exchanges two rows within one part.
     fn swap(&mut self, a: usize, b: usize) {
         self.rows.swap(a, b);
-        self.linking = match self.linking {
-            Some(slot) if slot == a => Some(b),
-            Some(slot) if slot == b => Some(a),
-            other => other,
-        };
+        self.stamps.swap(a, b);
     }
 
     /// Moves a linked row to the second part and returns its slot there.
@@ -388,82 +339,63 @@ impl State {
         }
         let last = self.rows.len() - 1;
         self.swap(slot, last);
-        if self.linking == Some(last) {
-            self.linking = None;
-        }
         self.rows.swap_remove(last);
+        self.stamps.truncate(last);
+        give_back(&mut self.stamps);
         give_back(&mut self.node_of_slot);
     }
 
-    /// Books the node of the row that was being linked. The row may have gone meanwhile.
-    fn finish_linking(&mut self, node: u32, found: bool) {
-        debug_assert_eq!(self.slot_of_node.len(), node as usize);
-        self.slot_of_node.push(DEAD);
-        let Some(slot) = self.linking.take() else {
-            return;
-        };
-        self.swap(slot, self.tried);
-        if found {
-            self.swap(self.tried, self.linked);
-            self.node_of_slot.push(node);
-            self.slot_of_node[node as usize] = number(self.linked);
-            self.linked += 1;
-            self.unaudited += 1;
+    /// Puts a graph in place of the old one, which is returned. Rows that it does not know wait.
+    fn publish(&mut self, built: Built) -> Arc<Graph> {
+        let mut nodes_by_stamp = HashMap::with_capacity(built.stamps.len());
+        for (node, &stamp) in (0u32..).zip(&built.stamps) {
+            nodes_by_stamp.insert(stamp, node);
         }
-        self.tried += 1;
-    }
+        let node_of = |stamp: &u64| nodes_by_stamp.get(stamp).copied();
+        let is_reached = |node: u32| built.reached.get(node as usize) == Some(&true);
+        let mut nodes: Vec<u32> = Vec::with_capacity(self.rows.len());
+        nodes.extend(
+            self.stamps
+                .iter()
+                .map(|stamp| node_of(stamp).unwrap_or(DEAD)),
+        );
 
-    /// Takes a graph whose node `n` is the row that had node `old_nodes[n]`. Rows it does not know,
-    /// and those tried in vain before, wait to be linked.
-    fn replace_graph(&mut self, graph: Graph, old_nodes: &[u32]) -> Arc<Graph> {
-        let slots = old_nodes
-            .iter()
-            .map(|&old| self.slot_of_node[old as usize])
-            .collect();
-        self.slot_of_node = slots;
-        let mut nodes = vec![DEAD; self.linked];
-        for (node, &slot) in (0..).zip(&self.slot_of_node) {
-            if slot != DEAD {
-                nodes[slot as usize] = node;
+        let mut end = 0;
+        for slot in 0..nodes.len() {
+            if is_reached(nodes[slot]) {
+                self.swap(slot, end);
+                nodes.swap(slot, end);
+                end += 1;
             }
         }
-        for slot in (0..self.linked)
-            .rev()
-            .filter(|&slot| nodes[slot] == DEAD)
-            .collect::<Vec<_>>()
-        {
-            let last = self.linked - 1;
-            self.swap(slot, last);
-            nodes.swap_remove(slot);
-            if let Some(&moved) = nodes.get(slot) {
-                self.slot_of_node[moved as usize] = number(slot);
+        self.linked = end;
+        for slot in self.linked..nodes.len() {
+            if nodes[slot] != DEAD {
+                self.swap(slot, end);
+                nodes.swap(slot, end);
+                end += 1;
             }
-            self.linked = last;
+        }
+        self.tried = end;
+
+        nodes.truncate(self.linked);
+        nodes.shrink_to_fit();
+        self.slot_of_node = vec![DEAD; built.stamps.len()];
+        for (slot, &node) in nodes.iter().enumerate() {
+            self.slot_of_node[node as usize] = number(slot);
         }
         self.node_of_slot = nodes;
-        self.tried = self.linked;
-        self.unaudited = self.linked;
-        replace(&mut self.graph, Arc::new(graph))
+        std::mem::replace(&mut self.graph, Arc::new(built.graph))
     }
 
     fn search(&self, query: &Query<'_>, unit: &[f32], ef_search: usize, out: &mut Vec<Neighbor>) {
         let rows = self.rows.len();
         let mut top = TopK::new(out, query.k, rows);
-        // The graph cannot leave rows out; a filter gets more of them to choose from.
-        let wanted = match query.filter {
-            Some(_) => query.k.saturating_mul(FILTERED),
-            None => query.k,
-        };
-        let candidates = if query.exact {
-            None
-        } else {
-            self.candidates(unit, wanted, ef_search)
-        };
-        match candidates {
-            Some(slots) => {
+        match self.candidates(query, unit, ef_search) {
+            Some(candidates) => {
                 self.rows.scan(query, unit, self.linked..rows, &mut top);
-                for slot in slots {
-                    self.rows.scan(query, unit, slot..slot + 1, &mut top);
+                for neighbor in candidates {
+                    top.offer(neighbor.id, neighbor.score);
                 }
             }
             None => self.rows.scan(query, unit, 0..rows, &mut top),
@@ -471,38 +403,56 @@ impl State {
         top.finish();
     }
 
-    /// The slots of enough linked rows near the vector, or `None` if a scan of all is due.
-    fn candidates(&self, unit: &[f32], k: usize, ef_search: usize) -> Option<Vec<usize>> {
+    /// Linked rows near the vector that may answer, or `None` if a scan of all is due.
+    fn candidates(
+        &self,
+        query: &Query<'_>,
+        unit: &[f32],
+        ef_search: usize,
+    ) -> Option<Vec<Neighbor>> {
         // To list a good part of the rows a scan is both faster and exact.
-        if k.saturating_mul(4) >= self.linked {
+        if query.exact || query.k.saturating_mul(4) >= self.linked {
             return None;
         }
-        let rescored = 2 * k + RESCORED;
-        let mut ef = ef_search.max(rescored);
+        let wanted = 2 * query.k + RESCORED;
+        let codes = graph::encode(unit);
+        let mut ef = ef_search.max(wanted);
+        let mut candidates = Vec::with_capacity(wanted);
         loop {
-            let found = self.graph.search(unit, ef);
-            let slots: Vec<usize> = found
+            let found = self.graph.search(&codes, ef);
+            candidates.clear();
+            let slots = found
                 .iter()
                 .filter_map(|found| self.slot_of_node.get(found.node as usize))
-                .filter(|&&slot| slot != DEAD)
-                .take(rescored)
-                .map(|&slot| slot as usize)
-                .collect();
-            if slots.len() >= k {
-                return Some(slots);
+                .filter(|&&slot| slot != DEAD);
+            for row in slots.map(|&slot| self.rows.row(slot as usize)) {
+                let score = Rows::score(unit, row.vector);
+                if query.admits(row.id, score, row.expires) {
+                    candidates.push(Neighbor { id: row.id, score });
+                    if candidates.len() == wanted {
+                        break;
+                    }
+                }
             }
-            // Removed rows crowd the way, or parts of the graph are cut off.
-            if ef >= self.slot_of_node.len() || found.len() < ef {
+            let passed = found
+                .last()
+                .is_some_and(|last| 1.0 - last.distance < query.min_score - CODE_ERROR);
+            if candidates.len() >= query.k || passed {
+                return Some(candidates);
+            }
+            // Rows that may not answer crowd the way, or parts of the graph are cut off.
+            ef *= 4;
+            if ef.saturating_mul(WALKED_SHARE) >= self.slot_of_node.len() || found.len() * 4 < ef {
                 return None;
             }
-            ef *= 4;
         }
     }
 
     fn bytes(&self, config: &HnswConfig) -> usize {
         let tables = self.node_of_slot.capacity() + self.slot_of_node.capacity();
         let graph = Graph::bytes(self.slot_of_node.len(), self.rows.dimension(), config.links);
-        self.rows.bytes() + tables * size_of::<u32>() + graph
+        let stamps = self.stamps.capacity() * size_of::<u64>();
+        self.rows.bytes() + tables * size_of::<u32>() + stamps + graph
     }
 }
 
@@ -521,7 +471,7 @@ fn number(slot: usize) -> u32 {
 }
 
 /// Returns memory once three quarters of it are idle.
-fn give_back(table: &mut Vec<u32>) {
+fn give_back<T>(table: &mut Vec<T>) {
     if table.len() < table.capacity() / 4 {
         table.shrink_to(table.len() * 2);
     }
@@ -544,9 +494,9 @@ impl VectorIndex for HnswRsIndex {
 
     fn upsert_until(&self, id: RowId, vector: &[f32], expires: Expiry) -> Result<(), IndexError> {
         with_unit(self.inner.dimension, vector, |unit| {
-            self.stage(id, unit, expires)
+            self.inner.state.write().write(id, unit, expires)
         })?;
-        self.see_to_work(true);
+        self.build_if_due();
         Ok(())
     }
 
@@ -560,7 +510,7 @@ impl VectorIndex for HnswRsIndex {
             slot.is_some()
         };
         if held {
-            self.see_to_work(false);
+            self.build_if_due();
         }
         Ok(held)
     }
@@ -577,7 +527,7 @@ impl VectorIndex for HnswRsIndex {
             expired.len()
         };
         if removed > 0 {
-            self.see_to_work(false);
+            self.build_if_due();
         }
         Ok(removed)
     }
@@ -610,18 +560,28 @@ impl VectorIndex for HnswRsIndex {
     fn backlog(&self) -> Backlog {
         let state = self.inner.state.read();
         Backlog {
-            waiting: state.rows.len() - state.tried,
-            dead: state.slot_of_node.len() - state.linked,
+            waiting: state.waiting(),
+            dead: state.gone(),
         }
     }
 
+    /// Builds one graph of all rows, if any is in none or any was removed since.
     fn settle(&self) {
-        self.inner.tend();
+        let inner = &self.inner;
+        let _turn = inner.builder.lock();
+        let is_settled = {
+            let state = inner.state.read();
+            state.waiting() == 0 && state.gone() == 0
+        };
+        if !is_settled && let Some(built) = inner.build(&|| true) {
+            inner.publish(built);
+        }
     }
 
     fn snapshot(&self, out: &mut dyn Write) -> Result<(), IndexError> {
         // Copied first, so that a slow writer holds up no one.
-        snapshot::write(Engine::Hnsw, &self.copy_rows(), out)
+        let rows = self.inner.state.read().rows.copy();
+        snapshot::write(Engine::Hnsw, &rows, out)
     }
 
     fn for_each(&self, f: &mut dyn FnMut(Row<'_>)) {

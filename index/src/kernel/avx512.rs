@@ -207,6 +207,28 @@ fn differing(word: __m512i, line: &CodeLine) -> __m512i {
     _mm512_popcnt_epi64(_mm512_xor_si512(word, load_codes(line)))
 }
 
+/// The lanes named by the mask, first. In the register: a compressing store is slow on some CPUs.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn pack(near: u8, pairs: __m512i) -> __m512i {
+    #[cfg(not(miri))]
+    return _mm512_maskz_compress_epi64(near, pairs);
+    // Miri does not know the instruction.
+    #[cfg(miri)]
+    {
+        let mut lanes = [0u64; LANES];
+        // SAFETY: the array is the 64 bytes that are written and read, at any alignment.
+        unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), pairs) }
+        let mut packed = [0u64; LANES];
+        let kept = (0..LANES).filter(|lane| near >> lane & 1 != 0);
+        for (to, lane) in kept.enumerate() {
+            packed[to] = lanes[lane];
+        }
+        // SAFETY: as above.
+        unsafe { std::arch::x86_64::_mm512_loadu_si512(packed.as_ptr().cast()) }
+    }
+}
+
 /// Appends the lanes within the limit. Without a branch, as none could be foretold.
 #[inline]
 #[target_feature(enable = "avx512f,popcnt")]
@@ -216,8 +238,7 @@ fn push(distances: __m512i, limit: __m512i, start: u32, out: &mut Vec<Near>) {
     let lanes = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
     let positions = _mm512_add_epi64(spread(start.into()), lanes);
     let pairs = _mm512_or_si512(_mm512_slli_epi64::<32>(distances), positions);
-    // Packed in the register: a compressing store is slow on some CPUs.
-    let packed = _mm512_maskz_compress_epi64(near, pairs);
+    let packed = pack(near, pairs);
     if out.capacity() - out.len() < LANES {
         out.reserve(LANES);
     }

@@ -10,6 +10,9 @@ use askonce_index::{
 
 /// What the suites need to know of an engine.
 pub(crate) trait Subject {
+    /// Rows that the tests of large sets fill it with.
+    const MANY: usize = 20_000;
+
     fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError>;
     fn restored(bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError>;
 
@@ -38,10 +41,27 @@ macro_rules! on_every_engine {
         $crate::support::engines::on_engine!(binary_of_many_cells BinaryOfManyCells: $($test)*);
         $crate::support::engines::on_engine!(binary_of_16_bits BinaryOf16Bits: $($test)*);
         $crate::support::engines::on_engine!(auto_at_defaults AutoAtDefaults: $($test)*);
+        $crate::support::engines::on_engine!(auto_growing AutoGrowing: $($test)*);
         #[cfg(feature = "hnsw")]
         $crate::support::engines::on_engine!(hnsw_rs HnswRs: $($test)*);
         #[cfg(feature = "hnsw")]
         $crate::support::engines::on_engine!(hnsw_rs_in_background HnswRsInBackground: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_flat FaissFlat: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_sq8 FaissSq8: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_hnsw_flat FaissHnswFlat: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_hnsw_sq8 FaissHnswSq8: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_hnsw_in_background FaissHnswInBackground: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_ivf_flat FaissIvfFlat: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_ivf_sq8 FaissIvfSq8: $($test)*);
+        #[cfg(feature = "faiss")]
+        $crate::support::engines::on_engine!(faiss_ivf_hnsw_in_background FaissIvfHnswInBackground: $($test)*);
     };
 }
 
@@ -96,27 +116,44 @@ macro_rules! binary {
 binary! {
     Binary BinaryConfig::default();
     BinaryOfManyCells BinaryConfig {
-        cell_rows: 16,
+        cell_rows: Some(16),
         ..BinaryConfig::default()
     };
     BinaryOf16Bits BinaryConfig {
-        cell_rows: 32,
+        cell_rows: Some(32),
         precision: Precision::Int16,
         ..BinaryConfig::default()
     };
 }
 
-/// Flat at the sizes of the suites.
+/// Flat for a part of each test, or for all of it.
 pub(crate) struct AutoAtDefaults;
 
-impl Subject for AutoAtDefaults {
-    fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
-        Ok(Box::new(AutoIndex::new(dimension, AutoConfig::default())?))
-    }
-    fn restored(mut bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
-        let config = AutoConfig::default();
-        Ok(Box::new(AutoIndex::restore(&mut bytes, config)?))
-    }
+/// Goes on as a binary index in the middle of every test.
+pub(crate) struct AutoGrowing;
+
+macro_rules! auto {
+    ($($subject:ident $config:expr;)*) => {$(
+        impl Subject for $subject {
+            fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
+                Ok(Box::new(AutoIndex::new(dimension, $config)?))
+            }
+            fn restored(mut bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
+                Ok(Box::new(AutoIndex::restore(&mut bytes, $config)?))
+            }
+        }
+    )*};
+}
+
+auto! {
+    AutoAtDefaults AutoConfig::default();
+    AutoGrowing AutoConfig {
+        flat_limit: 20,
+        binary: BinaryConfig {
+            cell_rows: Some(64),
+            ..BinaryConfig::default()
+        },
+    };
 }
 
 #[cfg(feature = "hnsw")]
@@ -132,6 +169,7 @@ mod graphs {
         HnswConfig {
             links: 16,
             ef_construction: 60,
+            seal_rows: 16,
             build,
             ..HnswConfig::default()
         }
@@ -141,6 +179,9 @@ mod graphs {
     pub(crate) struct HnswRs;
 
     impl Subject for HnswRs {
+        // To link a row takes most of a millisecond.
+        const MANY: usize = 1_500;
+
         fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
             let config = by(BuildThread::Caller);
             Ok(Box::new(HnswRsIndex::new(dimension, config)?))
@@ -155,6 +196,8 @@ mod graphs {
     pub(crate) struct HnswRsInBackground;
 
     impl Subject for HnswRsInBackground {
+        const MANY: usize = 1_500;
+
         fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
             let config = by(BuildThread::Shared);
             Ok(Box::new(HnswRsIndex::new(dimension, config)?))
@@ -163,5 +206,56 @@ mod graphs {
             let config = by(BuildThread::Shared);
             Ok(Box::new(HnswRsIndex::restore(&mut bytes, config)?))
         }
+    }
+}
+
+#[cfg(feature = "faiss")]
+pub(crate) use over_faiss::*;
+
+#[cfg(feature = "faiss")]
+mod over_faiss {
+    use askonce_index::{BuildThread, FaissConfig, FaissIndex};
+
+    use super::*;
+
+    /// FAISS gets its rows at the sizes of the suites.
+    fn made(factory: &str, build: BuildThread) -> FaissConfig {
+        FaissConfig {
+            factory: factory.to_owned(),
+            ef_construction: 60,
+            probes: 2,
+            seal_rows: 16,
+            build,
+            ..FaissConfig::default()
+        }
+    }
+
+    macro_rules! faiss {
+        ($($subject:ident $factory:literal $build:ident;)*) => {$(
+            pub(crate) struct $subject;
+
+            impl Subject for $subject {
+                fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
+                    let config = made($factory, BuildThread::$build);
+                    Ok(Box::new(FaissIndex::new(dimension, &config)?))
+                }
+                fn restored(mut bytes: &[u8]) -> Result<Box<dyn VectorIndex>, IndexError> {
+                    let config = made($factory, BuildThread::$build);
+                    Ok(Box::new(FaissIndex::restore(&mut bytes, &config)?))
+                }
+            }
+        )*};
+    }
+
+    // Each structure that FAISS can build, searched while the tests see it built or beside them.
+    faiss! {
+        FaissFlat "Flat" Caller;
+        FaissSq8 "SQ8" Caller;
+        FaissHnswFlat "HNSW16,Flat" Caller;
+        FaissHnswSq8 "HNSW16,SQ8" Caller;
+        FaissHnswInBackground "HNSW16,SQ8" Shared;
+        FaissIvfFlat "IVF4,Flat" Caller;
+        FaissIvfSq8 "IVF4,SQ8" Caller;
+        FaissIvfHnswInBackground "IVF4_HNSW8,SQ8" Shared;
     }
 }

@@ -8,6 +8,7 @@
 mod backend;
 
 use std::fmt::Display;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -40,6 +41,9 @@ const SELF_TEST: (&str, &str, f32) = (
 const SELF_TEST_TOLERANCE: f32 = 0.005;
 /// The fingerprint of the embedding that the number above belongs to.
 const SELF_TEST_MODEL: &str = "static-";
+
+/// Audited recall of a server's index that is worth a word.
+const LEAST_RECALL: f64 = 0.98;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -176,11 +180,10 @@ fn check_keys(config: &ServerConfig, report: &mut Report) {
 
 /// The embedder, and a round trip through the whole cache.
 async fn check_cache(config: &ServerConfig, report: &mut Report) {
-    let cache = match SemanticCache::builder()
-        .config(&config.engine())
-        .build()
-        .await
-    {
+    let mut engine = config.engine();
+    // A running server has the folder in use, and what doctor stores does not belong there.
+    let folder = engine.semantic.index.path.take();
+    let cache = match SemanticCache::builder().config(&engine).build().await {
         Ok(cache) => cache,
         Err(error) => {
             // The causes tell what the embedding server said.
@@ -250,7 +253,53 @@ async fn check_cache(config: &ServerConfig, report: &mut Report) {
             }
         }
     }
+    check_index(&cache, folder.as_deref(), report).await;
     let _ = cache.invalidate(askonce::Selector::Entry(entry)).await;
+}
+
+/// The index that the stored answer is in, and the folder that it would be read from.
+async fn check_index(cache: &SemanticCache, folder: Option<&Path>, report: &mut Report) {
+    let stats = cache.stats().await;
+    let (Some(index), Some(embedder)) = (&stats.index, cache.fingerprint()) else {
+        return;
+    };
+    let detail = format!(
+        "type {}, {} searchable, {} bytes",
+        index.r#type, stats.searchable, stats.index_bytes
+    );
+    if stats.searchable > 0 {
+        report.add("index", Finding::Pass, detail);
+    } else {
+        report.add("index", Finding::Fail, detail).remedy =
+            Some("the stored answer is not searchable: see the log for why");
+    }
+    let Some(folder) = folder else { return };
+    let shown = folder.display();
+    if !folder.exists() {
+        let detail = format_args!("{shown} is not there yet: it is made at the first start");
+        report.add("index folder", Finding::Pass, detail);
+        return;
+    }
+    match askonce::search::inspect(folder, embedder) {
+        Ok(found) if found.faults.is_empty() => {
+            let detail = format!(
+                "{shown}: {} entries in {} partitions, {} changes since",
+                found.entries, found.partitions, found.changes
+            );
+            report.add("index folder", Finding::Pass, detail);
+        }
+        Ok(found) => {
+            let detail = format!("{shown}: {}", found.faults.join("; "));
+            report.add("index folder", Finding::Warn, detail).remedy =
+                Some("a start leaves out what cannot be used; requests are stored anew");
+        }
+        Err(error) => {
+            report
+                .add("index folder", Finding::Fail, format_args!("{error:?}"))
+                .remedy =
+                Some("make semantic.index.path a folder that the server may read and write");
+        }
+    }
 }
 
 async fn check_listen(config: &ServerConfig, report: &mut Report) {
@@ -298,6 +347,16 @@ async fn running(config: &ServerConfig) -> Option<Value> {
 fn check_running(config: &ServerConfig, health: &Value, report: &mut Report) {
     let detail = format_args!("an askonce server answers at {}", config.listen);
     report.add("listen", Finding::Pass, detail);
+    if let Some(recall) = health["index"]["recall"].as_f64() {
+        let audited = health["index"]["audited"].as_u64().unwrap_or_default();
+        let detail = format!("finds {recall:.4} of true neighbours, of {audited} lookups audited");
+        if recall >= LEAST_RECALL {
+            report.add("server index", Finding::Pass, detail);
+        } else {
+            report.add("server index", Finding::Warn, detail).remedy =
+                Some("raise semantic.index.recall, or use type flat");
+        }
+    }
     for tier in health["tiers"].as_array().into_iter().flatten() {
         let text = |value: &Value| value.as_str().unwrap_or("unknown").to_owned();
         let breakers = &tier["breakers"];

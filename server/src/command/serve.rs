@@ -1,8 +1,8 @@
 //! `askonce serve`: the server, from its settings to its last running request.
 //!
 //! On SIGTERM or SIGINT it stops accepting, tells load balancers that it is not ready, lets requests and
-//! upstream calls that run come to their end within `shutdown_grace`, and exits. A second signal ends it
-//! at once.
+//! upstream calls that run come to their end within `shutdown_grace`, writes the index to its folder if it
+//! has one, and exits. A second signal ends it at once.
 
 use std::io::{ErrorKind as IoKind, Write as _};
 use std::net::SocketAddr;
@@ -91,6 +91,18 @@ pub(crate) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     tokio::select! {
         () = finish => tracing::info!("stopped"),
         () = tokio::time::sleep(grace) => tracing::warn!("stopped with requests still running"),
+        () = signal() => {
+            tracing::warn!("stopped at once");
+            return Ok(());
+        }
+    }
+    tokio::select! {
+        saved = app.cache.save_index() => match saved {
+            Ok(true) => tracing::info!("the index is written"),
+            Ok(false) => {}
+            // The journal has what the snapshot lacks.
+            Err(error) => tracing::warn!(%error, "the index was not written as a whole"),
+        },
         () = signal() => tracing::warn!("stopped at once"),
     }
     Ok(())

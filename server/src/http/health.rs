@@ -76,7 +76,10 @@ async fn readiness(app: &App) -> (StatusCode, Value) {
         (false, true) => (StatusCode::OK, "degraded"),
         (false, false) => (StatusCode::OK, "ready"),
     };
-    let told = json!({ "status": status, "cache": health.status, "tiers": health.tiers });
+    let mut told = json!({ "status": status, "cache": health.status, "tiers": health.tiers });
+    if let Some(index) = app.cache.index_stats() {
+        told["index"] = json!({ "audited": index.audited, "recall": index.recall });
+    }
     (code, told)
 }
 

@@ -58,7 +58,9 @@ use crate::rows::Rows;
 use crate::snapshot::{CELLS, Engine, HEADER, Header, inconsistent};
 use crate::vector::with_unit;
 
-pub(super) mod disk;
+mod disk;
+
+pub(crate) use disk::replace;
 
 /// Sections and columns begin at multiples of it.
 const ALIGNED: usize = 64;
@@ -305,6 +307,16 @@ impl Image {
         })
     }
 
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Rows of all cells.
+    pub(crate) fn len(&self) -> usize {
+        let cells = self.cells.iter();
+        cells.map(|cell| cell.cell().rows().len()).sum()
+    }
+
     /// The rows, in the caller's components.
     pub(crate) fn into_rows(self) -> Result<Rows, IndexError> {
         let encoder = Encoder::new(self.dimension, self.precision);
@@ -502,7 +514,7 @@ mod tests {
     fn written() -> Vec<u8> {
         let config = BinaryConfig {
             precision: Precision::Int16,
-            cell_rows: 16,
+            cell_rows: Some(16),
             ..BinaryConfig::default()
         };
         let index = BinaryIndex::new(DIMENSION, config).unwrap();
@@ -647,7 +659,7 @@ mod tests {
             seal_again(&mut bytes, &starts);
             let config = BinaryConfig {
                 precision: Precision::Int16,
-                cell_rows: 16,
+                cell_rows: Some(16),
                 ..BinaryConfig::default()
             };
             let mut reader = bytes.as_slice();

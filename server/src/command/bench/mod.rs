@@ -76,7 +76,7 @@ pub(crate) struct Args {
     verify: u64,
 
     /// The structure of the vector index. Flat is exact; auto is flat too, up to a limit past which it
-    /// becomes a graph while it is measured.
+    /// becomes an approximate one while it is measured.
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = Index::Flat)]
     index: Index,
 
@@ -102,7 +102,9 @@ pub(crate) struct Args {
 enum Index {
     Auto,
     Flat,
-    Hnsw,
+    Binary,
+    #[value(name = "hnsw_rs", alias = "hnsw")]
+    HnswRs,
 }
 
 impl From<Index> for IndexType {
@@ -110,7 +112,8 @@ impl From<Index> for IndexType {
         match index {
             Index::Auto => Self::Auto,
             Index::Flat => Self::Flat,
-            Index::Hnsw => Self::Hnsw,
+            Index::Binary => Self::Binary,
+            Index::HnswRs => Self::HnswRs,
         }
     }
 }
