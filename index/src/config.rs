@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 use std::io::Read;
+use std::path::Path;
 
+use crate::binary::file;
 use crate::rows::Rows;
 use crate::snapshot::{self, Content};
 use crate::vector::check_dimension;
@@ -124,6 +126,18 @@ impl IndexConfig {
     pub fn restore(&self, reader: &mut dyn Read) -> Result<Box<dyn VectorIndex>, IndexError> {
         let (_, content) = snapshot::open(reader)?;
         self.of_content(content)
+    }
+
+    /// An index with the rows of a file that [`save`](crate::save) wrote, of any engine. Cells of the
+    /// precision that is asked for are searched in place if the engine is [`IndexKind::Binary`] or
+    /// [`IndexKind::Auto`], as [`BinaryIndex::open`] says, which also says what is asked of the
+    /// file; from other files rows are read and inserted.
+    ///
+    /// # Errors
+    /// Those of [`Self::restore`], and [`IndexError::Io`] if the file cannot be opened or mapped.
+    pub fn open_file(&self, path: impl AsRef<Path>) -> Result<Box<dyn VectorIndex>, IndexError> {
+        self.validate()?;
+        self.of_content(file::open(path.as_ref())?)
     }
 
     /// An index with what a snapshot holds: cells as they are where the engine has such.

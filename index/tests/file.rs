@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use askonce_index::{
-    AutoConfig, AutoIndex, BinaryConfig, BinaryIndex, Expiry, FlatIndex, IndexError, Neighbor,
-    Precision, Query, RowId, SnapshotFault, VectorIndex, Verify, restore,
+    AutoConfig, AutoIndex, BinaryConfig, BinaryIndex, Expiry, FlatIndex, IndexConfig, IndexError,
+    IndexKind, Neighbor, Precision, Query, RowId, SnapshotFault, VectorIndex, Verify, restore,
+    save,
 };
 
 mod support;
@@ -143,7 +144,11 @@ fn every_engine_restores_from_cells() {
     let (index, twin) = used(&rows, SMALL_CELLS_OF_16_BITS);
     let bytes = snapshot(&index);
     let flat = FlatIndex::restore(&mut bytes.as_slice()).unwrap();
-    let auto = AutoIndex::restore(&mut bytes.as_slice(), AutoConfig::default()).unwrap();
+    let config = AutoConfig {
+        binary: SMALL_CELLS_OF_16_BITS,
+        ..AutoConfig::default()
+    };
+    let auto = AutoIndex::restore(&mut bytes.as_slice(), config).unwrap();
     let same = restore(&mut bytes.as_slice()).unwrap();
     let others: [&dyn VectorIndex; 3] = [&flat, &auto, &*same];
     let given = twin.check_content(&index);
@@ -164,6 +169,77 @@ fn every_engine_restores_from_cells() {
         same.capability().score_error,
         index.capability().score_error
     );
+}
+
+#[test]
+fn files_of_every_engine_are_opened_by_every_engine() {
+    let rows = clustered(&mut Random::new(11), 300, 40);
+    let twin = Twin::of(&rows);
+    for writer in [IndexKind::Auto, IndexKind::Flat, IndexKind::Binary] {
+        let config = |kind| IndexConfig {
+            kind,
+            binary: SMALL_CELLS_OF_16_BITS,
+            ..IndexConfig::default()
+        };
+        let index = config(writer).open(40).unwrap();
+        for (id, row) in (0..).zip(&rows) {
+            index.upsert(RowId(id), row).unwrap();
+        }
+        let (_folder, path) = place();
+        save(&*index, &path).unwrap();
+        let has_cells = fs::read(&path).unwrap()[8] == 3;
+        assert_eq!(has_cells, writer != IndexKind::Flat);
+        for reader in [IndexKind::Auto, IndexKind::Flat, IndexKind::Binary] {
+            let opened = config(reader).open_file(&path).unwrap();
+            twin.check_content(&*opened);
+            assert_eq!(opened.capability().engine, reader.name());
+            if has_cells && reader != IndexKind::Flat {
+                assert!(opened.bytes() < index.bytes() / 2, "rows are on the heap");
+                assert!(answers(&*opened, &rows) == answers(&*index, &rows));
+            }
+        }
+        // Rows of another precision are made anew.
+        let opened = IndexConfig::default().open_file(&path).unwrap();
+        twin.check_content(&*opened);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.push(0);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, &bytes).unwrap();
+        let found = fault(config(writer).open_file(&path));
+        assert!(
+            matches!(found, SnapshotFault::Inconsistent { .. }),
+            "{found}"
+        );
+    }
+}
+
+#[test]
+fn an_automatic_index_of_few_rows_is_saved_and_opened_as_rows() {
+    let rows = clustered(&mut Random::new(12), 9, 40);
+    let config = IndexConfig::default();
+    let index = config.open(40).unwrap();
+    for (id, row) in (0..).zip(&rows) {
+        index.upsert(RowId(id), row).unwrap();
+    }
+    let (_folder, path) = place();
+    save(&*index, &path).unwrap();
+    let opened = config.open_file(&path).unwrap();
+    assert!(opened.capability().exact);
+    assert!(answers(&*opened, &rows) == answers(&*index, &rows));
+    // Grown, saved, shrunk and saved again: cells of few rows come back as rows.
+    let many = clustered(&mut Random::new(13), 90, 40);
+    for (id, row) in (0..).zip(&many) {
+        opened.upsert(RowId(id), row).unwrap();
+    }
+    for id in 9..90 {
+        opened.remove(RowId(id)).unwrap();
+    }
+    assert!(!opened.capability().exact);
+    let given = Twin::of(&many[..9]).check_content(&*opened);
+    save(&*opened, &path).unwrap();
+    let again = config.open_file(&path).unwrap();
+    assert!(again.capability().exact);
+    given.check_content(&*again);
 }
 
 #[test]

@@ -241,14 +241,12 @@ impl BinaryIndex {
     /// Saves the index as it is at one moment to a file that [`open`](Self::open) maps and
     /// [`restore`](Self::restore) reads. Lookups go on meanwhile and writes wait for microseconds.
     ///
-    /// The file is written under another name in the same folder, brought to the disk, and renamed:
-    /// a crash leaves the old file or the new one under the name. It may leave an unfinished one,
-    /// `.NAME.new-…`, beside it, which a save deletes once it is a day old.
+    /// The file is put in place as [`crate::save`] does it.
     ///
     /// # Errors
     /// [`IndexError::Io`] if the file cannot be written; then the old one is as it was.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), IndexError> {
-        file::replace(path.as_ref(), |out| self.write(Engine::Binary, out))
+        crate::save(self, path)
     }
 
     /// Writes the cells as they are now, in the name of this engine.
@@ -395,7 +393,7 @@ impl BinaryIndex {
         let unbounded = query.min_score <= -1.0;
         let mut met_dead = false;
         let mut complete = false;
-        if !query.exact && !(unbounded && query.k.saturating_mul(4) >= rows) {
+        if !(query.exact || unbounded && query.k.saturating_mul(4) >= rows) {
             let mut top = TopK::new(out, query.k, rows);
             met_dead = searcher.run(query, scratch, &mut top);
             top.finish();

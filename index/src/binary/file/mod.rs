@@ -55,7 +55,7 @@ use crate::IndexError;
 use crate::error::SnapshotFault;
 use crate::kernel::{CodeLine, LANES, RowLine};
 use crate::rows::Rows;
-use crate::snapshot::{CELLS, Engine, HEADER, Header, inconsistent};
+use crate::snapshot::{self, CELLS, Content, Engine, HEADER, Header, inconsistent};
 use crate::vector::with_unit;
 
 mod disk;
@@ -217,8 +217,7 @@ impl Image {
         precision: Precision,
         verify: Verify,
     ) -> Result<Self, IndexError> {
-        let map = Map::of(&File::open(path)?, verify == Verify::AtOpen)?;
-        let header = header_of(map.bytes())?;
+        let (header, map) = mapped(path, verify)?;
         if header.version != CELLS {
             return Err(SnapshotFault::NoCells.into());
         }
@@ -229,7 +228,7 @@ impl Image {
             };
             return Err(fault.into());
         }
-        Self::in_map(header, Arc::new(map), verify == Verify::AtOpen)
+        Self::in_map(header, map, verify == Verify::AtOpen)
     }
 
     fn in_map(header: Header, map: Arc<Map>, check: bool) -> Result<Self, IndexError> {
@@ -343,6 +342,26 @@ impl Image {
         }
         Ok(rows)
     }
+}
+
+/// What a file of any format holds: its cells in place, or its rows.
+pub(crate) fn open(path: &Path) -> Result<Content, IndexError> {
+    let (header, map) = mapped(path, Verify::AtOpen)?;
+    if header.version == CELLS {
+        return Image::in_map(header, map, true).map(Content::Cells);
+    }
+    let mut rest = map.bytes();
+    let (_, content) = snapshot::open(&mut rest)?;
+    if rest.is_empty() {
+        Ok(content)
+    } else {
+        Err(inconsistent("nothing follows the last row"))
+    }
+}
+
+fn mapped(path: &Path, verify: Verify) -> Result<(Header, Arc<Map>), IndexError> {
+    let map = Map::of(&File::open(path)?, verify == Verify::AtOpen)?;
+    Ok((header_of(map.bytes())?, Arc::new(map)))
 }
 
 /// Compares the bytes of a mapped file with their checksums, and its content with the rules.
