@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 use std::io::Read;
+use std::path::Path;
 
+use crate::binary::file;
 use crate::rows::Rows;
 use crate::snapshot::{self, Content};
 use crate::vector::check_dimension;
@@ -126,19 +128,30 @@ impl IndexConfig {
         self.of_content(content)
     }
 
-    /// An index with what a snapshot holds. Cells stay cells where the engine has them.
-    pub(crate) fn of_content(&self, content: Content) -> Result<Box<dyn VectorIndex>, IndexError> {
+    /// An index with the rows of a file that [`save`](crate::save) wrote, of any engine. Cells of the
+    /// precision that is asked for are searched in place if the engine is [`IndexKind::Binary`] or
+    /// [`IndexKind::Auto`], as [`BinaryIndex::open`] says, which also says what is asked of the
+    /// file; from other files rows are read and inserted.
+    ///
+    /// # Errors
+    /// Those of [`Self::restore`], and [`IndexError::Io`] if the file cannot be opened or mapped.
+    pub fn open_file(&self, path: impl AsRef<Path>) -> Result<Box<dyn VectorIndex>, IndexError> {
         self.validate()?;
-        match (content, self.kind) {
-            (content, IndexKind::Auto) => {
-                Ok(Box::new(AutoIndex::of_content(content, self.auto())?))
-            }
-            (Content::Cells(image), IndexKind::Binary) => {
-                Ok(Box::new(BinaryIndex::of_cells(image, self.binary)?))
-            }
-            (Content::Cells(image), _) => self.of_rows(image.into_rows()?),
-            (Content::Rows(rows), _) => self.of_rows(rows),
-        }
+        self.of_content(file::open(path.as_ref())?)
+    }
+
+    /// An index with what a snapshot holds: cells as they are where the engine has such.
+    pub(crate) fn of_content(&self, content: Content) -> Result<Box<dyn VectorIndex>, IndexError> {
+        let image = match content {
+            Content::Rows(rows) => return self.of_rows(rows),
+            Content::Cells(image) => image,
+        };
+        self.validate()?;
+        Ok(match self.kind {
+            IndexKind::Auto => Box::new(AutoIndex::from_image(image, self.auto())?),
+            IndexKind::Binary => Box::new(BinaryIndex::from_image(image, self.binary)?),
+            _ => return self.of_rows(image.into_rows()?),
+        })
     }
 
     fn auto(&self) -> AutoConfig {

@@ -24,6 +24,9 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::path::Path;
+
+use snapshot::Content;
 
 // What callers hold.
 mod error;
@@ -251,9 +254,33 @@ pub fn restore(reader: &mut dyn io::Read) -> Result<Box<dyn VectorIndex>, IndexE
         kind: engine.kind(),
         ..IndexConfig::default()
     };
-    // Rows are not made coarser than they were written.
-    if let snapshot::Content::Cells(image) = &content {
-        config.binary.precision = image.precision;
+    if let Content::Cells(image) = &content {
+        config.binary.precision = image.precision();
     }
     config.of_content(content)
+}
+
+/// Saves a [`snapshot`](VectorIndex::snapshot) to a file that [`IndexConfig::open_file`] opens.
+///
+/// The file is written under another name in the same folder, brought to the disk, and renamed: a
+/// crash leaves the old file or the new one under the name. It may leave an unfinished one,
+/// `.NAME.new-…`, beside it, which a save deletes once it is a day old.
+///
+/// ```
+/// use askonce_index::{IndexConfig, RowId, save};
+///
+/// # let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("scope.index");
+/// let config = IndexConfig::default();
+/// let index = config.open(2)?;
+/// index.upsert(RowId(1), &[0.6, 0.8])?;
+/// save(&*index, &path)?;
+/// assert!(config.open_file(&path)?.contains(RowId(1)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`IndexError::Io`] if the file cannot be written; then the old one is as it was.
+pub fn save(index: &dyn VectorIndex, path: impl AsRef<Path>) -> Result<(), IndexError> {
+    binary::file::replace(path.as_ref(), |out| index.snapshot(out))
 }

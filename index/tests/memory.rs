@@ -7,7 +7,10 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use askonce_index::{Expiry, FlatIndex, IndexConfig, RowId, VectorIndex};
+use askonce_index::{
+    BinaryConfig, BinaryIndex, Expiry, FlatIndex, IndexConfig, IndexError, RowId, SnapshotFault,
+    VectorIndex, restore,
+};
 
 mod support;
 use support::engines::{Subject, on_engine};
@@ -15,6 +18,8 @@ use support::{Random, clustered};
 
 thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };
+    /// The most that was held since this was set.
+    static PEAK: Cell<isize> = const { Cell::new(0) };
     static ALLOCATED: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -25,7 +30,10 @@ struct Counting;
 // SAFETY: every call is passed on to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.with(|held| held.set(held.get() + layout.size() as isize));
+        HELD.with(|held| {
+            held.set(held.get() + layout.size() as isize);
+            PEAK.with(|peak| peak.set(peak.get().max(held.get())));
+        });
         ALLOCATED.with(|times| times.set(times.get() + 1));
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
@@ -195,6 +203,49 @@ fn a_lookup_by_a_unit_vector_allocates_nothing<S: Subject>() {
         assert!(pass == 0 || ALLOCATED.get() == before);
     }
     assert_eq!(out.capacity(), 8);
+}
+
+/// A snapshot that announces far more than follows, with checksums that fit.
+#[test]
+fn a_snapshot_gets_memory_for_the_bytes_there_are_and_not_for_those_it_announces() {
+    let index = BinaryIndex::new(128, BinaryConfig::default()).unwrap();
+    for (id, row) in (0..).zip(&clustered(&mut Random::new(3), 200, 128)) {
+        index.upsert(RowId(id), row).unwrap();
+    }
+    let mut bytes = Vec::new();
+    index.snapshot(&mut bytes).unwrap();
+    assert_eq!(index.cells(), 1);
+    let directory = 64 + 64 + 128 + 64;
+    let seal = |bytes: &mut [u8], start: usize, end: usize| {
+        let sum = crc32fast::hash(&bytes[start..end]);
+        bytes[end..end + 4].copy_from_slice(&sum.to_le_bytes());
+    };
+    let rows = 3_000_000_000u32;
+    let mut many_rows = bytes.clone();
+    many_rows[16..20].copy_from_slice(&rows.to_le_bytes());
+    many_rows[64..68].copy_from_slice(&rows.to_le_bytes());
+    let mut many_cells = bytes.clone();
+    many_cells[28..32].copy_from_slice(&u32::MAX.to_le_bytes());
+    let mut wide = bytes.clone();
+    wide[12..16].copy_from_slice(&65_536u32.to_le_bytes());
+    for mut forged in [many_rows, many_cells, wide] {
+        seal(&mut forged, 0, 24);
+        seal(&mut forged, 28, 60);
+        seal(&mut forged, 64, directory - 4);
+        let before = HELD.get();
+        PEAK.set(before);
+        let error = restore(&mut forged.as_slice()).map(drop).unwrap_err();
+        let truncated = matches!(
+            error,
+            IndexError::Snapshot {
+                fault: SnapshotFault::Truncated
+            }
+        );
+        assert!(truncated, "{error}");
+        // A buffer that grows by doubling, while the old one is copied.
+        let most = (PEAK.get() - before).unsigned_abs();
+        assert!(most < 3 * forged.len() + 4096, "{most} bytes");
+    }
 }
 
 mod lookups {

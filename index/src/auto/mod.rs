@@ -21,6 +21,7 @@ use std::sync::OnceLock;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWriteGuard};
 
+use crate::binary::file::Image;
 use crate::config::AutoConfig;
 use crate::neighbor::TopK;
 use crate::rows::Rows;
@@ -97,18 +98,17 @@ impl AutoIndex {
     /// Those of [`AutoIndex::new`]; [`IndexError::Snapshot`] if the bytes are not a whole,
     /// unchanged snapshot, [`IndexError::Io`] if the reader fails.
     pub fn restore(reader: &mut dyn Read, config: AutoConfig) -> Result<Self, IndexError> {
-        let (_, content) = snapshot::open(reader)?;
-        Self::of_content(content, config)
+        match snapshot::open(reader)?.1 {
+            Content::Rows(rows) => Self::from_rows(rows, config),
+            Content::Cells(image) => Self::from_image(image, config),
+        }
     }
 
-    /// An index with what a snapshot holds. Cells are taken over as they are, whatever the rows.
-    pub(crate) fn of_content(content: Content, config: AutoConfig) -> Result<Self, IndexError> {
+    /// An index with the cells of a snapshot, taken over as they are even where they are few: read out
+    /// of them, rows would be rounded.
+    pub(crate) fn from_image(image: Image, config: AutoConfig) -> Result<Self, IndexError> {
         config.validate()?;
-        let image = match content {
-            Content::Rows(rows) => return Self::from_rows(rows, config),
-            Content::Cells(image) => image,
-        };
-        let grown = BinaryIndex::of_cells(image, config.binary)?;
+        let grown = BinaryIndex::from_image(image, config.binary)?;
         Ok(Self {
             dimension: grown.dimension(),
             config,

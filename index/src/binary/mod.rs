@@ -190,22 +190,19 @@ impl BinaryIndex {
         config.validate()?;
         match snapshot::open(reader)?.1 {
             Content::Rows(rows) => Self::from_rows(&rows, config),
-            Content::Cells(image) => Self::of_cells(image, config),
+            Content::Cells(image) => Self::from_image(image, config),
         }
     }
 
-    /// An index with the cells of a snapshot; with their rows, if it is to have another precision.
-    pub(crate) fn of_cells(image: Image, config: BinaryConfig) -> Result<Self, IndexError> {
-        if image.precision == config.precision {
+    /// An index with the cells of a snapshot if they are of the precision that is asked for, else
+    /// with their rows.
+    pub(crate) fn from_image(image: Image, config: BinaryConfig) -> Result<Self, IndexError> {
+        config.validate()?;
+        if image.precision() == config.precision {
             Self::of_image(image, config)
         } else {
             Self::from_rows(&image.into_rows()?, config)
         }
-    }
-
-    /// Writes a snapshot in the name of an engine.
-    pub(crate) fn write(&self, engine: Engine, out: &mut dyn Write) -> Result<(), IndexError> {
-        self.still().write(engine, out)
     }
 
     /// Opens the file of an index that was saved, and searches it in place: its rows are mapped, not
@@ -268,15 +265,17 @@ impl BinaryIndex {
     /// Saves the index as it is at one moment to a file that [`open`](Self::open) maps and
     /// [`restore`](Self::restore) reads. Lookups go on meanwhile and writes wait for microseconds.
     ///
-    /// The file is written under another name in the same folder, brought to the disk, and renamed:
-    /// a crash leaves the old file or the new one under the name. It may leave an unfinished one,
-    /// `.NAME.new-…`, beside it, which a save deletes once it is a day old.
+    /// The file is put in place as [`crate::save`] does it.
     ///
     /// # Errors
     /// [`IndexError::Io`] if the file cannot be written; then the old one is as it was.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), IndexError> {
-        let still = self.still();
-        file::disk::replace(path.as_ref(), |out| still.write(Engine::Binary, out))
+        crate::save(self, path)
+    }
+
+    /// Writes the cells as they are now, in the name of this engine.
+    pub(crate) fn write(&self, engine: Engine, out: &mut dyn Write) -> Result<(), IndexError> {
+        self.still().write(engine, out)
     }
 
     /// Bytes of rows that are searched in place in a file, and so not counted by
@@ -425,7 +424,7 @@ impl BinaryIndex {
         let unbounded = query.min_score <= -1.0;
         let mut met_dead = false;
         let mut complete = false;
-        if !query.exact && !(unbounded && query.k.saturating_mul(4) >= rows) {
+        if !(query.exact || unbounded && query.k.saturating_mul(4) >= rows) {
             let mut top = TopK::new(out, query.k, rows);
             met_dead = searcher.run(query, scratch, &mut top);
             top.finish();

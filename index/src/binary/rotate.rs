@@ -88,7 +88,7 @@ impl Rotation {
     }
 
     fn part<'v>(&self, round: usize, block: usize, vector: &'v mut [f32]) -> &'v mut [f32] {
-        let start = if round % 2 == 0 {
+        let start = if round.is_multiple_of(2) {
             0
         } else {
             self.padded - block

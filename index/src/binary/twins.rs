@@ -104,9 +104,25 @@ impl Twins {
         }
     }
 
-    /// Makes room for so many entries, so that inserting them does not move others.
-    pub(super) fn reserve(&self, count: &mut Count, more: usize) {
-        self.rebuild_for(count, count.used + more);
+    /// Puts these entries, a hash and a cell each, in the place of all that there were.
+    pub(super) fn fill(&self, entries: impl ExactSizeIterator<Item = (u32, u32)>) -> Count {
+        let size = size_for(entries.len());
+        let mut slots = vec![EMPTY; size];
+        let mut count = Count::default();
+        for (hash, cell) in entries {
+            let entry = entry_of(hash, cell);
+            match walk(size, hash).find(|&at| slots[at] == EMPTY || slots[at] == entry) {
+                Some(at) if slots[at] == entry => *count.more.entry(entry).or_default() += 1,
+                Some(at) => {
+                    slots[at] = entry;
+                    count.used += 1;
+                }
+                None => {}
+            }
+        }
+        let slots = slots.into_iter().map(AtomicU64::new).collect();
+        self.slots.store(Arc::new(slots));
+        count
     }
 
     pub(super) fn insert(&self, count: &mut Count, hash: u32, cell: u32) {
@@ -180,12 +196,7 @@ impl Twins {
 
     /// Puts the entries into a table of the right size.
     pub(super) fn rebuild(&self, count: &mut Count) {
-        self.rebuild_for(count, count.used);
-    }
-
-    /// Puts the entries into a table of the right size for `used` of them.
-    fn rebuild_for(&self, count: &mut Count, used: usize) {
-        let size = (used + 8) * 2 - used / 4;
+        let size = size_for(count.used);
         let slots: Vec<AtomicU64> = (0..size).map(|_| AtomicU64::new(EMPTY)).collect();
         for entry in self.slots.load().iter() {
             let entry = entry.load(Ordering::Relaxed);
@@ -212,6 +223,11 @@ impl Twins {
     pub(super) fn bytes(&self) -> usize {
         self.slots.load().capacity() * size_of::<AtomicU64>()
     }
+}
+
+/// Places of a table for so many entries and some more.
+fn size_for(used: usize) -> usize {
+    (used + 8) * 2 - used / 4
 }
 
 /// All places, from the one that the hash belongs to.

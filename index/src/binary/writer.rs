@@ -94,8 +94,7 @@ impl Writer {
         let count = appenders.iter().map(|a| a.cell().rows().len()).sum();
         let hasher = DefaultHashBuilder::default();
         let mut places = HashTable::with_capacity(count);
-        let mut twin_count = Count::default();
-        twins.reserve(&mut twin_count, count);
+        let mut entries = Vec::with_capacity(count);
         for (number, appender) in appenders.iter().enumerate() {
             let rows = appender.cell().rows();
             for (position, meta) in rows.metas().iter().enumerate() {
@@ -109,8 +108,7 @@ impl Writer {
                     return None;
                 };
                 entry.insert(place(number, position));
-                let hash = twins.hash(rows.high_of(position));
-                twins.insert(&mut twin_count, hash, number as u32);
+                entries.push((twins.hash(rows.high_of(position)), number as u32));
             }
         }
         Some(Self {
@@ -118,7 +116,7 @@ impl Writer {
             appenders,
             places,
             hasher,
-            twins: twin_count,
+            twins: twins.fill(entries.into_iter()),
             code: vec![0; lines],
             products: Vec::new(),
             similarities: Vec::new(),

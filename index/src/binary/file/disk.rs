@@ -116,3 +116,89 @@ fn clean(folder: &Path, prefix: &OsStr) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let files = fs::read_dir(folder).unwrap();
+        let name = |file: io::Result<fs::DirEntry>| file.unwrap().file_name();
+        let mut names: Vec<_> = files
+            .map(|file| name(file).into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn put(path: &Path, bytes: &[u8]) -> Result<(), IndexError> {
+        replace(path, |out| Ok(out.write_all(bytes)?))
+    }
+
+    #[test]
+    fn a_crash_before_the_rename_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.index");
+        put(&path, b"old").unwrap();
+        let mut beside = Beside::new(&path).unwrap();
+        beside.file.write_all(b"half of the n").unwrap();
+        // As a process does that is killed.
+        std::mem::forget(beside);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        put(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.index");
+        put(&path, b"old").unwrap();
+        let full = |out: &mut dyn Write| {
+            out.write_all(b"half of the n")?;
+            Err(io::Error::from(ErrorKind::StorageFull).into())
+        };
+        let error = replace(&path, full).unwrap_err();
+        assert!(
+            matches!(error, IndexError::Io { source } if source.kind() == ErrorKind::StorageFull)
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["a.index"]);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_deleted_once_it_is_old_and_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.index");
+        let old = SystemTime::now() - 2 * LEFT_BEHIND;
+        for (name, is_old) in [
+            (".a.index.new-1-1", true),
+            (".a.index.new-1-2", false),
+            (".b.index.new-1-1", true),
+            ("a.index.new", true),
+        ] {
+            let file = File::create(folder.path().join(name)).unwrap();
+            if is_old {
+                file.set_modified(old).unwrap();
+            }
+        }
+        put(&path, b"new").unwrap();
+        let left = [
+            ".a.index.new-1-2",
+            ".b.index.new-1-1",
+            "a.index",
+            "a.index.new",
+        ];
+        assert_eq!(names(folder.path()), left);
+    }
+
+    #[test]
+    fn a_path_that_names_no_file_is_refused() {
+        let error = put(Path::new("/"), b"x").unwrap_err();
+        assert!(
+            matches!(error, IndexError::Io { source } if source.kind() == ErrorKind::InvalidInput)
+        );
+    }
+}

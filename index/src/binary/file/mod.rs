@@ -55,9 +55,12 @@ use crate::IndexError;
 use crate::error::SnapshotFault;
 use crate::kernel::{CodeLine, LANES, RowLine};
 use crate::rows::Rows;
-use crate::snapshot::{CELLS, Engine, HEADER, Header, inconsistent};
+use crate::snapshot::{self, CELLS, Content, Engine, HEADER, Header, inconsistent};
+use crate::vector::with_unit;
 
-pub(super) mod disk;
+mod disk;
+
+pub(crate) use disk::replace;
 
 /// Sections and columns begin at multiples of it.
 const ALIGNED: usize = 64;
@@ -214,8 +217,7 @@ impl Image {
         precision: Precision,
         verify: Verify,
     ) -> Result<Self, IndexError> {
-        let map = Map::of(&File::open(path)?, verify == Verify::AtOpen)?;
-        let header = header_of(map.bytes())?;
+        let (header, map) = mapped(path, verify)?;
         if header.version != CELLS {
             return Err(SnapshotFault::NoCells.into());
         }
@@ -226,7 +228,7 @@ impl Image {
             };
             return Err(fault.into());
         }
-        Self::in_map(header, Arc::new(map), verify == Verify::AtOpen)
+        Self::in_map(header, map, verify == Verify::AtOpen)
     }
 
     fn in_map(header: Header, map: Arc<Map>, check: bool) -> Result<Self, IndexError> {
@@ -304,6 +306,10 @@ impl Image {
         })
     }
 
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The rows, in the caller's components.
     pub(crate) fn into_rows(self) -> Result<Rows, IndexError> {
         let encoder = Encoder::new(self.dimension, self.precision);
@@ -314,12 +320,13 @@ impl Image {
             rows.reserve(cell.len());
             for (position, meta) in cell.metas().iter().enumerate() {
                 let (high, low) = (cell.high_of(position), cell.low_of(position));
-                if high.iter().all(|line| line.0 == [0; 64]) {
-                    return Err(inconsistent("each row has a direction"));
-                }
                 encoder.decode(high, low, &mut vector);
                 encoder.unrotate(&mut vector);
-                rows.push(meta.id(), &vector, meta.expires)?;
+                let push = |unit: &[f32]| rows.push(meta.id(), unit, meta.expires);
+                with_unit(self.dimension, &vector, push).map_err(|error| match error {
+                    full @ IndexError::Full { .. } => full,
+                    _ => inconsistent("each row has a direction"),
+                })?;
             }
         }
         for slot in 0..rows.len() {
@@ -329,6 +336,26 @@ impl Image {
         }
         Ok(rows)
     }
+}
+
+/// What a file of any format holds: its cells in place, or its rows.
+pub(crate) fn open(path: &Path) -> Result<Content, IndexError> {
+    let (header, map) = mapped(path, Verify::AtOpen)?;
+    if header.version == CELLS {
+        return Image::in_map(header, map, true).map(Content::Cells);
+    }
+    let mut rest = map.bytes();
+    let (_, content) = snapshot::open(&mut rest)?;
+    if rest.is_empty() {
+        Ok(content)
+    } else {
+        Err(inconsistent("nothing follows the last row"))
+    }
+}
+
+fn mapped(path: &Path, verify: Verify) -> Result<(Header, Arc<Map>), IndexError> {
+    let map = Map::of(&File::open(path)?, verify == Verify::AtOpen)?;
+    Ok((header_of(map.bytes())?, Arc::new(map)))
 }
 
 /// Compares the bytes of a mapped file with their checksums, and its content with the rules.
@@ -477,6 +504,194 @@ impl<'b> Section<'b> {
         match self.place {
             Some((map, at)) => Room::mapped(map, at, items.len()),
             None => Some(Room::filled(items.iter().map(item))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::binary::rotate::split_mix;
+    use crate::{BinaryConfig, BinaryIndex, Expiry, Query, RowId, VectorIndex, restore};
+
+    const DIMENSION: usize = 70;
+
+    fn vector(state: &mut u64) -> Vec<f32> {
+        let mut random = || (split_mix(state) >> 40) as f32 / (1 << 24) as f32 - 0.5;
+        (0..DIMENSION).map(|_| random()).collect()
+    }
+
+    /// Several cells of 16-bit rows.
+    fn written() -> Vec<u8> {
+        let config = BinaryConfig {
+            precision: Precision::Int16,
+            cell_rows: Some(16),
+            ..BinaryConfig::default()
+        };
+        let index = BinaryIndex::new(DIMENSION, config).unwrap();
+        let mut state = 3;
+        for id in 0..90 {
+            index.upsert(RowId(id), &vector(&mut state)).unwrap();
+        }
+        assert!(index.cells() > 2);
+        let mut bytes = Vec::new();
+        index.snapshot(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Where the sections begin, and the end.
+    fn sections(bytes: &[u8]) -> Vec<usize> {
+        let header = header_of(bytes).unwrap();
+        let shape = Shape {
+            lines: header.dimension.div_ceil(ALIGNED),
+            two_planes: header.bits == 16,
+        };
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        let cells = word(HEADER);
+        let mut starts = vec![0, HEADER, ALIGNED];
+        starts.push(ALIGNED + shape.directory(cells).unwrap());
+        for cell in 0..cells {
+            let rows = word(ALIGNED + cell * ENTRY);
+            starts.push(starts.last().unwrap() + shape.cell(rows).unwrap());
+        }
+        starts
+    }
+
+    /// Makes the checksums fit, as one who forges a file would.
+    fn seal_again(bytes: &mut [u8], starts: &[usize]) {
+        for section in starts.windows(2) {
+            let end = section[1] - CHECKSUM;
+            let sum = crc32fast::hash(&bytes[section[0]..end]);
+            bytes[end..section[1]].copy_from_slice(&sum.to_le_bytes());
+        }
+    }
+
+    fn fault(bytes: &[u8]) -> SnapshotFault {
+        let mut reader = bytes;
+        match restore(&mut reader).map(drop).unwrap_err() {
+            IndexError::Snapshot { fault } => fault,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_row_lies_in_a_file_where_the_table_says() {
+        let index = BinaryIndex::new(2, BinaryConfig::default()).unwrap();
+        let expires = Expiry::at_seconds(9);
+        let id = RowId(0x0102_0304_0506_0708);
+        index.upsert_until(id, &[0.6, 0.8], expires).unwrap();
+        let mut bytes = Vec::new();
+        index.snapshot(&mut bytes).unwrap();
+        assert_eq!(bytes.len(), 64 + (64 + 64 + 64) + (64 + 64 + 64));
+        assert_eq!(&bytes[..12], b"ASKINDEX\x03\x00\x04\x08");
+        assert_eq!(&bytes[12..24], [2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(&bytes[28..32], 1u32.to_le_bytes());
+        assert_eq!(&bytes[64..68], 1u32.to_le_bytes());
+        let cell = &bytes[256..];
+        assert_eq!(&cell[128..136], id.0.to_le_bytes());
+        assert_eq!(&cell[144..148], 9u32.to_le_bytes());
+        let largest = cell[64..128]
+            .iter()
+            .map(|&x| x.cast_signed().unsigned_abs());
+        assert_eq!(largest.max(), Some(127));
+        // There is no center, so the code of the row is the signs of it.
+        let code = u64::from_le_bytes(cell[..8].try_into().unwrap());
+        for (bit, &x) in cell[64..128].iter().enumerate() {
+            let is_negative = code >> bit & 1 == 1;
+            let x = x.cast_signed();
+            assert!(x == 0 || is_negative == (x < 0), "{x}");
+        }
+        let ends = [(28, 60), (64, 252), (256, 444)];
+        for (start, end) in ends {
+            let sum = crc32fast::hash(&bytes[start..end]);
+            assert_eq!(bytes[end..end + 4], sum.to_le_bytes());
+        }
+        // A change of the rotation, of the rounding or of the layout needs another version.
+        assert_eq!(
+            crc32fast::hash(&bytes[64..]),
+            0x40cd_20bc,
+            "other bytes than version 3 has"
+        );
+    }
+
+    #[test]
+    fn what_the_checksums_let_pass_is_held_against_the_rules() {
+        let bytes = written();
+        let starts = sections(&bytes);
+        assert_eq!(*starts.last().unwrap(), bytes.len());
+        let first = starts[3];
+        let rows = u32::from_le_bytes(bytes[64..68].try_into().unwrap()) as usize;
+        let metas = first + (rows.div_ceil(8) + 2 * rows) * 128;
+        let inf = f32::INFINITY.to_le_bytes();
+        let negative = (-1f32).to_le_bytes();
+        let cases: [(usize, &[u8], &str); 11] = [
+            (11, &[7], "a component has 8 or 16 bits"),
+            (16, &[89], "the cells hold the rows that are announced"),
+            (28, &[0; 4], "there is a cell"),
+            (32, &[1], "vectors are rotated as this build does"),
+            (40, &inf, "the spread and the reach are within 0 and 20"),
+            (
+                44,
+                &negative,
+                "the spread and the reach are within 0 and 20",
+            ),
+            (
+                64,
+                &[1, 0, 0, 0],
+                "the cells hold the rows that are announced",
+            ),
+            (68, &inf, "each center has a length"),
+            (metas + 8, &inf, "each row has a factor and a spread"),
+            (metas + 12, &negative, "each row has a factor and a spread"),
+            (metas + 20, &bytes[metas..metas + 8], "each id occurs once"),
+        ];
+        for (at, with, rule) in cases {
+            let mut forged = bytes.clone();
+            forged[at..at + with.len()].copy_from_slice(with);
+            seal_again(&mut forged, &starts);
+            assert_eq!(fault(&forged), SnapshotFault::Inconsistent { rule }, "{at}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn a_forged_file_is_refused_or_searched_without_a_panic(
+            at in any::<prop::sample::Index>(),
+            part in 0usize..6,
+            with in any::<[u8; 4]>(),
+        ) {
+            let mut bytes = written();
+            let starts = sections(&bytes);
+            let (start, end) = (starts[part], starts[part + 1] - CHECKSUM);
+            let at = start + at.index(end - start);
+            let until = end.min(at + 4);
+            bytes[at..until].copy_from_slice(&with[..until - at]);
+            seal_again(&mut bytes, &starts);
+            let config = BinaryConfig {
+                precision: Precision::Int16,
+                cell_rows: Some(16),
+                ..BinaryConfig::default()
+            };
+            let mut reader = bytes.as_slice();
+            let Ok(index) = BinaryIndex::restore(&mut reader, config) else {
+                return Ok(());
+            };
+            let mut state = 5;
+            for id in 80..140 {
+                let vector = vec![(id as f32).cos(); index.dimension()];
+                let mut found = Vec::new();
+                index.query(&Query::new(&vector, 3).above(0.1), &mut found).unwrap();
+                index.query(&Query::new(&vector, 3).exact(), &mut found).unwrap();
+                if index.dimension() == DIMENSION {
+                    index.upsert(RowId(id), &super::tests::vector(&mut state)).unwrap();
+                }
+            }
+            for id in 0..140 {
+                index.remove(RowId(id)).unwrap();
+            }
         }
     }
 }
