@@ -4,8 +4,9 @@ use std::fmt::Display;
 use std::io::Read;
 
 use crate::rows::Rows;
+use crate::snapshot::{self, Content};
 use crate::vector::check_dimension;
-use crate::{AutoIndex, BinaryConfig, BinaryIndex, FlatIndex, IndexError, VectorIndex, snapshot};
+use crate::{AutoIndex, BinaryConfig, BinaryIndex, FlatIndex, IndexError, VectorIndex};
 
 /// The engines, by the names they have in a configuration file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -121,20 +122,36 @@ impl IndexConfig {
     /// Those of [`Self::open`]; [`IndexError::Snapshot`] if the bytes are not a whole, unchanged
     /// snapshot, [`IndexError::Io`] if the reader fails.
     pub fn restore(&self, reader: &mut dyn Read) -> Result<Box<dyn VectorIndex>, IndexError> {
-        let (_, rows) = snapshot::read(reader)?;
-        self.of_rows(rows)
+        let (_, content) = snapshot::open(reader)?;
+        self.of_content(content)
+    }
+
+    /// An index with what a snapshot holds. Cells stay cells where the engine has them.
+    pub(crate) fn of_content(&self, content: Content) -> Result<Box<dyn VectorIndex>, IndexError> {
+        self.validate()?;
+        match (content, self.kind) {
+            (content, IndexKind::Auto) => {
+                Ok(Box::new(AutoIndex::of_content(content, self.auto())?))
+            }
+            (Content::Cells(image), IndexKind::Binary) => {
+                Ok(Box::new(BinaryIndex::of_cells(image, self.binary)?))
+            }
+            (Content::Cells(image), _) => self.of_rows(image.into_rows()?),
+            (Content::Rows(rows), _) => self.of_rows(rows),
+        }
+    }
+
+    fn auto(&self) -> AutoConfig {
+        AutoConfig {
+            flat_limit: self.flat_limit,
+            binary: self.binary,
+        }
     }
 
     pub(crate) fn of_rows(&self, rows: Rows) -> Result<Box<dyn VectorIndex>, IndexError> {
         self.validate()?;
         Ok(match self.kind {
-            IndexKind::Auto => {
-                let config = AutoConfig {
-                    flat_limit: self.flat_limit,
-                    binary: self.binary,
-                };
-                Box::new(AutoIndex::from_rows(rows, config)?)
-            }
+            IndexKind::Auto => Box::new(AutoIndex::from_rows(rows, self.auto())?),
             IndexKind::Flat => Box::new(FlatIndex::from_rows(rows)),
             IndexKind::Binary => Box::new(BinaryIndex::from_rows(&rows, self.binary)?),
             #[cfg(feature = "hnsw")]

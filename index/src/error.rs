@@ -149,6 +149,23 @@ pub enum SnapshotFault {
     /// The bytes end before the rows that the header announces.
     #[error("it ends early")]
     Truncated,
+    /// An index that is to be opened in place is not one: the file has rows, and no cells.
+    #[error(
+        "it holds rows and no cells, so it cannot be opened in place; \
+         restore it, which builds the cells, and save that"
+    )]
+    NoCells,
+    /// An index that is to be opened in place has other rows than the settings ask for.
+    #[error(
+        "its rows have {found} bits a component and the settings ask for {expected}; \
+         change the settings, or restore it, which writes the rows anew"
+    )]
+    OtherPrecision {
+        /// Bits of a component in the file.
+        found: u8,
+        /// Bits of a component by the settings.
+        expected: u8,
+    },
     /// The checksums hold, and still the content breaks a rule of the format.
     #[error("its content is inconsistent: {rule}")]
     Inconsistent {

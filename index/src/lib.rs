@@ -50,7 +50,7 @@ mod snapshot;
 mod vector;
 
 pub use auto::AutoIndex;
-pub use binary::{BinaryConfig, BinaryIndex, Precision};
+pub use binary::{BinaryConfig, BinaryIndex, Precision, Verify};
 pub use config::{AutoConfig, BuildThread, HnswConfig, IndexConfig, IndexKind};
 pub use error::{IndexError, SnapshotFault};
 #[cfg(feature = "faiss")]
@@ -215,7 +215,7 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
 
     /// Writes all rows as they are at one moment, in a versioned format with checksums that
     /// [`restore`] and the constructors of the engines read. `out` is written row by row, so give
-    /// a buffered writer. The rows are copied first: a slow writer holds up no one.
+    /// a buffered writer. The rows are copied or held on to first: a slow writer holds up no one.
     ///
     /// # Errors
     /// [`IndexError::Io`] if `out` fails.
@@ -226,7 +226,8 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
     fn for_each(&self, f: &mut dyn FnMut(Row<'_>));
 }
 
-/// An index of the engine that wrote the snapshot, with default settings. The bytes may come from
+/// An index of the engine that wrote the snapshot, with default settings, but for the precision of
+/// its rows, which stays as it was. The bytes may come from
 /// anywhere: memory use is bounded by what is read. Give a buffered reader.
 ///
 /// ```
@@ -245,10 +246,14 @@ pub trait VectorIndex: Debug + Send + Sync + 'static {
 /// [`IndexError::EngineNotBuilt`] if its engine is not in this build,
 /// [`IndexError::UnsupportedCpu`] if it cannot run here, [`IndexError::Io`] if the reader fails.
 pub fn restore(reader: &mut dyn io::Read) -> Result<Box<dyn VectorIndex>, IndexError> {
-    let (engine, rows) = snapshot::read(reader)?;
-    let config = IndexConfig {
+    let (engine, content) = snapshot::open(reader)?;
+    let mut config = IndexConfig {
         kind: engine.kind(),
         ..IndexConfig::default()
     };
-    config.of_rows(rows)
+    // Rows are not made coarser than they were written.
+    if let snapshot::Content::Cells(image) = &content {
+        config.binary.precision = image.precision;
+    }
+    config.of_content(content)
 }

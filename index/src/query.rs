@@ -10,6 +10,7 @@ use crate::{IndexError, Neighbor, RowId};
 /// Seconds since the UNIX epoch, kept in 32 bits: enough until the year 2106. Whoever makes one of a
 /// finer time rounds up, so that no row is hidden before its time; the caller checks the entry anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
 pub struct Expiry(pub(crate) u32);
 
 impl Expiry {

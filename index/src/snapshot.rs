@@ -1,23 +1,28 @@
 //! The bytes of an index at rest.
 //!
-//! A snapshot holds rows and not a structure, so every engine restores from the snapshot of every
-//! other, and a change of the graph code cannot make old files unreadable. All numbers are
-//! little-endian:
+//! A snapshot begins with a header. All numbers are little-endian:
 //!
 //! | bytes | content |
 //! |---|---|
 //! | 8 | magic, `ASKINDEX` |
-//! | 2 | format version, now 2 |
+//! | 2 | format version: 1 and 2 of rows, 3 of cells |
 //! | 1 | engine that wrote it: 1 flat, 2 hnsw_rs, 3 auto, 4 binary, 5 faiss |
-//! | 1 | zero |
+//! | 1 | bits of a component in cells; zero for rows |
 //! | 4 | dimension |
 //! | 8 | rows |
 //! | 4 | CRC-32 of the 24 bytes above |
+//!
+//! Most engines write rows and not their structure, so a change of the graph code cannot make old
+//! files unreadable:
+//!
+//! | bytes | content |
+//! |---|---|
 //! | rows × (12 + 4 × dimension) | id, expiry and components of each row, at unit length |
-//! | 4 | CRC-32 of everything above |
+//! | 4 | CRC-32 of everything above, header included |
 //!
 //! The expiry is in seconds since the UNIX epoch, 0 for none. Rows of version 1 have none; such
-//! files are still read.
+//! files are still read. The binary index writes its cells, which [`crate::binary::file`] tells
+//! of. Every engine restores from both: rows are read out of cells.
 //!
 //! Reading trusts nothing: buffers grow with the bytes that arrive and not with what the header
 //! announces, and each row is checked as an insert would be. Bytes after the last checksum are left
@@ -27,16 +32,23 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use crc32fast::Hasher;
 
+use crate::binary::file::Image;
 use crate::error::SnapshotFault;
 use crate::rows::{MAX_ROWS, Rows};
 use crate::vector::{MAX_DIMENSION, is_unit_row};
 use crate::{Expiry, IndexError, IndexKind, RowId};
 
 const MAGIC: [u8; 8] = *b"ASKINDEX";
-const VERSION: u16 = 2;
+/// The format of rows.
+const ROWS: u16 = 2;
 /// The format whose rows have no expiry.
 const WITHOUT_EXPIRY: u16 = 1;
-const HEADER: usize = 24;
+/// The format of cells, and the newest.
+pub(crate) const CELLS: u16 = 3;
+/// Bytes of a header without its checksum.
+const SUMMED: usize = 24;
+/// Bytes of a header.
+pub(crate) const HEADER: usize = SUMMED + 4;
 
 /// The engine that wrote a snapshot, and the one that [`crate::restore`] makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,20 +84,120 @@ impl Engine {
     }
 }
 
+/// What a snapshot begins with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Header {
+    pub(crate) version: u16,
+    pub(crate) engine: Engine,
+    /// Bits of a component in cells.
+    pub(crate) bits: u8,
+    pub(crate) dimension: usize,
+    pub(crate) rows: usize,
+}
+
+impl Header {
+    pub(crate) fn to_bytes(self) -> Result<[u8; HEADER], IndexError> {
+        let dimension = u32::try_from(self.dimension)
+            .map_err(|_| inconsistent("the dimension is one that an index can have"))?;
+        let mut bytes = [0; HEADER];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..10].copy_from_slice(&self.version.to_le_bytes());
+        bytes[10] = self.engine as u8;
+        bytes[11] = self.bits;
+        bytes[12..16].copy_from_slice(&dimension.to_le_bytes());
+        bytes[16..SUMMED].copy_from_slice(&(self.rows as u64).to_le_bytes());
+        let sum = crc32fast::hash(&bytes[..SUMMED]);
+        bytes[SUMMED..].copy_from_slice(&sum.to_le_bytes());
+        Ok(bytes)
+    }
+
+    pub(crate) fn of_bytes(bytes: &[u8; HEADER]) -> Result<Self, IndexError> {
+        let [
+            m0,
+            m1,
+            m2,
+            m3,
+            m4,
+            m5,
+            m6,
+            m7,
+            v0,
+            v1,
+            tag,
+            bits,
+            d0,
+            d1,
+            d2,
+            d3,
+            r0,
+            r1,
+            r2,
+            r3,
+            r4,
+            r5,
+            r6,
+            r7,
+            sum @ ..,
+        ] = *bytes;
+        if [m0, m1, m2, m3, m4, m5, m6, m7] != MAGIC {
+            return Err(SnapshotFault::BadMagic.into());
+        }
+        let version = u16::from_le_bytes([v0, v1]);
+        if !(WITHOUT_EXPIRY..=CELLS).contains(&version) {
+            let fault = SnapshotFault::UnknownVersion {
+                found: version,
+                newest: CELLS,
+            };
+            return Err(fault.into());
+        }
+        if u32::from_le_bytes(sum) != crc32fast::hash(&bytes[..SUMMED]) {
+            return Err(SnapshotFault::ChecksumMismatch.into());
+        }
+        let engine = Engine::from_tag(tag).ok_or(SnapshotFault::UnknownEngine { found: tag })?;
+        if version != CELLS && bits != 0 {
+            return Err(inconsistent("the reserved byte is zero"));
+        }
+        let dimension = usize::try_from(u32::from_le_bytes([d0, d1, d2, d3]));
+        let dimension = dimension.unwrap_or(usize::MAX);
+        if !(1..=MAX_DIMENSION).contains(&dimension) {
+            return Err(inconsistent("the dimension is one that an index can have"));
+        }
+        let rows = u64::from_le_bytes([r0, r1, r2, r3, r4, r5, r6, r7]);
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        if rows > MAX_ROWS {
+            return Err(inconsistent(
+                "there are no more rows than an index can hold",
+            ));
+        }
+        Ok(Self {
+            version,
+            engine,
+            bits,
+            dimension,
+            rows,
+        })
+    }
+}
+
+/// What a snapshot holds.
+#[derive(Debug)]
+pub(crate) enum Content {
+    Rows(Rows),
+    /// The cells of a binary index.
+    Cells(Image),
+}
+
 /// Writes a snapshot of the rows, then flushes `out`.
 pub(crate) fn write(engine: Engine, rows: &Rows, out: &mut dyn Write) -> Result<(), IndexError> {
-    let dimension = u32::try_from(rows.dimension())
-        .map_err(|_| inconsistent("the dimension is one that an index can have"))?;
-    let mut header = [0; HEADER];
-    header[..8].copy_from_slice(&MAGIC);
-    header[8..10].copy_from_slice(&VERSION.to_le_bytes());
-    header[10] = engine as u8;
-    header[12..16].copy_from_slice(&dimension.to_le_bytes());
-    header[16..].copy_from_slice(&(rows.len() as u64).to_le_bytes());
-
+    let header = Header {
+        version: ROWS,
+        engine,
+        bits: 0,
+        dimension: rows.dimension(),
+        rows: rows.len(),
+    };
     let mut out = Checked::new(out);
-    out.put(&header)?;
-    out.put_checksum()?;
+    out.put(&header.to_bytes()?)?;
     let mut bytes = Vec::with_capacity(12 + 4 * rows.dimension());
     for row in rows.iter() {
         bytes.clear();
@@ -101,64 +213,41 @@ pub(crate) fn write(engine: Engine, rows: &Rows, out: &mut dyn Write) -> Result<
     Ok(())
 }
 
-/// Reads what [`write`] wrote, and not a byte more.
+/// Reads a snapshot as rows, whatever it holds, and not a byte more.
 pub(crate) fn read(reader: &mut dyn Read) -> Result<(Engine, Rows), IndexError> {
-    let mut reader = Checked::new(reader);
-    let mut header = [0; HEADER];
-    reader.get(&mut header)?;
-    let [
-        m0,
-        m1,
-        m2,
-        m3,
-        m4,
-        m5,
-        m6,
-        m7,
-        v0,
-        v1,
-        tag,
-        zero,
-        d0,
-        d1,
-        d2,
-        d3,
-        count @ ..,
-    ] = header;
-    if [m0, m1, m2, m3, m4, m5, m6, m7] != MAGIC {
-        return Err(SnapshotFault::BadMagic.into());
-    }
-    let version = u16::from_le_bytes([v0, v1]);
-    if !(WITHOUT_EXPIRY..=VERSION).contains(&version) {
-        let fault = SnapshotFault::UnknownVersion {
-            found: version,
-            newest: VERSION,
-        };
-        return Err(fault.into());
-    }
-    reader.check_checksum()?;
-    let engine = Engine::from_tag(tag).ok_or(SnapshotFault::UnknownEngine { found: tag })?;
-    if zero != 0 {
-        return Err(inconsistent("the reserved byte is zero"));
-    }
-    let dimension = usize::try_from(u32::from_le_bytes([d0, d1, d2, d3])).unwrap_or(usize::MAX);
-    if !(1..=MAX_DIMENSION).contains(&dimension) {
-        return Err(inconsistent("the dimension is one that an index can have"));
-    }
-    let count = usize::try_from(u64::from_le_bytes(count)).unwrap_or(usize::MAX);
-    if count > MAX_ROWS {
-        return Err(inconsistent(
-            "there are no more rows than an index can hold",
-        ));
-    }
+    let (engine, content) = open(reader)?;
+    let rows = match content {
+        Content::Rows(rows) => rows,
+        Content::Cells(image) => image.into_rows()?,
+    };
+    Ok((engine, rows))
+}
 
-    let mut rows = Rows::new(dimension);
-    let mut bytes = vec![0; 4 * dimension];
-    let mut vector = vec![0.0f32; dimension];
-    for _ in 0..count {
+/// Reads a snapshot as it was written, and not a byte more.
+pub(crate) fn open(reader: &mut dyn Read) -> Result<(Engine, Content), IndexError> {
+    let mut checked = Checked::new(reader);
+    let mut bytes = [0; HEADER];
+    checked.get(&mut bytes)?;
+    let header = Header::of_bytes(&bytes)?;
+    let content = if header.version == CELLS {
+        Content::Cells(Image::read(header, checked.inner)?)
+    } else {
+        Content::Rows(read_rows(header, checked)?)
+    };
+    Ok((header.engine, content))
+}
+
+fn read_rows(
+    header: Header,
+    mut reader: Checked<&mut (dyn Read + '_)>,
+) -> Result<Rows, IndexError> {
+    let mut rows = Rows::new(header.dimension);
+    let mut bytes = vec![0; 4 * header.dimension];
+    let mut vector = vec![0.0f32; header.dimension];
+    for _ in 0..header.rows {
         let (mut id, mut expiry) = ([0; 8], [0; 4]);
         reader.get(&mut id)?;
-        if version > WITHOUT_EXPIRY {
+        if header.version > WITHOUT_EXPIRY {
             reader.get(&mut expiry)?;
         }
         reader.get(&mut bytes)?;
@@ -179,10 +268,10 @@ pub(crate) fn read(reader: &mut dyn Read) -> Result<(Engine, Rows), IndexError> 
             return Err(inconsistent("each id occurs once"));
         }
     }
-    Ok((engine, rows))
+    Ok(rows)
 }
 
-fn inconsistent(rule: &'static str) -> IndexError {
+pub(crate) fn inconsistent(rule: &'static str) -> IndexError {
     SnapshotFault::Inconsistent { rule }.into()
 }
 
@@ -205,7 +294,7 @@ impl<T> Checked<T> {
     }
 }
 
-impl Checked<&mut dyn Write> {
+impl Checked<&mut (dyn Write + '_)> {
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.sum.update(bytes);
         self.inner.write_all(bytes)
@@ -217,7 +306,7 @@ impl Checked<&mut dyn Write> {
     }
 }
 
-impl Checked<&mut dyn Read> {
+impl Checked<&mut (dyn Read + '_)> {
     fn get(&mut self, bytes: &mut [u8]) -> Result<(), IndexError> {
         self.inner
             .read_exact(bytes)

@@ -71,7 +71,7 @@ fn every_row_is_found_by_itself_after_all_that_happens_to_an_index<S: Subject>()
 
     // A third is replaced, a third removed, and half of those come back as others.
     let mut fresh = pool[rows..].iter();
-    for id in 0..rows {
+    for (id, other) in pool[..rows].iter().enumerate() {
         match random.below(6) {
             0 | 1 => {
                 held.vectors[id] = fresh.next().cloned().or(held.vectors[id].take());
@@ -85,7 +85,6 @@ fn every_row_is_found_by_itself_after_all_that_happens_to_an_index<S: Subject>()
             }
             3 => {
                 assert!(index.remove(RowId(id as u64)).unwrap());
-                let other = &pool[id];
                 let until = Expiry::at_seconds(1_000);
                 index.upsert_until(RowId(id as u64), other, until).unwrap();
                 held.vectors[id] = Some(other.clone());

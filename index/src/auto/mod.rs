@@ -24,7 +24,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockUpgradableReadGuard, RwLockWrit
 use crate::config::AutoConfig;
 use crate::neighbor::TopK;
 use crate::rows::Rows;
-use crate::snapshot::{self, Engine};
+use crate::snapshot::{self, Content, Engine};
 use crate::vector::{check, check_dimension, with_unit};
 use crate::{
     Audit, Backlog, BinaryIndex, Capability, Expiry, IndexError, Neighbor, Query, Row, RowId,
@@ -97,8 +97,24 @@ impl AutoIndex {
     /// Those of [`AutoIndex::new`]; [`IndexError::Snapshot`] if the bytes are not a whole,
     /// unchanged snapshot, [`IndexError::Io`] if the reader fails.
     pub fn restore(reader: &mut dyn Read, config: AutoConfig) -> Result<Self, IndexError> {
-        let (_, rows) = snapshot::read(reader)?;
-        Self::from_rows(rows, config)
+        let (_, content) = snapshot::open(reader)?;
+        Self::of_content(content, config)
+    }
+
+    /// An index with what a snapshot holds. Cells are taken over as they are, whatever the rows.
+    pub(crate) fn of_content(content: Content, config: AutoConfig) -> Result<Self, IndexError> {
+        config.validate()?;
+        let image = match content {
+            Content::Rows(rows) => return Self::from_rows(rows, config),
+            Content::Cells(image) => image,
+        };
+        let grown = BinaryIndex::of_cells(image, config.binary)?;
+        Ok(Self {
+            dimension: grown.dimension(),
+            config,
+            rows: RwLock::new(Rows::new(grown.dimension())),
+            grown: OnceLock::from(Box::new(grown)),
+        })
     }
 
     pub(crate) fn from_rows(rows: Rows, config: AutoConfig) -> Result<Self, IndexError> {
@@ -289,7 +305,7 @@ impl VectorIndex for AutoIndex {
         // Copied first, so that a slow writer holds up no one.
         let rows = match self.place() {
             Place::Rows(rows) => rows.copy(),
-            Place::Grown(grown) => grown.copy_rows(),
+            Place::Grown(grown) => return grown.write(Engine::Auto, out),
         };
         snapshot::write(Engine::Auto, &rows, out)
     }

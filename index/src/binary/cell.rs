@@ -12,21 +12,23 @@
 //! low     the next 8 bits, if kept                              read for those near the bar
 //! ```
 //!
-//! This is one of two rooms of this crate with `unsafe` code. Its rule: places below the published
-//! length are only read, places from it on are only touched by the appender, and the length is
-//! stored with `Release` after the places and loaded with `Acquire` before them.
+//! Its rule, which the `unsafe` code here and in `room` keeps: places below the published length are
+//! only read, places from it on are only touched by the appender, and the length is stored with
+//! `Release` after the places and loaded with `Acquire` before them.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::mem::size_of;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use super::room::{Map, Room};
 use crate::kernel::{CodeLine, RowLine};
 use crate::{Expiry, RowId};
 
 /// Codes in a block.
 pub(super) const BLOCK: usize = 8;
+
+/// Bytes of a [`Meta`], in memory and in a file.
+pub(super) const META_BYTES: usize = size_of::<Meta>();
 
 /// What is kept of a row beside its code and its components.
 #[derive(Clone, Copy, Debug)]
@@ -60,80 +62,35 @@ impl Meta {
     pub(super) fn id(&self) -> RowId {
         RowId(u64::from(self.id_high) << 32 | u64::from(self.id_low))
     }
-}
 
-/// Types for which all bits zero is a value.
-///
-/// # Safety
-/// They must be so, and must not need dropping.
-unsafe trait Plain: Copy {}
-
-// SAFETY: arrays of integers.
-unsafe impl Plain for CodeLine {}
-// SAFETY: arrays of integers.
-unsafe impl Plain for RowLine {}
-// SAFETY: integers, floats and a transparent count of seconds.
-unsafe impl Plain for Meta {}
-
-/// Zeroed room for a fixed number of items, written and read as the rule of this module says.
-struct Room<T> {
-    items: NonNull<T>,
-    capacity: usize,
-}
-
-// SAFETY: it owns its items, and the rule of this module keeps reads and writes apart.
-unsafe impl<T: Plain + Send> Send for Room<T> {}
-// SAFETY: as above.
-unsafe impl<T: Plain + Sync> Sync for Room<T> {}
-
-impl<T: Plain> Room<T> {
-    fn new(capacity: usize) -> Self {
-        let items = match Self::layout(capacity) {
-            None => NonNull::dangling(),
-            Some(layout) => {
-                // SAFETY: the layout is not of size zero.
-                let items = unsafe { alloc_zeroed(layout) };
-                NonNull::new(items.cast()).unwrap_or_else(|| handle_alloc_error(layout))
-            }
-        };
-        Self { items, capacity }
+    /// As in a file: little-endian, and so as in memory where that is.
+    pub(super) fn to_bytes(self) -> [u8; META_BYTES] {
+        let mut bytes = [0; META_BYTES];
+        let fields = [
+            self.id_low,
+            self.id_high,
+            self.factor.to_bits(),
+            self.spread.to_bits(),
+            self.expires.0,
+        ];
+        for (bytes, field) in bytes.as_chunks_mut().0.iter_mut().zip(fields) {
+            *bytes = field.to_le_bytes();
+        }
+        bytes
     }
 
-    /// `None` for no items.
-    fn layout(capacity: usize) -> Option<Layout> {
-        let layout = Layout::array::<T>(capacity);
-        // Rows number less than 2^32 and an item is below 2 KiB a row, so this cannot overflow.
-        layout.ok().filter(|layout| layout.size() > 0)
-    }
-
-    /// # Safety
-    /// The items must be published.
-    unsafe fn published(&self, start: usize, count: usize) -> &[T] {
-        debug_assert!(start + count <= self.capacity);
-        // SAFETY: within the allocation, and nobody writes there any more.
-        unsafe { std::slice::from_raw_parts(self.items.as_ptr().add(start), count) }
-    }
-
-    /// # Safety
-    /// `at` must be below the capacity and not published, and the caller the appender.
-    unsafe fn write(&self, at: usize, item: T) {
-        debug_assert!(at < self.capacity);
-        // SAFETY: within the allocation, and nobody else touches it.
-        unsafe { self.items.as_ptr().add(at).write(item) };
-    }
-
-    fn bytes(&self) -> usize {
-        self.capacity * size_of::<T>()
-    }
-}
-
-impl<T> Drop for Room<T> {
-    fn drop(&mut self) {
-        if let Ok(layout) = Layout::array::<T>(self.capacity)
-            && layout.size() > 0
-        {
-            // SAFETY: allocated with this layout.
-            unsafe { dealloc(self.items.as_ptr().cast(), layout) };
+    pub(super) fn of_bytes(bytes: &[u8; META_BYTES]) -> Self {
+        let mut fields = [0; 5];
+        for (field, bytes) in fields.iter_mut().zip(bytes.as_chunks().0) {
+            *field = u32::from_le_bytes(*bytes);
+        }
+        let [id_low, id_high, factor, spread, expires] = fields;
+        Self {
+            id_low,
+            id_high,
+            factor: f32::from_bits(factor),
+            spread: f32::from_bits(spread),
+            expires: Expiry(expires),
         }
     }
 }
@@ -152,6 +109,44 @@ pub(super) struct Cell {
     /// Bits of the least and the largest spread of any row.
     least_spread: AtomicU32,
     largest_spread: AtomicU32,
+}
+
+/// What a cell is made of beside what changes: see the module.
+pub(super) struct Columns {
+    pub(super) codes: Room<CodeLine>,
+    pub(super) metas: Room<Meta>,
+    pub(super) high: Room<RowLine>,
+    /// Left out if the cell keeps one plane.
+    pub(super) low: Option<Room<RowLine>>,
+}
+
+/// A cell at one moment: it holds on to the rows of then, whatever is written or removed later.
+pub(super) struct StillCell {
+    cell: Arc<Cell>,
+    len: usize,
+    dead: usize,
+    live: Box<[u64]>,
+}
+
+impl StillCell {
+    /// Live rows.
+    pub(super) fn len(&self) -> usize {
+        self.len - self.dead
+    }
+
+    /// Runs `body` on the live rows, side by side.
+    pub(super) fn with_rows<T>(&self, body: impl FnOnce(Rows<'_>) -> T) -> T {
+        let rows = Rows {
+            cell: &self.cell,
+            len: self.len,
+        };
+        if self.dead == 0 {
+            return body(rows);
+        }
+        let is_live = |&at: &usize| self.live[at / 64] >> (at % 64) & 1 == 1;
+        let packed = rows.packed((0..self.len).filter(is_live), self.len());
+        body(packed.cell.rows())
+    }
 }
 
 /// A row to be appended.
@@ -184,6 +179,73 @@ impl Cell {
         }
     }
 
+    /// A full cell of columns that hold `rows` rows. `None` if one is of another length.
+    fn full(lines: usize, rows: usize, columns: Columns) -> Option<Self> {
+        let Columns {
+            codes,
+            metas,
+            high,
+            low,
+        } = columns;
+        let is_whole = codes.capacity() == rows.div_ceil(BLOCK) * lines
+            && metas.capacity() == rows
+            && high.capacity() == rows * lines
+            && low
+                .as_ref()
+                .is_none_or(|low| low.capacity() == rows * lines);
+        if !is_whole {
+            return None;
+        }
+        let live = (0..rows.div_ceil(64)).map(|word| {
+            let bits = (rows - word * 64).min(64);
+            AtomicU64::new(u64::MAX >> (64 - bits))
+        });
+        let cell = Self {
+            lines,
+            capacity: rows,
+            codes,
+            metas,
+            high,
+            low,
+            live: live.collect(),
+            published: AtomicUsize::new(rows),
+            dead: AtomicUsize::new(0),
+            least_spread: AtomicU32::new(f32::INFINITY.to_bits()),
+            largest_spread: AtomicU32::new(0f32.to_bits()),
+        };
+        for meta in cell.rows().metas() {
+            cell.widen(meta.spread);
+        }
+        Some(cell)
+    }
+
+    /// Takes a spread in; called by the appender only.
+    fn widen(&self, spread: f32) {
+        let load = |bits: &AtomicU32| f32::from_bits(bits.load(Ordering::Relaxed));
+        if spread < load(&self.least_spread) {
+            self.least_spread.store(spread.to_bits(), Ordering::Relaxed);
+        }
+        if spread > load(&self.largest_spread) {
+            self.largest_spread
+                .store(spread.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// The cell as it is now. To be called while nobody writes.
+    pub(super) fn still(self: &Arc<Self>) -> StillCell {
+        let len = self.rows().len;
+        StillCell {
+            len,
+            dead: self.dead(),
+            live: self
+                .live
+                .iter()
+                .map(|w| w.load(Ordering::Acquire))
+                .collect(),
+            cell: Arc::clone(self),
+        }
+    }
+
     /// The rows published by now.
     pub(super) fn rows(&self) -> Rows<'_> {
         Rows {
@@ -209,6 +271,19 @@ impl Cell {
             self.dead.fetch_add(1, Ordering::Relaxed);
         }
         was
+    }
+
+    /// Bytes of rows that are in a map.
+    pub(super) fn mapped_bytes(&self) -> usize {
+        self.codes.mapped_bytes()
+            + self.metas.mapped_bytes()
+            + self.high.mapped_bytes()
+            + self.low.as_ref().map_or(0, Room::mapped_bytes)
+    }
+
+    /// The map that the rows are in.
+    pub(super) fn map(&self) -> Option<&Arc<Map>> {
+        self.codes.map()
     }
 
     /// Heap bytes, and those of the cell itself.
@@ -268,7 +343,7 @@ impl<'c> Rows<'c> {
                 // SAFETY: the word belongs to a row below the published length. The line is not
                 // borrowed as a whole, as the appender may be writing its other lanes.
                 *word = unsafe {
-                    let line: *const u64 = self.cell.codes.items.as_ptr().add(line).cast();
+                    let line: *const u64 = self.cell.codes.as_ptr().add(line).cast();
                     line.add(lane).read()
                 };
             }
@@ -286,6 +361,13 @@ impl<'c> Rows<'c> {
     pub(super) fn high(&self) -> &'c [RowLine] {
         // SAFETY: below the published length.
         unsafe { self.cell.high.published(0, self.len * self.cell.lines) }
+    }
+
+    /// The second planes of all rows, side by side, if the cell keeps them.
+    pub(super) fn low(&self) -> Option<&'c [RowLine]> {
+        let low = self.cell.low.as_ref()?;
+        // SAFETY: below the published length.
+        Some(unsafe { low.published(0, self.len * self.cell.lines) })
     }
 
     /// The first plane of one row.
@@ -335,6 +417,12 @@ impl Appender {
         }
     }
 
+    /// A full cell of columns that hold `rows` rows. `None` if one is of another length.
+    pub(super) fn full(lines: usize, rows: usize, columns: Columns) -> Option<Self> {
+        let cell = Arc::new(Cell::full(lines, rows, columns)?);
+        Some(Self { cell })
+    }
+
     pub(super) fn cell(&self) -> &Arc<Cell> {
         &self.cell
     }
@@ -356,7 +444,7 @@ impl Appender {
         // mutably. The words of a code are written one by one, as readers may be reading the
         // published lanes of the same lines.
         unsafe {
-            let block: *mut u64 = cell.codes.items.as_ptr().add(at / BLOCK * lines).cast();
+            let block: *mut u64 = cell.codes.as_ptr().add(at / BLOCK * lines).cast();
             for (word, &bits) in row.code.iter().enumerate() {
                 block.add(word * BLOCK + at % BLOCK).write(bits);
             }
@@ -370,15 +458,7 @@ impl Appender {
             }
             cell.metas.write(at, row.meta);
         }
-        let spread = row.meta.spread;
-        let load = |bits: &AtomicU32| f32::from_bits(bits.load(Ordering::Relaxed));
-        if spread < load(&cell.least_spread) {
-            cell.least_spread.store(spread.to_bits(), Ordering::Relaxed);
-        }
-        if spread > load(&cell.largest_spread) {
-            cell.largest_spread
-                .store(spread.to_bits(), Ordering::Relaxed);
-        }
+        cell.widen(row.meta.spread);
         cell.live[at / 64].fetch_or(1 << (at % 64), Ordering::Relaxed);
         cell.published.store(at + 1, Ordering::Release);
         Some(at)
@@ -387,12 +467,7 @@ impl Appender {
     /// A cell of another capacity with the live rows of this one, in the same order.
     pub(super) fn compacted(&self, capacity: usize) -> Self {
         let rows = self.cell.rows();
-        let mut moved = Self::new(self.cell.lines, capacity, self.cell.low.is_some());
-        let mut code = vec![0; self.cell.lines];
-        for position in rows.live() {
-            moved.append(&rows.copy_of(position, &mut code));
-        }
-        moved
+        rows.packed(rows.live(), capacity)
     }
 
     /// A cell of a larger capacity with all rows of this one, dead ones too, in the same places.
@@ -411,6 +486,17 @@ impl Appender {
 }
 
 impl<'c> Rows<'c> {
+    /// A cell with these rows only.
+    fn packed(&self, positions: impl Iterator<Item = usize>, capacity: usize) -> Appender {
+        let cell = self.cell;
+        let mut packed = Appender::new(cell.lines, capacity, cell.low.is_some());
+        let mut code = vec![0; cell.lines];
+        for position in positions {
+            packed.append(&self.copy_of(position, &mut code));
+        }
+        packed
+    }
+
     /// A row as it would be appended to another cell with the same center.
     fn copy_of<'r>(&self, position: usize, code: &'r mut [u64]) -> NewRow<'r>
     where
@@ -432,7 +518,7 @@ impl<'c> Rows<'c> {
         for (line, word) in (block..).zip(code) {
             // SAFETY: the word belongs to a row below the published length.
             *word = unsafe {
-                let line: *const u64 = self.cell.codes.items.as_ptr().add(line).cast();
+                let line: *const u64 = self.cell.codes.as_ptr().add(line).cast();
                 line.add(position % BLOCK).read()
             };
         }

@@ -6,13 +6,40 @@ use crate::config::check;
 /// How fine the rows of a [`crate::BinaryIndex`] are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// 8 bits a component: scores are within 0.005 of the cosine, usually within 0.001. The
+    /// 8 bits a component: scores are within 0.01 of the cosine, usually within 0.001. The
     /// default.
     #[default]
     Int8,
     /// 16 bits a component, in two planes of 8: scores are within 0.0001. The second plane is read
     /// only for rows that the first puts near the bar.
     Int16,
+}
+
+impl Precision {
+    /// Bits of a component.
+    pub(super) fn bits(self) -> u8 {
+        match self {
+            Self::Int8 => 8,
+            Self::Int16 => 16,
+        }
+    }
+
+    pub(super) fn of_bits(bits: u8) -> Option<Self> {
+        [Self::Int8, Self::Int16]
+            .into_iter()
+            .find(|precision| precision.bits() == bits)
+    }
+}
+
+/// When [`crate::BinaryIndex::open_with`] reads the file to compare it with its checksums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Verify {
+    /// All of it, before the index is there. The default.
+    #[default]
+    AtOpen,
+    /// The header and the directory; the rows when [`crate::BinaryIndex::verify`] is called. For
+    /// files that are larger than what may be read before the first search.
+    Later,
 }
 
 /// Settings of a [`crate::BinaryIndex`].

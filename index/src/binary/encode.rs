@@ -61,21 +61,14 @@ impl Encoder {
     /// Rotates and rounds a unit vector.
     pub(super) fn encode(&self, unit: &[f32], out: &mut Encoded) {
         self.rotation.apply(unit, &mut out.rotated);
-        let largest = out.rotated.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let largest = self.kernel.largest(&out.rotated);
         let inverse = STEPS / largest;
         out.step = f64::from(largest) / f64::from(STEPS);
-        out.high.clear();
-        out.low.clear();
-        for part in out.rotated.as_chunks::<LANE>().0 {
-            let (mut high, mut low) = ([0i8; LANE], [0i8; LANE]);
-            for ((x, high), low) in part.iter().zip(&mut high).zip(&mut low) {
-                let steps = round(x * inverse);
-                *high = ((steps + 128) >> 8) as i8;
-                *low = (steps - (i32::from(*high) << 8)) as i8;
-            }
-            out.high.push(RowLine(high));
-            out.low.push(RowLine(low));
-        }
+        let lines = self.lines();
+        out.high.resize(lines, RowLine([0; LANE]));
+        out.low.resize(lines, RowLine([0; LANE]));
+        self.kernel
+            .planes(&out.rotated, inverse, &mut out.high, &mut out.low);
     }
 
     /// What the scores of this row are multiplied by, so that its own is 1.
@@ -145,17 +138,6 @@ impl Encoder {
     }
 }
 
-/// Nearest integer, ties to even, of a number below 2^22. By adding what leaves no room for a
-/// fraction: `f32::round` is a call into the C library where the CPU's oldest instructions are
-/// all that may be used.
-fn round(x: f32) -> i32 {
-    const MAGIC: f32 = 12_582_912.0;
-    (x + MAGIC)
-        .to_bits()
-        .wrapping_sub(MAGIC.to_bits())
-        .cast_signed()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -193,11 +175,6 @@ mod tests {
                 let own = encoder.product(&row, &row.high, low);
                 prop_assert!((encoder.score(&row, own, factor) - 1.0).abs() < 1e-6);
             }
-        }
-
-        #[test]
-        fn rounding_is_to_the_nearest(x in -40_000.0f32..40_000.0) {
-            prop_assert_eq!(round(x), x.round_ties_even() as i32);
         }
     }
 }

@@ -19,22 +19,24 @@
 
 use std::io::{Read, Write};
 use std::mem::size_of;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-pub use self::config::{BinaryConfig, Precision};
+pub use self::config::{BinaryConfig, Precision, Verify};
 use self::directory::Directory;
 use self::encode::{Encoded, Encoder};
+use self::file::{Image, Still};
 use self::search::{Member, Scratch, Searcher, with_scratch};
 use self::tuning::Tuning;
 use self::twins::Twins;
 use self::writer::Writer;
 use crate::neighbor::TopK;
 use crate::rows::Rows;
-use crate::snapshot::{self, Engine};
+use crate::snapshot::{self, Content, Engine, inconsistent};
 use crate::vector::{check, check_dimension, with_unit};
 use crate::{
     Audit, Backlog, Capability, Expiry, IndexError, Neighbor, Query, Row, RowId, VectorIndex,
@@ -45,6 +47,9 @@ mod cell;
 mod config;
 mod directory;
 mod encode;
+pub(crate) mod file;
+#[expect(unsafe_code, reason = "columns on the heap or in a mapped file")]
+mod room;
 mod rotate;
 mod search;
 mod split;
@@ -167,7 +172,181 @@ impl BinaryIndex {
         config.validate()?;
         let encoder = Encoder::new(dimension, config.precision);
         let tuning = Tuning::new(encoder.bits(), config.recall, config.spread);
+        let twins = Twins::new();
         let (writer, directory) = Writer::new(encoder.lines(), config.precision);
+        Ok(Self::of(
+            dimension, config, encoder, tuning, twins, writer, directory,
+        ))
+    }
+
+    /// An index with the rows of a snapshot, which may be of any engine. Cells of the precision that
+    /// is asked for are taken over as they are, and answer as the index that wrote them did; other
+    /// rows are inserted one by one.
+    ///
+    /// # Errors
+    /// Those of [`BinaryIndex::new`]; [`IndexError::Snapshot`] if the bytes are not a whole,
+    /// unchanged snapshot, [`IndexError::Io`] if the reader fails.
+    pub fn restore(reader: &mut dyn Read, config: BinaryConfig) -> Result<Self, IndexError> {
+        config.validate()?;
+        match snapshot::open(reader)?.1 {
+            Content::Rows(rows) => Self::from_rows(&rows, config),
+            Content::Cells(image) => Self::of_cells(image, config),
+        }
+    }
+
+    /// An index with the cells of a snapshot; with their rows, if it is to have another precision.
+    pub(crate) fn of_cells(image: Image, config: BinaryConfig) -> Result<Self, IndexError> {
+        if image.precision == config.precision {
+            Self::of_image(image, config)
+        } else {
+            Self::from_rows(&image.into_rows()?, config)
+        }
+    }
+
+    /// Writes a snapshot in the name of an engine.
+    pub(crate) fn write(&self, engine: Engine, out: &mut dyn Write) -> Result<(), IndexError> {
+        self.still().write(engine, out)
+    }
+
+    /// Opens the file of an index that was saved, and searches it in place: its rows are mapped, not
+    /// read. It takes writes as any other index does, and keeps what changes on the heap; the file
+    /// stays as it is until the index is saved.
+    ///
+    /// While the index lives, nobody may write into the file or cut it. To delete it, or to rename
+    /// another file to its name as [`save`](Self::save) does, is safe, where the system allows that
+    /// for a mapped file, as Unix systems do.
+    ///
+    /// ```
+    /// use askonce_index::{BinaryConfig, BinaryIndex, RowId, VectorIndex};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// let path = folder.path().join("scope.index");
+    /// let index = BinaryIndex::new(2, BinaryConfig::default())?;
+    /// index.upsert(RowId(1), &[0.6, 0.8])?;
+    /// index.save(&path)?;
+    /// assert!(BinaryIndex::open(&path, BinaryConfig::default())?.contains(RowId(1)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`IndexError::InvalidConfig`] for a setting out of range; [`IndexError::Snapshot`] if the file
+    /// is not a whole, unchanged snapshot of cells of the precision in `config`;
+    /// [`IndexError::Io`] if it cannot be opened or mapped.
+    pub fn open(path: impl AsRef<Path>, config: BinaryConfig) -> Result<Self, IndexError> {
+        Self::open_with(path, config, Verify::AtOpen)
+    }
+
+    /// [`open`](Self::open), with a say in when the file is compared with its checksums.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        config: BinaryConfig,
+        verify: Verify,
+    ) -> Result<Self, IndexError> {
+        config.validate()?;
+        let image = Image::open(path.as_ref(), config.precision, verify)?;
+        Self::of_image(image, config)
+    }
+
+    /// Compares the file whose rows are still searched in place with its checksums. An index without
+    /// such rows has nothing to compare.
+    ///
+    /// # Errors
+    /// [`IndexError::Snapshot`] if the file changed since it was written; rows that were read from
+    /// it may be wrong, so the index should be dropped.
+    pub fn verify(&self) -> Result<(), IndexError> {
+        let directory = self.shared.directory.load();
+        let maps = |cell: &ArcSwap<cell::Cell>| cell.load().map().cloned();
+        match directory.cells.iter().find_map(maps) {
+            Some(map) => file::verify(&map),
+            None => Ok(()),
+        }
+    }
+
+    /// Saves the index as it is at one moment to a file that [`open`](Self::open) maps and
+    /// [`restore`](Self::restore) reads. Lookups go on meanwhile and writes wait for microseconds.
+    ///
+    /// The file is written under another name in the same folder, brought to the disk, and renamed:
+    /// a crash leaves the old file or the new one under the name. It may leave an unfinished one,
+    /// `.NAME.new-…`, beside it, which a save deletes once it is a day old.
+    ///
+    /// # Errors
+    /// [`IndexError::Io`] if the file cannot be written; then the old one is as it was.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), IndexError> {
+        let still = self.still();
+        file::disk::replace(path.as_ref(), |out| still.write(Engine::Binary, out))
+    }
+
+    /// Bytes of rows that are searched in place in a file, and so not counted by
+    /// [`bytes`](VectorIndex::bytes).
+    #[must_use]
+    pub fn mapped_bytes(&self) -> usize {
+        let directory = self.shared.directory.load();
+        let cells = directory.cells.iter();
+        cells.map(|cell| cell.load().mapped_bytes()).sum()
+    }
+
+    /// The index as it is now.
+    fn still(&self) -> Still {
+        let Shared {
+            encoder,
+            tuning,
+            directory,
+            ..
+        } = &self.shared;
+        // Held while the cells are taken hold of, and not while they are written out.
+        let writer = self.writer.lock();
+        Still {
+            dimension: self.dimension,
+            precision: encoder.precision(),
+            learned: tuning.learned(),
+            directory: directory.load_full(),
+            cells: writer.still(),
+        }
+    }
+
+    /// An index with these cells, which are of the precision in `config`.
+    fn of_image(image: Image, config: BinaryConfig) -> Result<Self, IndexError> {
+        let Image {
+            dimension,
+            learned: (spread, reach),
+            about,
+            centers,
+            cells,
+            ..
+        } = image;
+        let encoder = Encoder::new(dimension, config.precision);
+        let spread = config.spread.unwrap_or(spread);
+        let tuning = Tuning::new(encoder.bits(), config.recall, Some(spread));
+        tuning.set_reach(reach);
+        let twins = Twins::new();
+        let directory = Directory {
+            lines: encoder.lines(),
+            about,
+            centers,
+            cells: cells
+                .iter()
+                .map(|cell| ArcSwap::new(Arc::clone(cell.cell())))
+                .collect(),
+        };
+        let writer = Writer::of_cells(encoder.lines(), cells, &twins)
+            .ok_or_else(|| inconsistent("each id occurs once"))?;
+        Ok(Self::of(
+            dimension, config, encoder, tuning, twins, writer, directory,
+        ))
+    }
+
+    fn of(
+        dimension: usize,
+        config: BinaryConfig,
+        encoder: Encoder,
+        tuning: Tuning,
+        twins: Twins,
+        writer: Writer,
+        directory: Directory,
+    ) -> Self {
         let index = Self {
             dimension,
             shared: Shared {
@@ -178,7 +357,7 @@ impl BinaryIndex {
                 encoder,
                 tuning: Arc::new(tuning),
                 directory: ArcSwap::from_pointee(directory),
-                twins: Twins::new(),
+                twins,
                 moves: Moves::default(),
             },
             writer: Mutex::new(writer),
@@ -186,17 +365,7 @@ impl BinaryIndex {
             bytes: AtomicUsize::new(0),
         };
         index.count(&index.writer.lock());
-        Ok(index)
-    }
-
-    /// An index with the rows of a snapshot, which may be of any engine.
-    ///
-    /// # Errors
-    /// Those of [`BinaryIndex::new`]; [`IndexError::Snapshot`] if the bytes are not a whole,
-    /// unchanged snapshot, [`IndexError::Io`] if the reader fails.
-    pub fn restore(reader: &mut dyn Read, config: BinaryConfig) -> Result<Self, IndexError> {
-        let (_, rows) = snapshot::read(reader)?;
-        Self::from_rows(&rows, config)
+        index
     }
 
     /// An index with these rows.
@@ -344,17 +513,6 @@ impl BinaryIndex {
         }
         Ok(())
     }
-
-    /// The rows as they are now.
-    pub(crate) fn copy_rows(&self) -> Rows {
-        let mut rows = Rows::new(self.dimension);
-        rows.reserve(self.len());
-        self.for_each(&mut |row| {
-            // There is room: an index of rows has as much as this one.
-            let _ = rows.push(row.id, row.vector, row.expires);
-        });
-        rows
-    }
 }
 
 impl VectorIndex for BinaryIndex {
@@ -367,7 +525,7 @@ impl VectorIndex for BinaryIndex {
             engine: "binary",
             exact: false,
             score_error: match self.shared.config.precision {
-                Precision::Int8 => 5e-3,
+                Precision::Int8 => 1e-2,
                 Precision::Int16 => 1e-4,
             },
             keeps_vectors: false,
@@ -487,7 +645,7 @@ impl VectorIndex for BinaryIndex {
     }
 
     fn snapshot(&self, out: &mut dyn Write) -> Result<(), IndexError> {
-        snapshot::write(Engine::Binary, &self.copy_rows(), out)
+        self.write(Engine::Binary, out)
     }
 
     fn for_each(&self, f: &mut dyn FnMut(Row<'_>)) {

@@ -8,6 +8,7 @@
 //! and the last power of two that fit in.
 
 use super::LANE;
+use crate::kernel::Kernel;
 
 /// The rotation of vectors of one dimension. The same in every process and version: snapshots
 /// hold rotated rows.
@@ -15,11 +16,13 @@ use super::LANE;
 pub(super) struct Rotation {
     dimension: usize,
     padded: usize,
+    kernel: Kernel,
     /// One round after the other: a sign for each component.
     signs: Vec<f32>,
 }
 
-const SEED: u64 = 0x61_736b_6f6e_6365;
+/// Names the rotation: another one has another seed.
+pub(super) const SEED: u64 = 0x61_736b_6f6e_6365;
 
 impl Rotation {
     pub(super) fn new(dimension: usize) -> Self {
@@ -39,6 +42,7 @@ impl Rotation {
         Self {
             dimension,
             padded,
+            kernel: Kernel::detect(),
             signs,
         }
     }
@@ -54,19 +58,23 @@ impl Rotation {
         out.extend_from_slice(vector);
         out.resize(self.padded, 0.0);
         let block = self.block();
+        // Keeps lengths, and makes the transform its own inverse.
+        let scale = 1.0 / (block as f32).sqrt();
         for (round, signs) in self.signs.chunks_exact(self.padded).enumerate() {
             for (x, sign) in out.iter_mut().zip(signs) {
                 *x *= sign;
             }
-            transform(self.part(round, block, out));
+            self.kernel.hadamard(self.part(round, block, out), scale);
         }
     }
 
     /// Undoes [`Self::apply`]; leaves the components of the dimension.
     pub(super) fn undo(&self, vector: &mut Vec<f32>) {
         let block = self.block();
+        // Keeps lengths, and makes the transform its own inverse.
+        let scale = 1.0 / (block as f32).sqrt();
         for (round, signs) in self.signs.chunks_exact(self.padded).enumerate().rev() {
-            transform(self.part(round, block, vector));
+            self.kernel.hadamard(self.part(round, block, vector), scale);
             for (x, sign) in vector.iter_mut().zip(signs) {
                 *x *= sign;
             }
@@ -86,25 +94,6 @@ impl Rotation {
             self.padded - block
         };
         &mut vector[start..start + block]
-    }
-}
-
-/// The Hadamard transform of a power of two of components, scaled so that it keeps lengths and
-/// is its own inverse.
-fn transform(vector: &mut [f32]) {
-    let mut half = 1;
-    while half < vector.len() {
-        for pair in vector.chunks_exact_mut(2 * half) {
-            let (low, high) = pair.split_at_mut(half);
-            for (a, b) in low.iter_mut().zip(high) {
-                (*a, *b) = (*a + *b, *a - *b);
-            }
-        }
-        half *= 2;
-    }
-    let scale = 1.0 / (vector.len() as f32).sqrt();
-    for x in vector {
-        *x *= scale;
     }
 }
 

@@ -123,6 +123,17 @@ impl Tuning {
         }
     }
 
+    /// What was learned: the spread and the reach.
+    pub(super) fn learned(&self) -> (f32, f32) {
+        let reach = f32::from_bits(self.reach.load(Ordering::Relaxed));
+        (self.table.load().spread, reach)
+    }
+
+    /// Takes over a reach that was learned before.
+    pub(super) fn set_reach(&self, reach: f32) {
+        self.reach.store(reach.to_bits(), Ordering::Relaxed);
+    }
+
     pub(super) fn table(&self) -> arc_swap::Guard<Arc<Table>> {
         self.table.load()
     }

@@ -104,6 +104,11 @@ impl Twins {
         }
     }
 
+    /// Makes room for so many entries, so that inserting them does not move others.
+    pub(super) fn reserve(&self, count: &mut Count, more: usize) {
+        self.rebuild_for(count, count.used + more);
+    }
+
     pub(super) fn insert(&self, count: &mut Count, hash: u32, cell: u32) {
         // At most three quarters are in use, so that walks are short.
         if (count.used + count.gone + 1) * 4 > self.slots.load().len() * 3 {
@@ -175,7 +180,12 @@ impl Twins {
 
     /// Puts the entries into a table of the right size.
     pub(super) fn rebuild(&self, count: &mut Count) {
-        let size = (count.used + 8) * 2 - count.used / 4;
+        self.rebuild_for(count, count.used);
+    }
+
+    /// Puts the entries into a table of the right size for `used` of them.
+    fn rebuild_for(&self, count: &mut Count, used: usize) {
+        let size = (used + 8) * 2 - used / 4;
         let slots: Vec<AtomicU64> = (0..size).map(|_| AtomicU64::new(EMPTY)).collect();
         for entry in self.slots.load().iter() {
             let entry = entry.load(Ordering::Relaxed);

@@ -15,15 +15,16 @@ use std::mem::size_of;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::Shared;
-use super::cell::{Appender, Cell, Meta, NewRow};
+use super::cell::{Appender, Cell, Meta, NewRow, StillCell};
 use super::config::Precision;
 use super::directory::{Center, Directory, most_similar};
 use super::encode::Encoded;
 use super::split::{center_of, cut, mean_of};
-use super::twins::Count;
+use super::twins::{Count, Twins};
 use crate::kernel::RowLine;
 use crate::{Expiry, IndexError, RowId};
 
@@ -85,6 +86,48 @@ impl Writer {
             similarities: Vec::new(),
         };
         (writer, directory)
+    }
+
+    /// A writer of cells whose rows are all live, in the order of their directory. `None` if an id
+    /// occurs twice.
+    pub(super) fn of_cells(lines: usize, appenders: Vec<Appender>, twins: &Twins) -> Option<Self> {
+        let count = appenders.iter().map(|a| a.cell().rows().len()).sum();
+        let hasher = DefaultHashBuilder::default();
+        let mut places = HashTable::with_capacity(count);
+        let mut twin_count = Count::default();
+        twins.reserve(&mut twin_count, count);
+        for (number, appender) in appenders.iter().enumerate() {
+            let rows = appender.cell().rows();
+            for (position, meta) in rows.metas().iter().enumerate() {
+                let id = meta.id();
+                let entry = places.entry(
+                    hasher.hash_one(id.0),
+                    |&place| id_at(&appenders, place) == id,
+                    |&place| hasher.hash_one(id_at(&appenders, place).0),
+                );
+                let Entry::Vacant(entry) = entry else {
+                    return None;
+                };
+                entry.insert(place(number, position));
+                let hash = twins.hash(rows.high_of(position));
+                twins.insert(&mut twin_count, hash, number as u32);
+            }
+        }
+        Some(Self {
+            cell_bytes: appenders.iter().map(|a| a.cell().bytes()).sum(),
+            appenders,
+            places,
+            hasher,
+            twins: twin_count,
+            code: vec![0; lines],
+            products: Vec::new(),
+            similarities: Vec::new(),
+        })
+    }
+
+    /// The cells as they are now.
+    pub(super) fn still(&self) -> Vec<StillCell> {
+        self.appenders.iter().map(|a| a.cell().still()).collect()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -369,7 +369,7 @@ impl State {
             }
         }
         self.linked = end;
-        for slot in end..nodes.len() {
+        for slot in self.linked..nodes.len() {
             if nodes[slot] != DEAD {
                 self.swap(slot, end);
                 nodes.swap(slot, end);

@@ -13,12 +13,13 @@ use std::arch::x86_64::{
     _mm256_cmp_ps, _mm256_cmpgt_epi64, _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32,
     _mm256_cvtepi32_ps, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
     _mm256_load_si256, _mm256_loadu_ps, _mm256_madd_epi16, _mm256_movemask_pd, _mm256_movemask_ps,
-    _mm256_mul_ps, _mm256_sad_epu8, _mm256_set1_epi8, _mm256_set1_epi64x, _mm256_set1_ps,
-    _mm256_setr_epi8, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_shuffle_epi8,
-    _mm256_srli_epi16, _mm256_storeu_si256, _mm256_xor_si256,
+    _mm256_mul_ps, _mm256_permute_ps, _mm256_permute2f128_ps, _mm256_sad_epu8, _mm256_set1_epi8,
+    _mm256_set1_epi64x, _mm256_set1_ps, _mm256_setr_epi8, _mm256_setr_ps, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm256_sub_ps, _mm256_xor_ps, _mm256_xor_si256,
 };
 
-use super::{CodeLine, LANES, Near, RowLine, prefetch_ahead};
+use super::{CodeLine, LANES, Near, RowLine, prefetch_ahead, scalar};
 
 /// Four sums in flight hide the latency of the multiply-add.
 const BLOCK: usize = 4 * LANES;
@@ -69,6 +70,24 @@ impl Avx2 {
     ) {
         // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
         unsafe { dot_lines_at(query, rows, at, scores) }
+    }
+
+    /// See [`super::Kernel::hadamard`].
+    pub(super) fn hadamard(self, vector: &mut [f32], scale: f32) {
+        // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
+        unsafe { hadamard(vector, scale) }
+    }
+
+    /// See [`super::Kernel::planes`].
+    pub(super) fn planes(
+        self,
+        vector: &[f32],
+        inverse: f32,
+        high: &mut [RowLine],
+        low: &mut [RowLine],
+    ) {
+        // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
+        unsafe { planes(vector, inverse, high, low) }
     }
 
     /// See [`super::Kernel::residual_code`].
@@ -369,4 +388,50 @@ fn residual_code(vector: &[f32], center: &[RowLine], scale: f32, code: &mut [u64
             *word |= u64::from(bits.cast_unsigned()) << (8 * at);
         }
     }
+}
+
+/// Three stages within a register, each a sum of the components in other places and of those in
+/// their own, some of them negated; then the stages between registers.
+#[target_feature(enable = "avx2,fma")]
+fn hadamard(vector: &mut [f32], scale: f32) {
+    let scale = _mm256_set1_ps(scale);
+    let odd = _mm256_setr_ps(0.0, -0.0, 0.0, -0.0, 0.0, -0.0, 0.0, -0.0);
+    let second_pair = _mm256_setr_ps(0.0, 0.0, -0.0, -0.0, 0.0, 0.0, -0.0, -0.0);
+    let second_half = _mm256_setr_ps(0.0, 0.0, 0.0, 0.0, -0.0, -0.0, -0.0, -0.0);
+    let (groups, _) = vector.as_chunks_mut::<8>();
+    for group in &mut *groups {
+        let x = load(group);
+        let x = _mm256_add_ps(_mm256_permute_ps::<0b10_11_00_01>(x), _mm256_xor_ps(x, odd));
+        let x = _mm256_add_ps(
+            _mm256_permute_ps::<0b01_00_11_10>(x),
+            _mm256_xor_ps(x, second_pair),
+        );
+        let x = _mm256_add_ps(
+            _mm256_permute2f128_ps::<1>(x, x),
+            _mm256_xor_ps(x, second_half),
+        );
+        // SAFETY: the reference covers the 32 bytes that are written; the store needs no alignment.
+        unsafe { _mm256_storeu_ps(group.as_mut_ptr(), _mm256_mul_ps(x, scale)) };
+    }
+    let mut half = 1;
+    while half < groups.len() {
+        for pair in groups.chunks_exact_mut(2 * half) {
+            let (low, high) = pair.split_at_mut(half);
+            for (low, high) in low.iter_mut().zip(high) {
+                let (a, b) = (load(low), load(high));
+                // SAFETY: the references cover the 32 bytes that are written each; the stores need
+                // no alignment.
+                unsafe {
+                    _mm256_storeu_ps(low.as_mut_ptr(), _mm256_add_ps(a, b));
+                    _mm256_storeu_ps(high.as_mut_ptr(), _mm256_sub_ps(a, b));
+                }
+            }
+        }
+        half *= 2;
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn planes(vector: &[f32], inverse: f32, high: &mut [RowLine], low: &mut [RowLine]) {
+    scalar::planes(vector, inverse, high, low);
 }

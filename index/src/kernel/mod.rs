@@ -187,6 +187,41 @@ impl Kernel {
         }
     }
 
+    /// The Hadamard transform of a power of two of components, at least eight, times `scale`. The same
+    /// bits on every CPU.
+    pub(crate) fn hadamard(self, vector: &mut [f32], scale: f32) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(avx2) => avx2.hadamard(vector, scale),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.avx2.hadamard(vector, scale),
+            _ => scalar::hadamard(vector, scale),
+        }
+    }
+
+    /// Largest size of a component; 0 for none.
+    pub(crate) fn largest(self, vector: &[f32]) -> f32 {
+        scalar::largest(vector)
+    }
+
+    /// Rounds `vector * inverse` to integers of 16 bits, `256 * high + low`. The products must be
+    /// between -32512 and 32512.
+    pub(crate) fn planes(
+        self,
+        vector: &[f32],
+        inverse: f32,
+        high: &mut [RowLine],
+        low: &mut [RowLine],
+    ) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(avx2) => avx2.planes(vector, inverse, high, low),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.avx2.planes(vector, inverse, high, low),
+            _ => scalar::planes(vector, inverse, high, low),
+        }
+    }
+
     /// The code of a vector relative to a center: a bit for each component, set where the vector
     /// is below the center. `scale` is what a component of the center is worth.
     ///
@@ -308,6 +343,39 @@ mod tests {
                     let (sum, size) = exact(query, row);
                     prop_assert!((f64::from(score) - sum).abs() <= 1e-6 * size + 1e-30);
                 }
+            }
+        }
+
+        #[test]
+        fn rounding_is_to_the_nearest(x in -40_000.0f32..40_000.0) {
+            prop_assert_eq!(scalar::round(x), x.round_ties_even() as i32);
+        }
+
+        #[test]
+        fn transforms_and_planes_are_the_same_everywhere(
+            blocks in 1usize..5,
+            seed in prop::collection::vec(-1.0f32..1.0, 1024),
+        ) {
+            let length = 64 << (blocks - 1);
+            let transformed = |kernel: Kernel| {
+                let mut vector = seed[..length].to_vec();
+                kernel.hadamard(&mut vector, 0.125);
+                let mut planes = vec![RowLine([0; 64]); 2 * length / 64];
+                let (high, low) = planes.split_at_mut(length / 64);
+                kernel.planes(&vector, 250.0, high, low);
+                (vector.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), planes)
+            };
+            let scalar = transformed(Kernel::Scalar);
+            for kernel in Kernel::all() {
+                prop_assert_eq!(&transformed(kernel), &scalar);
+            }
+            // Component 0 is the sum of all, and 256 * high + low the steps.
+            let sum: f64 = seed[..length].iter().map(|&x| f64::from(x)).sum();
+            prop_assert!((f64::from(f32::from_bits(scalar.0[0])) - sum / 8.0).abs() < 1e-3);
+            for (at, bits) in scalar.0.iter().enumerate() {
+                let steps = 256 * i32::from(scalar.1[at / 64].0[at % 64])
+                    + i32::from(scalar.1[length / 64 + at / 64].0[at % 64]);
+                prop_assert_eq!(steps, scalar::round(f32::from_bits(*bits) * 250.0));
             }
         }
 

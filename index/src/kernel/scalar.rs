@@ -89,3 +89,66 @@ pub(super) fn dot_lines_at(query: &[RowLine], rows: &[RowLine], at: &[u32], scor
 fn dot_row(a: &[RowLine], b: &[RowLine]) -> i32 {
     a.iter().zip(b).map(|(x, y)| dot_codes(&x.0, &y.0)).sum()
 }
+
+/// See [`super::Kernel::hadamard`].
+pub(super) fn hadamard(vector: &mut [f32], scale: f32) {
+    let (groups, _) = vector.as_chunks_mut::<8>();
+    for group in groups {
+        let [a, b, c, d, e, f, g, h] = *group;
+        let [a, b, c, d, e, f, g, h] = [a + b, a - b, c + d, c - d, e + f, e - f, g + h, g - h];
+        let [a, b, c, d, e, f, g, h] = [a + c, b + d, a - c, b - d, e + g, f + h, e - g, f - h];
+        let sums = [a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h];
+        *group = sums.map(|x| x * scale);
+    }
+    let mut half = 8;
+    while half < vector.len() {
+        for pair in vector.chunks_exact_mut(2 * half) {
+            let (low, high) = pair.split_at_mut(half);
+            for (a, b) in low.iter_mut().zip(high) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        half *= 2;
+    }
+}
+
+/// See [`super::Kernel::planes`]. Inlined, so that each
+/// instruction set has it in its own words.
+#[inline(always)]
+pub(super) fn planes(vector: &[f32], inverse: f32, high: &mut [RowLine], low: &mut [RowLine]) {
+    let parts = vector.as_chunks::<64>().0.iter();
+    for ((part, high), low) in parts.zip(high).zip(low) {
+        let steps = part.map(|x| round(x * inverse));
+        let rounded = steps.map(|steps| (steps + 128) >> 8);
+        high.0 = rounded.map(|high| high as i8);
+        for ((low, steps), high) in low.0.iter_mut().zip(steps).zip(rounded) {
+            *low = (steps - (high << 8)) as i8;
+        }
+    }
+}
+
+/// Nearest integer, ties to even, of a number below 2^22: by adding what leaves no room for a
+/// fraction. `f32::round` is a call into the C library where the oldest instructions are all that
+/// may be used.
+#[inline(always)]
+pub(super) fn round(x: f32) -> i32 {
+    const MAGIC: f32 = 12_582_912.0;
+    (x + MAGIC)
+        .to_bits()
+        .wrapping_sub(MAGIC.to_bits())
+        .cast_signed()
+}
+
+/// Largest size of a component. In sixteen lanes: one after the other, each would wait for the last.
+pub(super) fn largest(vector: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (blocks, tail) = vector.as_chunks::<LANES>();
+    let mut lanes = [0.0f32; LANES];
+    for block in blocks {
+        for (lane, x) in lanes.iter_mut().zip(block) {
+            *lane = larger(*lane, x.abs());
+        }
+    }
+    let tail = tail.iter().map(|x| x.abs());
+    lanes.into_iter().chain(tail).fold(0.0, larger)
+}
