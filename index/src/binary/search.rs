@@ -146,7 +146,7 @@ impl Searcher<'_> {
         room: &mut Room,
         top: &mut TopK<'_>,
     ) {
-        probe.margin = f32::INFINITY;
+        probe.again = true;
         for candidate in cells {
             let cell = self.directory.cells[candidate.cell as usize].load();
             room.at.clear();
@@ -276,8 +276,8 @@ struct Probe<'p> {
     table: &'p Table,
     /// A row below it need not be looked at.
     bar: f32,
-    /// By how much less than the bar a coarse score may be. Infinite when rows are scored again.
-    margin: f32,
+    /// Whether rows are scored that may have been offered before, whatever their coarse scores.
+    again: bool,
     /// Score of the best row offered.
     best: f32,
     /// Whether a row that would have been listed was dead.
@@ -297,7 +297,7 @@ impl<'p> Probe<'p> {
             encoded,
             table,
             bar: query.min_score,
-            margin: COARSE,
+            again: false,
             best: f32::MIN,
             met_dead: false,
         }
@@ -322,7 +322,7 @@ impl<'p> Probe<'p> {
         let radius = if distance < 1e-3 {
             encoder.bits() as u32
         } else {
-            let spread = beyond.max(0.0).sqrt().clamp(least, largest).max(1e-6);
+            let spread = beyond.max(0.0).sqrt().min(largest).max(least).max(1e-6);
             let cosine = (beyond + spread * spread) / (2.0 * distance * spread);
             self.table.radius(cosine.clamp(-1.0, 1.0))
         };
@@ -390,14 +390,14 @@ impl<'p> Probe<'p> {
         } * self.encoded.step as f32;
         // Where the rows have a second plane too, both sides leave one out; of a query that lies along
         // the row they leave out the same.
-        let margin = match encoder.precision() {
-            Precision::Int8 => self.margin,
-            Precision::Int16 => 2.0 * self.margin,
+        let coarse = match encoder.precision() {
+            Precision::Int8 => COARSE,
+            Precision::Int16 => 2.0 * COARSE,
         };
         for (&position, &product) in room.at.iter().zip(&room.products) {
             let position = position as usize;
             let meta = &metas[position];
-            if product as f32 * step * meta.factor + margin < self.bar {
+            if !self.again && product as f32 * step * meta.factor + coarse < self.bar {
                 continue;
             }
             let product =
@@ -409,7 +409,7 @@ impl<'p> Probe<'p> {
             }
             if !rows.is_live(position) {
                 self.met_dead = true;
-            } else if self.margin == COARSE || !top.contains(id) {
+            } else if !self.again || !top.contains(id) {
                 top.offer(id, score);
                 self.best = self.best.max(score);
                 if let Some(bar) = top.bar() {
