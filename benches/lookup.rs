@@ -7,7 +7,7 @@
 //! are short, and token counts are stated, as a gateway would from the provider's reply.
 //!
 //! The index is flat, as the default one is up to its limit; above it the default becomes a graph in the
-//! background, which no timing here should meet halfway. `index/benches` times the graph.
+//! background, which no timing here should meet halfway. `benches/index.rs` times the indexes.
 //!
 //! Left out: the network, the HTTP layer, other tiers, and contention between threads.
 //!

@@ -255,9 +255,10 @@ fn no_rust_file_carries_a_note_to_finish_it_later() {
 }
 
 #[test]
-fn every_crate_but_the_index_forbids_unsafe_code() {
+fn every_crate_but_the_index_and_its_measurement_forbids_unsafe_code() {
     let mut complaints = Vec::new();
-    for member in members().into_iter().filter(|member| member != "index") {
+    let free = |member: &String| member != "index" && member != "measure";
+    for member in members().into_iter().filter(free) {
         let folder = root().join(&member).join("src");
         let roots = ["lib.rs", "main.rs"].map(|name| folder.join(name));
         let roots: Vec<_> = roots.iter().filter(|file| file.exists()).collect();
@@ -275,6 +276,32 @@ fn every_crate_but_the_index_forbids_unsafe_code() {
         &complaints,
         "Unsafe code belongs to the kernels of `index` and nowhere else.",
     );
+}
+
+#[test]
+fn the_measurement_is_unsafe_only_where_it_asks_the_machine_or_calls_into_cpp() {
+    // The calls of a peer in C++, and those that read the allocator and the memory.
+    let rooms = ["src/contender/hnswlib.rs", "src/native.rs"];
+    let folder = root().join("measure");
+    let mut complaints = Vec::new();
+    let mut unsafe_files = 0;
+    for file in rust_files(&folder.join("src")) {
+        let shown = file.strip_prefix(&folder).unwrap_or(&file);
+        let code = code_only(&read(&file));
+        let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+        if words.any(|word| word == "unsafe") {
+            unsafe_files += 1;
+            if !rooms.iter().any(|room| shown == std::path::Path::new(room)) {
+                complaints.push(format!("measure/{}: is unsafe", shown.display()));
+            }
+        }
+    }
+    assert_eq!(
+        unsafe_files,
+        rooms.len(),
+        "a room that needs no unsafe code is named"
+    );
+    expect_none(&complaints, "Unsafe code of the measurement has two rooms.");
 }
 
 #[test]

@@ -15,6 +15,7 @@
 //! | `sweep.rs` | recorded decisions under every policy |
 //! | `fit.rs`, `stats.rs` | the curve from similarity to probability; intervals, ranking, percentiles |
 //! | `report/` | the result as data, as text and as JSON |
+//! | `index.rs` | `askonce bench index`: the vector indexes by themselves |
 //!
 //! The default policy and its curve are what this build ships. Data that the embedding model or the
 //! curve was trained on flatters both; the command cannot know, so whoever publishes figures says so.
@@ -24,6 +25,7 @@
 mod clusters;
 mod data;
 mod fit;
+mod index;
 mod lab;
 mod machine;
 mod pairs;
@@ -43,7 +45,7 @@ use anyhow::{Context as _, Result};
 use askonce::Config;
 use askonce::config::IndexType;
 use askonce::policy::PolicyConfig;
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 
 use lab::{Lab, Progress, ServeAll};
 use report::{Report, SCHEMA, SettingsReport};
@@ -54,10 +56,14 @@ const STREAM_LIMIT: usize = 20_000;
 /// Settings of a benchmark run.
 #[derive(Debug, ClapArgs)]
 #[command(
+    args_conflicts_with_subcommands = true,
     after_help = "Without --pairs and --clusters, the project's own golden prompts are used.\n\
     A pairs row is {\"a\": text, \"b\": text, \"label\": 1 or 0}, a clusters row is {\"text\": text, \"cluster\": name}."
 )]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
+
     /// Labelled pairs: JSON lines, plain or gzip. May be given several times.
     #[arg(long, value_name = "FILE")]
     pairs: Vec<PathBuf>,
@@ -97,6 +103,13 @@ pub(crate) struct Args {
     wrong_hits: Option<PathBuf>,
 }
 
+/// What can be measured by itself.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Measure the vector indexes: lookups at equal recall, inserts, memory, a load of writes, growth.
+    Index(index::Args),
+}
+
 /// The structure of the vector index, as on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Index {
@@ -124,6 +137,9 @@ impl From<Index> for IndexType {
 /// A file cannot be read or written; the cache cannot be built; what the cache serves is not what the
 /// record of its decisions says.
 pub(crate) async fn run(args: Args) -> Result<()> {
+    if let Some(Part::Index(args)) = args.part {
+        return index::run(args).await;
+    }
     let start = Instant::now();
     let progress = Progress::new(args.json);
     let golden = args.pairs.is_empty() && args.clusters.is_empty();
