@@ -11,6 +11,7 @@
 //! k-means would make of them, without ever training on the whole.
 
 use super::directory::Center;
+use super::encode::sum_of_products;
 use crate::kernel::{Kernel, RowLine};
 
 /// Rounds of two-means. More change little: a cell is small and will be cut again.
@@ -44,7 +45,7 @@ pub(super) fn cut(kernel: Kernel, units: &[f32], width: usize) -> Option<Vec<boo
             *across = left - right;
         }
         kernel.dot_rows(&across, units, &mut scores);
-        middle = (dot(&left, &left) - dot(&right, &right)) / 2.0;
+        middle = (sum_of_products(&left, &left) - sum_of_products(&right, &right)) / 2.0;
         if round < ROUNDS {
             left = mean_of(units, width, |at| scores[at] > middle);
             right = mean_of(units, width, |at| scores[at] <= middle);
@@ -111,10 +112,6 @@ fn quantize(vector: &[f32]) -> (Vec<RowLine>, f32) {
     let lines = vector.as_chunks::<64>().0.iter();
     let lines = lines.map(|part| RowLine(part.map(|x| (x * inverse).round() as i8)));
     (lines.collect(), scale)
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use super::Shared;
 use super::cell::{Appender, Cell, Meta, NewRow, StillCell};
 use super::config::Precision;
 use super::directory::{Center, Directory, most_similar};
-use super::encode::Encoded;
+use super::encode::{Encoded, sum_of_products};
 use super::split::{center_of, cut, mean_of};
 use super::twins::{Count, Twins};
 use crate::kernel::RowLine;
@@ -686,8 +686,9 @@ fn spread_of(unit: &[f32], center: &[RowLine], about: Center) -> f32 {
     if about.norm == 0.0 {
         return 1.0;
     }
-    let components = center.iter().flat_map(|line| line.0).map(f32::from);
-    let product: f32 = unit.iter().zip(components).map(|(x, c)| x * c).sum();
+    let parts = unit.as_chunks::<64>().0.iter().zip(center);
+    let products = parts.map(|(part, center)| sum_of_products(part, &center.0.map(f32::from)));
+    let product: f32 = products.sum();
     let cosine = product * about.scale / about.norm;
     about.squared_distance(cosine).sqrt()
 }
