@@ -13,6 +13,7 @@
 //! | `config-file` | settings from files and the environment | yes |
 //! | `hnsw` | graph search for large partitions | yes |
 //! | `macros` | `#[cacheable]` and its companions | yes |
+//! | `faiss` | indexes of the library FAISS, compiled from source | |
 //! | `http-embedder` | embedding by a server with an OpenAI-compatible API | |
 //! | `redis`, `memcached` | tiers that processes share | |
 //! | `schema` | a JSON Schema of the settings | |

@@ -79,6 +79,11 @@ impl<'out> TopK<'out> {
         full.then(|| self.out[self.start].score)
     }
 
+    /// Whether this row is among those kept. Looks at all of them.
+    pub(crate) fn contains(&self, id: RowId) -> bool {
+        self.out[self.start..].iter().any(|kept| kept.id == id)
+    }
+
     /// Considers one row; `score` is a cosine.
     pub(crate) fn offer(&mut self, id: RowId, score: f32) {
         let candidate = Neighbor { id, score };

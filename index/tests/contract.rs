@@ -846,7 +846,7 @@ fn a_snapshot_restores_the_same_rows_and_answers<S: Subject>() {
 fn rows_stay_near_what_was_written_through_many_restarts<S: Subject>() {
     let rows = clustered(&mut Random::new(36), 400, DIMENSION);
     let mut index = S::filled(&rows);
-    let mut twin = Twin::of(&rows);
+    let twin = Twin::of(&rows);
     for _ in 0..10 {
         index = twin.restart::<S>(&*index);
         twin.check_reach(&*index);

@@ -98,8 +98,6 @@ fn every_row_is_found_by_itself_after_all_that_happens_to_an_index<S: Subject>()
     index.settle();
     assert_eq!(held.missed(&*index), 0, "after it settled");
 
-    // What is in the snapshot is all that a restored index knows.
-    index.for_each(&mut |row| held.vectors[row.id.0 as usize] = Some(row.vector.to_vec()));
     index = S::again(&*index);
     assert_eq!(held.missed(&*index), 0, "after a restart");
     index.settle();

@@ -31,6 +31,9 @@ use crate::tier::{TierConfig, TierStack};
 /// How often a cache looks after itself when a runtime is there.
 const TEND_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Batches of dead entries that one look takes out at most: many die at once where many were stored at once.
+const TEND_ROUNDS: usize = 1024;
+
 /// Builds a [`SemanticCache`].
 ///
 /// What is not set comes from [`Config::default`].
@@ -312,7 +315,12 @@ impl Parts {
                 loop {
                     ticks.tick().await;
                     let Some(inner) = weak.upgrade() else { return };
-                    inner.tend().await;
+                    for _ in 0..TEND_ROUNDS {
+                        inner.tend().await;
+                        if inner.catalog.expired(inner.clock.now(), 1).is_empty() {
+                            break;
+                        }
+                    }
                     inner.tend_shared().await;
                     Inner::tend_index(inner.clone()).await;
                     inner.show_holdings().await;

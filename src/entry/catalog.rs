@@ -8,6 +8,7 @@
 //! One lock, held for map operations only.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ pub struct Row {
     pub expires: Option<Timestamp>,
 }
 
-/// Bytes that a row costs beside the tags' text: the row, three map slots and their slack.
+/// Bytes that a row costs beside the tags' text: the row, five map slots and their slack.
 pub const ROW_BYTES: usize = 512;
 
 /// Which entries an invalidation means.
@@ -128,6 +129,8 @@ struct State {
     rows: HashMap<EntryId, Row>,
     by_key: HashMap<ExactKey, EntryId>,
     by_tag: HashMap<String, HashSet<EntryId>>,
+    by_scope: HashMap<Scope, HashSet<EntryId>>,
+    by_model: HashMap<Arc<str>, HashSet<EntryId>>,
     by_expiry: BTreeSet<(Timestamp, EntryId)>,
 }
 
@@ -138,6 +141,19 @@ impl Catalog {
         let replaced = state.by_key.insert(row.exact, id);
         for tag in row.tags.iter() {
             state.by_tag.entry(tag.clone()).or_default().insert(id);
+        }
+        if let Some(of_scope) = state.by_scope.get_mut(&row.scope) {
+            of_scope.insert(id);
+        } else {
+            state
+                .by_scope
+                .insert(row.scope.clone(), HashSet::from([id]));
+        }
+        if let Some(of_model) = state.by_model.get_mut(&row.model) {
+            of_model.insert(id);
+        } else {
+            let model = Arc::clone(&row.model);
+            state.by_model.insert(model, HashSet::from([id]));
         }
         if let Some(expires) = row.expires {
             state.by_expiry.insert((expires, id));
@@ -229,13 +245,12 @@ impl State {
                 .into_iter()
                 .collect(),
             Selector::Key(key) => self.by_key.get(key).copied().into_iter().collect(),
-            Selector::Tag(tag) => self
-                .by_tag
-                .get(tag)
-                .into_iter()
-                .flatten()
-                .copied()
-                .collect(),
+            Selector::Tag(tag) => listed(self.by_tag.get(tag)),
+            Selector::Scope(scope) => listed(self.by_scope.get(scope)),
+            Selector::Model(model) => listed(self.by_model.get(&**model)),
+            Selector::Within(scope, inner) if matches!(**inner, Selector::All) => {
+                listed(self.by_scope.get(scope))
+            }
             Selector::Within(scope, inner) => {
                 let mut ids = self.select(inner, now);
                 ids.retain(|id| self.rows.get(id).is_some_and(|row| row.scope == *scope));
@@ -256,13 +271,10 @@ impl State {
             self.by_key.remove(&row.exact);
         }
         for tag in row.tags.iter() {
-            if let Some(ids) = self.by_tag.get_mut(tag) {
-                ids.remove(&id);
-                if ids.is_empty() {
-                    self.by_tag.remove(tag);
-                }
-            }
+            unlist(&mut self.by_tag, tag, id);
         }
+        unlist(&mut self.by_scope, &row.scope, id);
+        unlist(&mut self.by_model, &row.model, id);
         if let Some(expires) = row.expires {
             self.by_expiry.remove(&(expires, id));
         }
@@ -270,10 +282,79 @@ impl State {
     }
 }
 
+fn listed(ids: Option<&HashSet<EntryId>>) -> Vec<EntryId> {
+    ids.into_iter().flatten().copied().collect()
+}
+
+/// Takes an entry off one of the lists, and an empty list out of the map.
+fn unlist<K: Hash + Eq>(lists: &mut HashMap<K, HashSet<EntryId>>, key: &K, id: EntryId) {
+    if let Some(ids) = lists.get_mut(key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            lists.remove(key);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::request::Request;
+
+    #[test]
+    fn what_a_selector_lists_is_what_it_matches() {
+        let catalog = Catalog::default();
+        let now = Timestamp::from_millis(0);
+        let row = |bits: u64| {
+            let scope = Scope::tenant(format!("t{}", bits % 3));
+            let request = Request::prompt(format!("{bits}")).scope(scope.clone());
+            Row {
+                exact: request.exact_key(),
+                partition: request.partition(),
+                scope,
+                model: format!("m{}", bits % 4).into(),
+                tags: [format!("tag{}", bits % 5)].into(),
+                created: now,
+                expires: None,
+            }
+        };
+        let selectors = [
+            Selector::Scope(Scope::tenant("t1")),
+            Selector::model("m2"),
+            Selector::tag("tag3"),
+            Selector::All,
+            Selector::All.within(Scope::tenant("t2")),
+            Selector::model("m1").within(Scope::tenant("t0")),
+            Selector::Scope(Scope::tenant("nobody")),
+        ];
+        let check = |alive: &[u64]| {
+            for selector in &selectors {
+                let mut listed = catalog.select(selector, now);
+                listed.sort_unstable();
+                let means = |bits: &u64| selector.matches(EntryId::new(*bits), &row(*bits), now);
+                let matched = alive.iter().copied().filter(means).map(EntryId::new);
+                assert!(
+                    listed.iter().copied().eq(matched),
+                    "{selector:?}: {listed:?}"
+                );
+            }
+        };
+        let all: Vec<u64> = (0..120).collect();
+        for bits in &all {
+            catalog.insert(EntryId::new(*bits), row(*bits));
+        }
+        check(&all);
+        let (gone, left): (Vec<_>, Vec<_>) = all.iter().partition(|bits| *bits % 7 == 0);
+        for bits in gone {
+            assert!(catalog.remove(EntryId::new(bits)).is_some());
+        }
+        check(&left);
+        for bits in &left {
+            catalog.remove(EntryId::new(*bits));
+        }
+        let state = catalog.state.read();
+        assert!(state.by_scope.is_empty() && state.by_model.is_empty() && state.by_tag.is_empty());
+    }
 
     #[test]
     fn a_selector_within_a_scope_means_nothing_of_another() {

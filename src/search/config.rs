@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use askonce_index::IndexError;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -188,16 +189,30 @@ impl IndexConfig {
         idle("recall", self.recall.is_some(), &[Auto, Binary])?;
         idle("ef_search", self.ef_search.is_some(), &[HnswRs, Faiss])?;
         idle("factory", self.factory.is_some(), &[Faiss])?;
-        super::engine::Engine::new(1, self)
+        // What is left is whether the engine takes them: the notation of FAISS is its own.
+        super::engine::Engine::new(Self::ANY_DIMENSION, self)
             .open()
             .map(drop)
-            .map_err(|error| {
-                Error::new(ErrorKind::Config, "the index settings are not usable")
+            .map_err(|error| match error {
+                IndexError::InvalidConfig {
+                    field,
+                    value,
+                    allowed,
+                } => {
+                    let own = field.rsplit('.').next().unwrap_or(field);
+                    Error::new(ErrorKind::Config, "a setting is out of range")
+                        .with("field", at(own))
+                        .with("value", value)
+                        .with("allowed", allowed)
+                }
+                error => Error::new(ErrorKind::Config, error.to_string())
                     .with("field", at("type"))
-                    .with("value", self.kind.as_str())
-                    .caused_by(error)
+                    .with("value", self.kind.as_str()),
             })
     }
+
+    /// Settings are checked by opening an index, whose dimension does not matter.
+    const ANY_DIMENSION: usize = 64;
 
     /// Least time between two snapshots.
     const LEAST_INTERVAL: Duration = Duration::from_secs(10);
@@ -234,6 +249,16 @@ mod tests {
         let old: IndexConfig = serde_json::from_str(r#"{"type": "hnsw"}"#).unwrap();
         assert_eq!(old.kind, IndexType::HnswRs);
         assert_eq!(serde_json::to_value(&old).unwrap()["type"], "hnsw_rs");
+    }
+
+    #[cfg(feature = "faiss")]
+    #[test]
+    fn a_factory_that_faiss_would_refuse_is_refused_at_once() {
+        let of = |factory: &str| format!(r#"{{"type": "faiss", "factory": "{factory}"}}"#);
+        checked(&of("HNSW32,Flat")).unwrap();
+        let error = checked(&of("Nonsense7")).unwrap_err();
+        assert!(error.contains("field: semantic.index.factory"), "{error}");
+        assert!(error.contains("value: Nonsense7"), "{error}");
     }
 
     #[test]

@@ -83,5 +83,17 @@ fn settings(config: &IndexConfig) -> Settings {
     if let Some(recall) = config.recall {
         settings.binary.recall = recall;
     }
+    #[cfg(feature = "faiss")]
+    {
+        if let Some(factory) = &config.factory {
+            settings.faiss.factory.clone_from(factory);
+        }
+        if let Some(probes) = config.probes {
+            settings.faiss.probes = probes;
+        }
+        if let Some(ef_search) = config.ef_search {
+            settings.faiss.ef_search = ef_search;
+        }
+    }
     settings
 }

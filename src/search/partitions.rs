@@ -34,8 +34,7 @@ const EXPIRY_GAP: u32 = 60;
 #[derive(Debug)]
 pub(super) struct Partition {
     index: Box<dyn VectorIndex>,
-    /// No row expires before this second; 0 when none expires.
-    earliest: AtomicU32,
+    earliest: Earliest,
     state: Mutex<State>,
 }
 
@@ -54,7 +53,7 @@ impl Partition {
     fn new(index: Box<dyn VectorIndex>) -> Self {
         Self {
             index,
-            earliest: AtomicU32::new(0),
+            earliest: Earliest::default(),
             state: Mutex::default(),
         }
     }
@@ -64,20 +63,6 @@ impl Partition {
         &*self.index
     }
 
-    fn note_expiry(&self, expires: Expiry) {
-        if let Some(seconds) = expires.seconds() {
-            let sooner = |earliest| (earliest == 0 || seconds < earliest).then_some(seconds);
-            let _ = self
-                .earliest
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, sooner);
-        }
-    }
-
-    fn may_hold_expired(&self, now: Expiry) -> bool {
-        let earliest = self.earliest.load(Ordering::Relaxed);
-        Expiry::at_seconds(u64::from(earliest)).is_past(now)
-    }
-
     /// Heap bytes beside those that the index counts.
     fn own_bytes(&self) -> usize {
         // The counts beside a shared value are two words.
@@ -85,10 +70,43 @@ impl Partition {
     }
 }
 
+/// The second before which no row expires; 0 when none does.
+#[derive(Debug, Default)]
+struct Earliest(AtomicU32);
+
+impl Earliest {
+    fn note(&self, expires: Expiry) {
+        let Some(seconds) = expires.seconds() else {
+            return;
+        };
+        let sooner = |earliest| (earliest == 0 || seconds < earliest).then_some(seconds);
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, sooner);
+    }
+
+    fn get(&self) -> Expiry {
+        Expiry::at_seconds(u64::from(self.0.load(Ordering::Relaxed)))
+    }
+
+    /// Whether something may have expired; if so, what is noted from now on is all that is known.
+    fn take_if_past(&self, now: Expiry) -> bool {
+        let is_past = self.get().is_past(now);
+        if is_past {
+            self.0.store(0, Ordering::Relaxed);
+        }
+        is_past
+    }
+}
+
 /// On a cache line of its own: neighbours are locked by others.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Shard(RwLock<HashMap<PartitionKey, Arc<Partition>>>);
+struct Shard {
+    open: RwLock<HashMap<PartitionKey, Arc<Partition>>>,
+    /// Of all its partitions.
+    earliest: Earliest,
+}
 
 /// All partitions of a stage.
 #[derive(Debug)]
@@ -114,13 +132,18 @@ impl Default for Partitions {
 }
 
 impl Partitions {
-    fn shard(&self, key: &PartitionKey) -> &RwLock<HashMap<PartitionKey, Arc<Partition>>> {
-        &self.shards[usize::from(key.as_bytes()[0]) % SHARDS].0
+    fn shard(&self, key: &PartitionKey) -> &Shard {
+        &self.shards[usize::from(key.as_bytes()[0]) % SHARDS]
+    }
+
+    fn note_expiry(&self, key: &PartitionKey, partition: &Partition, expires: Expiry) {
+        partition.earliest.note(expires);
+        self.shard(key).earliest.note(expires);
     }
 
     /// The partition, if it is open.
     pub(super) fn get(&self, key: &PartitionKey) -> Option<Arc<Partition>> {
-        self.shard(key).read().get(key).map(Arc::clone)
+        self.shard(key).open.read().get(key).map(Arc::clone)
     }
 
     /// Writes to a partition, opened if need be. `write` runs under the partition's lock.
@@ -147,7 +170,7 @@ impl Partitions {
             }
             let written = write(partition.index());
             if written.is_ok() {
-                partition.note_expiry(expires);
+                self.note_expiry(&key, &partition, expires);
             }
             self.settle(&key, &partition, state);
             return written;
@@ -156,7 +179,7 @@ impl Partitions {
 
     /// Takes an index into the map, where no partition is open yet; the one that is open otherwise.
     fn open(&self, key: PartitionKey, index: Box<dyn VectorIndex>) -> Arc<Partition> {
-        let mut shard = self.shard(&key).write();
+        let mut shard = self.shard(&key).open.write();
         let mut is_new = false;
         let partition = shard.entry(key).or_insert_with(|| {
             is_new = true;
@@ -180,7 +203,7 @@ impl Partitions {
             return;
         }
         let partition = self.open(key, index);
-        partition.note_expiry(earliest);
+        self.note_expiry(&key, &partition, earliest);
         self.settle(&key, &partition, partition.state.lock());
     }
 
@@ -289,7 +312,7 @@ impl Partitions {
 
     /// Takes this partition out of the map, unless another has its place already.
     fn detach(&self, key: &PartitionKey, partition: &Arc<Partition>) {
-        let mut shard = self.shard(key).write();
+        let mut shard = self.shard(key).open.write();
         if shard
             .get(key)
             .is_some_and(|open| Arc::ptr_eq(open, partition))
@@ -307,23 +330,28 @@ impl Partitions {
         let Some(seconds) = now.seconds() else {
             return 0;
         };
+        // Which of the rows that stay expires first is not known without reading them all.
+        let next = Expiry::at_seconds(u64::from(seconds.saturating_add(EXPIRY_GAP)));
         let mut removed = 0;
         for shard in &self.shards {
-            let due: Vec<PartitionKey> = shard
-                .0
-                .read()
-                .iter()
-                .filter(|(_, partition)| partition.may_hold_expired(now))
-                .map(|(key, _)| *key)
-                .collect();
+            if !shard.earliest.take_if_past(now) {
+                continue;
+            }
+            let mut due = Vec::new();
+            for (key, partition) in &*shard.open.read() {
+                if partition.earliest.get().is_past(now) {
+                    due.push(*key);
+                } else {
+                    shard.earliest.note(partition.earliest.get());
+                }
+            }
             for key in due {
                 let Some(partition) = self.get(&key) else {
                     continue;
                 };
                 removed += self.remove(&key, |index| {
-                    // Which of the rest expires first is not known without reading them all.
-                    let next = seconds.saturating_add(EXPIRY_GAP);
-                    partition.earliest.store(next, Ordering::Relaxed);
+                    let _ = partition.earliest.take_if_past(now);
+                    self.note_expiry(&key, &partition, next);
                     index.remove_expired(now).unwrap_or(0)
                 });
             }
@@ -370,7 +398,7 @@ impl Partitions {
         let slots: usize = self
             .shards
             .iter()
-            .map(|shard| shard.0.read().capacity())
+            .map(|shard| shard.open.read().capacity())
             .sum();
         let slot = size_of::<(PartitionKey, Arc<Partition>)>() + 1;
         self.bytes.load(Ordering::Relaxed) + slots * 8 / 7 * slot + SHARDS * size_of::<Shard>()
@@ -383,7 +411,7 @@ impl Partitions {
     ) -> Result<(), E> {
         for shard in &self.shards {
             let held: Vec<_> = shard
-                .0
+                .open
                 .read()
                 .iter()
                 .map(|(key, partition)| (*key, Arc::clone(partition)))

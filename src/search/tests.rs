@@ -394,12 +394,13 @@ fn a_restart_finds_the_rows_of_the_snapshot_and_of_the_journal_since() {
             .iter()
             .any(|(id, _)| [3, large + 1, 9001].contains(id))
     );
+    // A large partition keeps rows less finely, and a restart knows what it kept.
     let partition = row(1000, 0, None).partition;
     for id in (0..large).filter(|id| *id != 3) {
         let found = stage
             .nearest(&partition, &at(id as f32 / 10.0), 1, now())
             .unwrap();
-        assert!(found.candidates[0].similarity > 0.999_99, "{id}: {found:?}");
+        assert!(found.candidates[0].similarity > 0.995, "{id}: {found:?}");
     }
     // A journal alone does as well, and so do two in a row.
     drop(stage);

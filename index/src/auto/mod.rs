@@ -104,12 +104,10 @@ impl AutoIndex {
         }
     }
 
-    /// An index with the cells of a snapshot, or with their rows if they are few.
+    /// An index with the cells of a snapshot, taken over as they are even where they are few: read out
+    /// of them, rows would be rounded.
     pub(crate) fn from_image(image: Image, config: AutoConfig) -> Result<Self, IndexError> {
         config.validate()?;
-        if image.len() <= config.flat_limit {
-            return Self::from_rows(image.into_rows()?, config);
-        }
         let grown = BinaryIndex::from_image(image, config.binary)?;
         Ok(Self {
             dimension: grown.dimension(),

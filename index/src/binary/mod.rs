@@ -53,6 +53,8 @@ mod room;
 mod rotate;
 mod search;
 mod split;
+#[cfg(test)]
+mod tests;
 mod tuning;
 mod twins;
 mod writer;
@@ -66,9 +68,6 @@ const RETRIES: usize = 3;
 /// Queries that are answered together at most: enough to share cells, few enough that their lists
 /// of cells stay in the CPU's cache.
 const BATCH: usize = 64;
-
-/// Score from which on a row is the query's own vector.
-const SAME: f32 = 0.999_9;
 
 /// Searches an audit learns from: those that look for something at least this near.
 const LEARNED_FROM: f32 = 0.5;
@@ -108,24 +107,49 @@ struct Shared {
 }
 
 /// Counts the times that rows moved. Odd while they do. A search at that time may see a row in both
-/// of its places; or, if it looked at the one too early and at the other too late, dead in one.
+/// of its places; or, if it looked at the one too early and at the other too late, dead in one, or
+/// not even that if the dead were dropped meanwhile.
 #[derive(Debug, Default)]
-struct Moves(AtomicU64);
+struct Moves {
+    count: AtomicU64,
+    drops: AtomicU64,
+}
+
+/// How often rows had moved, and the dead been dropped, when a search began.
+#[derive(Clone, Copy, Debug)]
+struct Began {
+    count: u64,
+    drops: u64,
+}
 
 impl Moves {
     fn begin(&self) -> Moving<'_> {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        self.count.fetch_add(1, Ordering::AcqRel);
         Moving(self)
     }
 
-    fn count(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+    /// Says that a cell is about to be exchanged for one without its dead rows.
+    fn drop_dead(&self) {
+        self.drops.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Whether no row moved since the count was taken.
-    fn are_still(&self, count: u64) -> bool {
+    fn now(&self) -> Began {
+        Began {
+            count: self.count.load(Ordering::Acquire),
+            drops: self.drops.load(Ordering::Acquire),
+        }
+    }
+
+    /// Whether no row moved since then.
+    fn are_still(&self, began: Began) -> bool {
         fence(Ordering::Acquire);
-        count.is_multiple_of(2) && self.0.load(Ordering::Relaxed) == count
+        began.count.is_multiple_of(2) && self.count.load(Ordering::Relaxed) == began.count
+    }
+
+    /// Whether dead rows were dropped since then.
+    fn dropped_dead(&self, began: Began) -> bool {
+        fence(Ordering::Acquire);
+        self.drops.load(Ordering::Relaxed) != began.drops
     }
 }
 
@@ -133,7 +157,7 @@ struct Moving<'m>(&'m Moves);
 
 impl Drop for Moving<'_> {
     fn drop(&mut self) {
-        self.0.0.fetch_add(1, Ordering::AcqRel);
+        self.0.count.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -383,9 +407,16 @@ impl BinaryIndex {
             moves,
             ..
         } = &self.shared;
-        let count = moves.count();
-        twins.cells(twins.hash(&scratch.query.high), &mut scratch.twins);
-        let directory = directory.load();
+        let began = moves.now();
+        let hash = twins.hash(&scratch.query.high);
+        let directory = loop {
+            let read = directory.load();
+            twins.cells(hash, &mut scratch.twins);
+            // The cells are numbered as in the directory only if that was current all the time.
+            if Arc::ptr_eq(&read, &directory.load()) {
+                break read;
+            }
+        };
         let searcher = Searcher {
             encoder,
             directory: &directory,
@@ -410,12 +441,10 @@ impl BinaryIndex {
             met_dead |= searcher.run_exact(query, scratch, &mut top);
             top.finish();
         }
-        if moves.are_still(count) {
+        if moves.are_still(began) {
             return true;
         }
-        let found = &out[start..];
-        let is_lost = !scratch.twins.is_empty() && found.first().is_none_or(|n| n.score < SAME);
-        !met_dead && !is_lost && !has_duplicates(found)
+        !met_dead && !moves.dropped_dead(began) && !has_duplicates(&out[start..])
     }
 
     /// Answers queries cell by cell.
@@ -442,7 +471,7 @@ impl BinaryIndex {
                 Ok(())
             })?;
         }
-        let count = moves.count();
+        let began = moves.now();
         let hashes = encoded.iter().map(|row| twins.hash(&row.high));
         let cells: Vec<Vec<u32>> = hashes
             .map(|hash| {
@@ -476,7 +505,7 @@ impl BinaryIndex {
         for member in members {
             member.top.finish();
         }
-        if moves.are_still(count) {
+        if moves.are_still(began) {
             out.append(&mut found);
             return Ok(());
         }

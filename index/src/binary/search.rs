@@ -25,6 +25,9 @@ use crate::neighbor::TopK;
 /// standard deviations.
 const COARSE: f32 = 0.008;
 
+/// Score from which on a row is the query's own vector, or as good as that.
+const SAME: f32 = 0.999_9;
+
 /// Most cells that a search looks at by itself, as a share of all and as a number. Above it the
 /// centers tell nothing, and an exact scan would be the better choice.
 const MOST_PROBES: usize = 4;
@@ -127,7 +130,29 @@ impl Searcher<'_> {
             }
             probe.cell(*candidate, room, top);
         }
+        if !twins.is_empty() && probe.best < SAME {
+            self.look_for_own(&mut probe, certain, room, top);
+        }
         probe.met_dead
+    }
+
+    /// Scores every row of the cells that hold a row with the query's hash. Codes and coarse scores say
+    /// little of vectors with a few large components after the rotation; hardly any has those, but
+    /// a stored one must be found by itself all the same.
+    fn look_for_own(
+        &self,
+        probe: &mut Probe<'_>,
+        cells: &[Candidate],
+        room: &mut Room,
+        top: &mut TopK<'_>,
+    ) {
+        probe.again = true;
+        for candidate in cells {
+            let cell = self.directory.cells[candidate.cell as usize].load();
+            room.at.clear();
+            room.at.extend(0..cell.rows().len() as u32);
+            probe.score(&cell, room, top);
+        }
     }
 
     /// Answers several queries that have a threshold, cell by cell, so that what is read of a cell is
@@ -251,6 +276,10 @@ struct Probe<'p> {
     table: &'p Table,
     /// A row below it need not be looked at.
     bar: f32,
+    /// Whether rows are scored that may have been offered before, whatever their coarse scores.
+    again: bool,
+    /// Score of the best row offered.
+    best: f32,
     /// Whether a row that would have been listed was dead.
     met_dead: bool,
 }
@@ -268,6 +297,8 @@ impl<'p> Probe<'p> {
             encoded,
             table,
             bar: query.min_score,
+            again: false,
+            best: f32::MIN,
             met_dead: false,
         }
     }
@@ -291,7 +322,7 @@ impl<'p> Probe<'p> {
         let radius = if distance < 1e-3 {
             encoder.bits() as u32
         } else {
-            let spread = beyond.max(0.0).sqrt().clamp(least, largest).max(1e-6);
+            let spread = beyond.max(0.0).sqrt().min(largest).max(least).max(1e-6);
             let cosine = (beyond + spread * spread) / (2.0 * distance * spread);
             self.table.radius(cosine.clamp(-1.0, 1.0))
         };
@@ -357,10 +388,16 @@ impl<'p> Probe<'p> {
             Precision::Int8 => 256.0,
             Precision::Int16 => 65_536.0,
         } * self.encoded.step as f32;
+        // Where the rows have a second plane too, both sides leave one out; of a query that lies along
+        // the row they leave out the same.
+        let coarse = match encoder.precision() {
+            Precision::Int8 => COARSE,
+            Precision::Int16 => 2.0 * COARSE,
+        };
         for (&position, &product) in room.at.iter().zip(&room.products) {
             let position = position as usize;
             let meta = &metas[position];
-            if product as f32 * step * meta.factor + COARSE < self.bar {
+            if !self.again && product as f32 * step * meta.factor + coarse < self.bar {
                 continue;
             }
             let product =
@@ -372,8 +409,9 @@ impl<'p> Probe<'p> {
             }
             if !rows.is_live(position) {
                 self.met_dead = true;
-            } else {
+            } else if !self.again || !top.contains(id) {
                 top.offer(id, score);
+                self.best = self.best.max(score);
                 if let Some(bar) = top.bar() {
                     self.bar = self.bar.max(bar);
                 }

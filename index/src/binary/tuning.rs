@@ -32,6 +32,9 @@ use parking_lot::Mutex;
 const FIRST_SPREAD: f32 = 3.5;
 /// Before audits: share of the length across the query.
 const FIRST_REACH: f32 = 0.45;
+/// However near the cells of all audited neighbours were: those of topics that are new may be spread
+/// wider than those of the topics that cells were made for.
+const LEAST_REACH: f32 = 0.2;
 /// A step of the histograms, and the largest value they tell apart.
 const STEPS_PER_SPREAD: f32 = 8.0;
 const STEPS_PER_REACH: f32 = 64.0;
@@ -174,17 +177,20 @@ impl Tuning {
         }
         // Each of the two may lose half of what may be lost in all.
         let kept = 1.0 - (1.0 - self.recall) / 2.0;
-        let quantile = |steps: &[u32; STEPS], per: f32| {
+        let quantile = |steps: &[u32; STEPS], per: f32, first: f32| {
             let all: u32 = steps.iter().sum();
             let mut left = (f64::from(all) * f64::from(kept)).ceil() as u32;
             let step = steps.iter().position(|&count| {
                 left = left.saturating_sub(count);
                 left == 0
             });
-            (step.unwrap_or(STEPS - 1) + 1) as f32 / per
+            let found = (step.unwrap_or(STEPS - 1) + 1) as f32 / per;
+            // The largest of a few says nothing of how far the one in a thousand is.
+            let is_seen = all as f32 * (1.0 - kept) >= 1.0;
+            if is_seen { found } else { found.max(first) }
         };
-        let spread = quantile(&seen.spreads, STEPS_PER_SPREAD).clamp(1.5, 8.0);
-        let reach = quantile(&seen.reaches, STEPS_PER_REACH).clamp(0.05, 1.5);
+        let spread = quantile(&seen.spreads, STEPS_PER_SPREAD, FIRST_SPREAD).clamp(1.5, 8.0);
+        let reach = quantile(&seen.reaches, STEPS_PER_REACH, FIRST_REACH).clamp(LEAST_REACH, 1.5);
         drop(seen);
         self.reach.store(reach.to_bits(), Ordering::Relaxed);
         let differs = (self.table.load().spread - spread).abs() > 0.01;
@@ -212,6 +218,20 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_few_neighbours_that_were_near_do_not_narrow_the_search() {
+        let tuning = Tuning::new(128, 0.99, None);
+        let (gap, radius) = (tuning.gap(0.8), tuning.table().radius(0.75));
+        for _ in 0..ENOUGH {
+            tuning.learn(20, 0.75, 0.8, 0.0);
+        }
+        tuning.follow(false);
+        assert_eq!(
+            (tuning.gap(0.8), tuning.table().radius(0.75)),
+            (gap, radius)
+        );
     }
 
     #[test]

@@ -37,7 +37,9 @@ const FEW_PART: usize = 8;
 /// Room for rows of a cell beyond those it has, as a part of them.
 const SPARE_PART: usize = 8;
 
-/// Cells around a cell that is cut, whose rows are looked at again.
+/// Cells around each half of a cell that is cut, whose rows are looked at again. Around the halves
+/// and not around the whole: when new topics arrive, the rows of one are spread over cells that have
+/// nothing in common but a few of them, and only its first center of its own draws them together.
 const AROUND: usize = 24;
 /// A row moves to another cell if that is more similar by this much: not for what rounding decides.
 const BETTER: f32 = 0.002;
@@ -141,6 +143,7 @@ impl Writer {
         self.cell_bytes
             + buckets * (size_of::<Place>() + 1)
             + self.appenders.capacity() * size_of::<Appender>()
+            + self.twins.bytes()
     }
 
     pub(super) fn place(&self, id: RowId) -> Option<Place> {
@@ -336,6 +339,7 @@ impl Writer {
         let moved = self.appenders[number].compacted(capacity);
         let old = Arc::clone(self.cell(number));
         if old.dead() > 0 {
+            shared.moves.drop_dead();
             // Each goes to the same place or one before it, which is free by then.
             for (at, position) in old.rows().live().enumerate() {
                 let (from, to) = (place(number, position), place(number, at));
@@ -378,7 +382,11 @@ impl Writer {
             let (center, about) = center_of(&mean);
             directory.set_center(at, &center, about);
         }
-        let around = self.around(shared, &old, number);
+        let mut around = self.around(shared, &old, directory.center(number));
+        around.extend(self.around(shared, &old, directory.center(other)));
+        around.sort_unstable();
+        around.dedup();
+        around.retain(|&at| at != number);
         let joining = self.joining(shared, &directory, &around, [number, other]);
 
         // Each row of the cell goes to the most similar of the two and those around.
@@ -406,16 +414,23 @@ impl Writer {
             .map(choose)
             .collect();
 
-        // Until the new directory is there, rows that move are seen twice: where they are, and
-        // where they will be.
-        let _moving = shared.moves.begin();
-        let two_planes = encoder.precision() == Precision::Int16;
-        let mut halves = [number, other].map(|half| {
+        let counts = [number, other].map(|half| {
             let staying = chosen.iter().filter(|&&at| at == half).count();
             let coming = joining.iter().filter(|joining| joining.to == half).count();
-            let count = staying + coming;
-            Appender::new(lines, count + count / SPARE_PART, two_planes)
+            staying + coming
         });
+        if counts.contains(&0) {
+            // The centers are alike once rounded. A cell without rows would never be taken away.
+            return false;
+        }
+
+        // Until the new directory is there, rows that move are seen twice: where they are, and
+        // where they will be.
+        let moving = shared.moves.begin();
+        let two_planes = encoder.precision() == Precision::Int16;
+        let mut halves =
+            counts.map(|count| Appender::new(lines, count + count / SPARE_PART, two_planes));
+        let mut leaving = Vec::new();
         let mut unit = Vec::new();
         for ((&position, &to), unit) in live.iter().zip(&chosen).zip(units.chunks_exact(width)) {
             let from = place(number, position);
@@ -423,7 +438,7 @@ impl Writer {
                 let half = &mut halves[usize::from(to == other)];
                 let spread = self.relate(shared, to, &directory, unit);
                 if let Some(at) = half.append(&moved(&cell, position, &self.code, spread)) {
-                    self.repoint(shared, &cell, from, place(to, at));
+                    leaving.extend(self.announce(shared, &cell, from, place(to, at)));
                 }
             } else {
                 self.join(shared, &cell, from, to, &directory, unit);
@@ -438,7 +453,7 @@ impl Writer {
             let spread = self.relate(shared, to, &directory, &unit);
             let half = &mut halves[usize::from(to == other)];
             if let Some(at) = half.append(&moved(&cell, position, &self.code, spread)) {
-                self.repoint(shared, &cell, from, place(to, at));
+                leaving.extend(self.announce(shared, &cell, from, place(to, at)));
             }
         }
         let [left, right] = halves;
@@ -449,6 +464,7 @@ impl Writer {
             directory.cells[at].store(Arc::clone(self.cell(at)));
         }
         shared.directory.store(Arc::new(directory));
+        self.leave(shared, &leaving);
         for joining in &joining {
             let from = joining.from;
             self.cell(from.cell as usize).kill(from.position as usize);
@@ -463,7 +479,41 @@ impl Writer {
                 self.resize(shared, at, live + live / SPARE_PART);
             }
         }
+        drop(moving);
+        // From the last on: the cell that takes a number has been looked at.
+        for &at in around.iter().rev() {
+            let live = self.cell(at).rows().len() - self.cell(at).dead();
+            if live <= shared.cell_rows / FEW_PART {
+                self.dissolve(shared, at);
+            }
+        }
         true
+    }
+
+    /// Books a row of this cell as moved to a place of the next directory. Until that is published,
+    /// `twins` names both cells; the one that [`Self::leave`] must take out after it is returned.
+    fn announce(
+        &mut self,
+        shared: &Shared,
+        cell: &Cell,
+        from: Place,
+        to: Place,
+    ) -> Option<(u32, u32)> {
+        let rows = cell.rows();
+        let position = from.position as usize;
+        self.point(rows.metas()[position].id(), from, to);
+        (from.cell != to.cell).then(|| {
+            let hash = shared.twins.hash(rows.high_of(position));
+            shared.twins.insert(&mut self.twins, hash, to.cell);
+            (hash, from.cell)
+        })
+    }
+
+    /// Takes out what `twins` still says of the directory before.
+    fn leave(&mut self, shared: &Shared, leaving: &[(u32, u32)]) {
+        for &(hash, cell) in leaving {
+            shared.twins.change(&mut self.twins, hash, cell, None);
+        }
     }
 
     /// Rows of the cells around that are more similar to one of two new centers than to their own.
@@ -523,7 +573,7 @@ impl Writer {
         self.repoint(shared, cell, from, place);
     }
 
-    /// Books a row of this cell as moved.
+    /// Books a row of this cell as moved to a place that lookups see already.
     fn repoint(&mut self, shared: &Shared, cell: &Cell, from: Place, to: Place) {
         let rows = cell.rows();
         let position = from.position as usize;
@@ -557,14 +607,16 @@ impl Writer {
         let last = self.appenders.len() - 1;
         self.cell_bytes -= cell.bytes();
         self.appenders.swap_remove(number);
+        let mut leaving = Vec::new();
         if number != last {
             let renumbered = Arc::clone(self.cell(number));
             for position in renumbered.rows().live() {
                 let (from, to) = (place(last, position), place(number, position));
-                self.repoint(shared, &renumbered, from, to);
+                leaving.extend(self.announce(shared, &renumbered, from, to));
             }
         }
         shared.directory.store(Arc::new(directory));
+        self.leave(shared, &leaving);
     }
 
     /// Rows of a cell as unit vectors, rotated, side by side.
@@ -580,23 +632,16 @@ impl Writer {
         units
     }
 
-    /// The cells most similar to this one, nearest first.
-    fn around(&mut self, shared: &Shared, directory: &Directory, number: usize) -> Vec<usize> {
+    /// The cells most similar to this center, in no order.
+    fn around(&mut self, shared: &Shared, directory: &Directory, center: &[RowLine]) -> Vec<usize> {
         let (products, similarities) = (&mut self.products, &mut self.similarities);
-        let center = directory.center(number);
         directory.similarities(&shared.encoder, center, 1.0, products, similarities);
-        let mut order: Vec<usize> = (0..directory.cells.len())
-            .filter(|&at| at != number)
-            .collect();
-        let descending = |&a: &usize, &b: &usize| {
-            let (a, b) = (similarities[a], similarities[b]);
-            b.total_cmp(&a)
-        };
+        let mut order: Vec<usize> = (0..directory.cells.len()).collect();
         if order.len() > AROUND {
+            let descending = |&a: &usize, &b: &usize| similarities[b].total_cmp(&similarities[a]);
             order.select_nth_unstable_by(AROUND, descending);
             order.truncate(AROUND);
         }
-        order.sort_unstable_by(descending);
         order
     }
 }

@@ -289,13 +289,12 @@ impl Twin {
         given
     }
 
-    /// Sends the index through a snapshot. After that a row's own vector is the one in the
-    /// snapshot: the new index knows no other.
+    /// Sends the index through a snapshot. Each row is still found by the vector it was written with.
     pub(crate) fn restart<S: engines::Subject>(
-        &mut self,
+        &self,
         index: &dyn VectorIndex,
     ) -> Box<dyn VectorIndex> {
-        *self = self.check_content(index);
+        self.check_content(index);
         let restored = S::again(index);
         self.check_content(&*restored);
         restored

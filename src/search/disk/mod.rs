@@ -26,7 +26,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use askonce_index::{Expiry, VectorIndex};
+use askonce_index::{Expiry, FlatIndex, VectorIndex};
 use parking_lot::Mutex;
 
 use self::record::{Change, Fault, Head, IndexBytes, Kind, Listed, Part};
@@ -654,7 +654,15 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Makes the folder and takes its lock.
 fn lock(path: &Path) -> Result<File> {
     let take = || {
-        fs::create_dir_all(path)?;
+        let mut folder = fs::DirBuilder::new();
+        folder.recursive(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::DirBuilderExt as _;
+            // Vectors say much of their texts.
+            folder.mode(0o700);
+        }
+        folder.create(path)?;
         let mut open = OpenOptions::new();
         open.create(true)
             .truncate(false)
@@ -728,7 +736,8 @@ pub fn inspect(path: &Path, fingerprint: &str) -> Result<FolderReport> {
                         report.partitions += 1;
                         report.entries += entries.len();
                         if let IndexBytes::File(name) = index {
-                            fs::metadata(path.join(name))?;
+                            let mut reader = BufReader::new(File::open(path.join(name))?);
+                            FlatIndex::restore(&mut reader).map_err(|_| Fault::Damaged)?;
                         }
                     }
                 }

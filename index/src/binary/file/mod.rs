@@ -111,7 +111,7 @@ impl Shape {
 /// An index at one moment. It holds on to the cells of then and to no lock.
 pub(super) struct Still {
     pub(super) dimension: usize,
-    pub(super) precision: Precision,
+    pub(crate) precision: Precision,
     /// Spread and reach.
     pub(super) learned: (f32, f32),
     pub(super) directory: Arc<Directory>,
@@ -196,7 +196,7 @@ fn number(count: usize) -> Result<u32, IndexError> {
 #[derive(Debug)]
 pub(crate) struct Image {
     pub(super) dimension: usize,
-    pub(super) precision: Precision,
+    pub(crate) precision: Precision,
     /// Spread and reach.
     pub(super) learned: (f32, f32),
     pub(super) about: Vec<Center>,
@@ -308,12 +308,6 @@ impl Image {
 
     pub(crate) fn precision(&self) -> Precision {
         self.precision
-    }
-
-    /// Rows of all cells.
-    pub(crate) fn len(&self) -> usize {
-        let cells = self.cells.iter();
-        cells.map(|cell| cell.cell().rows().len()).sum()
     }
 
     /// The rows, in the caller's components.
