@@ -21,6 +21,12 @@
 //!
 //! [`IndexConfig::open`] makes the one that its settings name. What an engine can and cannot do is told
 //! by its [`Capability`].
+//!
+//! # Files
+//! A [`snapshot`](VectorIndex::snapshot) of any engine can be restored by any other. [`save`] puts it
+//! into a file, whole or not at all, and [`IndexConfig::open_file`] opens that: binary rows are searched
+//! in place, so an index of any size answers at once. Damaged, cut and newer files are refused with what
+//! is wrong with them; the index is then rebuilt from its entries.
 
 use std::fmt::Debug;
 use std::io;

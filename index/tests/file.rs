@@ -226,7 +226,7 @@ fn an_automatic_index_of_few_rows_is_saved_and_opened_as_rows() {
     let opened = config.open_file(&path).unwrap();
     assert!(opened.capability().exact);
     assert!(answers(&*opened, &rows) == answers(&*index, &rows));
-    // Grown, saved, shrunk and saved again: cells of few rows come back as rows.
+    // One that has grown keeps its cells, however few rows are left.
     let many = clustered(&mut Random::new(13), 90, 40);
     for (id, row) in (0..).zip(&many) {
         opened.upsert(RowId(id), row).unwrap();
@@ -234,12 +234,11 @@ fn an_automatic_index_of_few_rows_is_saved_and_opened_as_rows() {
     for id in 9..90 {
         opened.remove(RowId(id)).unwrap();
     }
-    assert!(!opened.capability().exact);
-    let given = Twin::of(&many[..9]).check_content(&*opened);
     save(&*opened, &path).unwrap();
     let again = config.open_file(&path).unwrap();
-    assert!(again.capability().exact);
-    given.check_content(&*again);
+    assert!(!again.capability().exact);
+    assert!(answers(&*again, &many[..9]) == answers(&*opened, &many[..9]));
+    Twin::of(&many[..9]).check_content(&*again);
 }
 
 #[test]

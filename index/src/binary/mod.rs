@@ -8,10 +8,10 @@
 //! ```
 //!
 //! Design: `directory` and `twins` (which cells), `cell` (rows without locks), `tuning` (how far to
-//! look), `writer` and `split` (how cells change). Why codes and cells and no graph: a cache writes one row at a time
-//! and removes it again, looks for few rows above a threshold, and must find every row it stores.
-//! A scan of short codes does that, reads little because it knows the threshold, and leaves
-//! nothing to repair.
+//! look), `writer` and `split` (how cells change), `file` and `room` (cells at rest, searched in
+//! place). Why codes and cells and no graph: a cache writes one row at a time and removes it again,
+//! looks for few rows above a threshold, and must find every row it stores. A scan of short codes
+//! does that, reads little because it knows the threshold, and leaves nothing to repair.
 //!
 //! Always true: searches take no lock, but for one that rows were moved under three times in a row;
 //! writes are made one at a time; a row is found by its own vector from the moment its write
@@ -209,6 +209,10 @@ impl BinaryIndex {
     /// read. It takes writes as any other index does, and keeps what changes on the heap; the file
     /// stays as it is until the index is saved.
     ///
+    /// What remains to be done is to enter the ids: 100 000 rows of 128 or 256 components, verified,
+    /// are ready in 7 to 18 ms of one thread (2 shared cores, file in the system's cache), where
+    /// inserting them takes a second.
+    ///
     /// While the index lives, nobody may write into the file or cut it. To delete it, or to rename
     /// another file to its name as [`save`](Self::save) does, is safe, where the system allows that
     /// for a mapped file, as Unix systems do.
@@ -263,7 +267,8 @@ impl BinaryIndex {
     }
 
     /// Saves the index as it is at one moment to a file that [`open`](Self::open) maps and
-    /// [`restore`](Self::restore) reads. Lookups go on meanwhile and writes wait for microseconds.
+    /// [`restore`](Self::restore) reads. Lookups go on meanwhile; writes wait while the cells are
+    /// taken hold of, a tenth of a millisecond at 100 000 rows, and not while they are written out.
     ///
     /// The file is put in place as [`crate::save`] does it.
     ///
