@@ -41,7 +41,7 @@ pub(super) fn entries(patient: bool) -> Vec<Entry> {
         entry(OURS_AUDITED, usize::MAX, default(), Arc::new(binary)),
         entry(
             "ours int16",
-            every(SCANNED),
+            usize::MAX,
             default(),
             Arc::new(|dimension, _| {
                 let config = BinaryConfig {
