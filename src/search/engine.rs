@@ -1,6 +1,7 @@
 //! From settings to the index of a partition: the one place that knows the engines.
 
 use std::io::Read;
+use std::path::Path;
 
 use askonce_index::{IndexConfig as Settings, IndexError, IndexKind, VectorIndex};
 
@@ -45,7 +46,19 @@ impl Engine {
         &self,
         reader: &mut dyn Read,
     ) -> Result<Box<dyn VectorIndex>, IndexError> {
-        let index = self.settings.restore(reader)?;
+        self.checked(self.settings.restore(reader)?)
+    }
+
+    /// An index with the rows of a file, searched in place where the engine can. Nobody may write into the
+    /// file while the index lives; to remove it is safe.
+    ///
+    /// # Errors
+    /// Those of [`restore`](Self::restore).
+    pub(super) fn open_file(&self, path: &Path) -> Result<Box<dyn VectorIndex>, IndexError> {
+        self.checked(self.settings.open_file(path)?)
+    }
+
+    fn checked(&self, index: Box<dyn VectorIndex>) -> Result<Box<dyn VectorIndex>, IndexError> {
         if index.dimension() != self.dimension {
             return Err(IndexError::WrongDimension {
                 expected: self.dimension,

@@ -344,7 +344,8 @@ fn read_index(
             if number_of(name).is_none() {
                 return Err(io::Error::from(io::ErrorKind::InvalidData));
             }
-            engine.restore(&mut BufReader::new(File::open(folder.join(name))?))
+            // Files are written once and only ever removed, so they may be searched in place.
+            engine.open_file(&folder.join(name))
         }
     }
     .map_err(io::Error::other)
