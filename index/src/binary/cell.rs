@@ -18,9 +18,9 @@
 
 use std::mem::size_of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::room::{Map, Room};
+use super::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::kernel::{CodeLine, RowLine};
 use crate::{Expiry, RowId};
 

@@ -14,10 +14,9 @@
 use std::mem::size_of;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
 use super::cell::Cell;
 use super::encode::Encoder;
+use super::sync::ArcSwap;
 use crate::kernel::RowLine;
 
 /// What is kept of a center beside its components, which are in [`Directory::centers`].

@@ -21,16 +21,13 @@ use std::io::{Read, Write};
 use std::mem::size_of;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
-
-use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 
 pub use self::config::{BinaryConfig, Precision, Verify};
 use self::directory::Directory;
 use self::encode::{Encoded, Encoder};
 use self::file::{Image, Still};
 use self::search::{Member, Scratch, Searcher, with_scratch};
+use self::sync::{ArcSwap, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
 use self::tuning::Tuning;
 use self::twins::Twins;
 use self::writer::Writer;
@@ -53,6 +50,7 @@ mod room;
 mod rotate;
 mod search;
 mod split;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod tuning;

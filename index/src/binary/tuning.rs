@@ -23,10 +23,8 @@
 
 use std::f32::consts::PI;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use super::sync::{ArcSwap, AtomicU32, Guard, Mutex, Ordering};
 
 /// Before audits: standard deviations of the distance of codes.
 const FIRST_SPREAD: f32 = 3.5;
@@ -134,7 +132,7 @@ impl Tuning {
         self.reach.store(reach.to_bits(), Ordering::Relaxed);
     }
 
-    pub(super) fn table(&self) -> arc_swap::Guard<Arc<Table>> {
+    pub(super) fn table(&self) -> Guard<Arc<Table>> {
         self.table.load()
     }
 

@@ -17,12 +17,11 @@
 use std::hash::BuildHasher;
 use std::mem::size_of;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
 use hashbrown::hash_map::Entry;
 use hashbrown::{DefaultHashBuilder, HashMap};
 
+use super::sync::{ArcSwap, AtomicU64, Ordering};
 use crate::kernel::RowLine;
 
 const EMPTY: u64 = 0;

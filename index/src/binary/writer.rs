@@ -14,7 +14,6 @@ use std::hash::BuildHasher;
 use std::mem::size_of;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -24,6 +23,7 @@ use super::config::Precision;
 use super::directory::{Center, Directory, most_similar};
 use super::encode::{Encoded, sum_of_products};
 use super::split::{center_of, cut, mean_of};
+use super::sync::ArcSwap;
 use super::twins::{Count, Twins};
 use crate::kernel::RowLine;
 use crate::{Expiry, IndexError, RowId};
