@@ -43,7 +43,7 @@ rm -f "$logs"/*.log
 passed=0
 failed=0
 skipped=0
-steps=10
+steps=11
 if $quick; then steps=6; fi
 step=0
 failed_steps=()
@@ -253,7 +253,8 @@ test_faiss() {
     fi
 }
 
-# Every feature of every member but `faiss`, as package/feature, separated by commas.
+# Every feature of every member but `faiss`, and but `usearch`, a C++ library that a benchmark compares
+# with; as package/feature, separated by commas.
 features_without_faiss() {
     local manifests=() member
     for member in $(sed -n 's/^members = \[\(.*\)\]$/\1/p' Cargo.toml | tr -d '",'); do
@@ -266,7 +267,7 @@ features_without_faiss() {
         section == "[features]" && /^[A-Za-z0-9_-]+[ \t]*=/ {
             feature = $0
             sub(/[ \t]*=.*/, "", feature)
-            if (feature != "default" && feature != "faiss") {
+            if (feature != "default" && feature != "faiss" && feature != "usearch") {
                 printf "%s%s/%s", separator, package, feature
                 separator = ","
             }
@@ -301,3 +302,7 @@ run_step "documentation, broken links denied" doc \
 # JSON objects keep the order of their keys under this feature: identity must not depend on it.
 $quick || run_tests "identity, JSON objects in order of arrival" identity \
     cargo test -p askonce --features serde_json/preserve_order --test identity -- --show-output
+# Another build of the index, so it has a folder of its own.
+$quick || run_tests "the vector index under the scheduler of shuttle" shuttle \
+    env RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/shuttle" \
+    cargo test -p askonce-index --no-default-features --test shuttle -- --show-output
