@@ -407,7 +407,16 @@ fn unlucky(dimension: usize, count: usize) -> Vec<(&'static str, Vec<Vec<f32>>)>
         (
             "axes",
             (0..count)
-                .map(|at| one_hot(at, if at / dimension % 2 == 0 { 1.0 } else { -1.0 }))
+                .map(|at| {
+                    one_hot(
+                        at,
+                        if (at / dimension).is_multiple_of(2) {
+                            1.0
+                        } else {
+                            -1.0
+                        },
+                    )
+                })
                 .collect(),
         ),
     ]

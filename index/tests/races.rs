@@ -87,7 +87,7 @@ fn a_row_that_stays_is_found_by_every_lookup_while_cells_come_and_go() {
                         while began.elapsed() < TIME {
                             let id = random.below(stay.len());
                             // By 8 bits, one of two so alike may well score like the other.
-                            let is_one_of_two = id < 60 || id >= 200;
+                            let is_one_of_two = !(60..200).contains(&id);
                             let k = match precision {
                                 Precision::Int8 if is_one_of_two => 2 + random.below(15),
                                 _ => [1, 1, 4, 16][random.below(4)],

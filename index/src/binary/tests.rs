@@ -114,3 +114,37 @@ fn the_widest_vectors_are_stored_and_found() {
     let encoder = Encoder::new(width, Precision::Int16);
     assert_eq!(encoder.lines() * 64, width);
 }
+
+#[test]
+fn lookups_beside_a_writer_find_the_rows_that_stay() {
+    // Under Miri, which also shows what weak memory may do: `-Zmiri-many-seeds`.
+    let (rounds, lookups) = if cfg!(miri) { (8, 2) } else { (2_000, 2_000) };
+    let config = BinaryConfig {
+        cell_rows: Some(16),
+        ..BinaryConfig::default()
+    };
+    let index = BinaryIndex::new(64, config).unwrap();
+    let mut state = 6;
+    let rows: Vec<Vec<f32>> = (0..40).map(|_| noise(&mut state, 64)).collect();
+    for (id, row) in (0..).zip(&rows[..20]) {
+        index.upsert(RowId(id), row).unwrap();
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for at in 0..lookups {
+                let id = at * 7 % 12;
+                let mut found = Vec::new();
+                index.search_above(&rows[id], 0.9, 2, &mut found).unwrap();
+                let best = found.first().map(|best| best.id);
+                assert_eq!(best, Some(RowId(id as u64)), "{found:?}");
+            }
+        });
+        for round in 0..rounds {
+            let (id, row) = (12 + round * 5 % 28, 12 + round * 11 % 28);
+            index.upsert(RowId(id as u64), &rows[row]).unwrap();
+            if round % 3 == 2 {
+                index.remove(RowId(12 + (round * 3 % 28) as u64)).unwrap();
+            }
+        }
+    });
+}

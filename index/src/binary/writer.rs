@@ -248,6 +248,7 @@ impl Writer {
 
     /// The cell that a row belongs to, once it has room for it.
     fn home_with_room(&mut self, shared: &Shared, high: &[RowLine]) -> usize {
+        let mut may_split = true;
         loop {
             let directory = shared.directory.load();
             let (products, similarities) = (&mut self.products, &mut self.similarities);
@@ -260,7 +261,8 @@ impl Writer {
             }
             let live = len - dead;
             let limit = self.limit(shared);
-            if live >= limit && self.split(shared, home) {
+            // Once, so that no write waits for a chain of them.
+            if live >= limit && std::mem::take(&mut may_split) && self.split(shared, home) {
                 continue;
             }
             // Not beyond where it would be split, unless it cannot be.
@@ -480,10 +482,10 @@ impl Writer {
             }
         }
         drop(moving);
-        // From the last on: the cell that takes a number has been looked at.
+        // From the last on: the cell that takes a number has been looked at. Cells with a few rows stay
+        // for now: where these go, the next cell might be full.
         for &at in around.iter().rev() {
-            let live = self.cell(at).rows().len() - self.cell(at).dead();
-            if live <= shared.cell_rows / FEW_PART {
+            if self.cell(at).rows().len() == self.cell(at).dead() {
                 self.dissolve(shared, at);
             }
         }
