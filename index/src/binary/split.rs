@@ -17,7 +17,7 @@ use crate::kernel::{Kernel, RowLine};
 /// Rounds of two-means. More change little: a cell is small and will be cut again.
 const ROUNDS: usize = 5;
 /// Least share of the rows on a side.
-const LEAST_SHARE: usize = 6;
+const LEAST_SHARE: usize = 4;
 /// Rows that differ by less along the cut are alike.
 const ALIKE: f32 = 1e-5;
 

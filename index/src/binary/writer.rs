@@ -33,9 +33,11 @@ const MAX_ROWS: usize = u32::MAX as usize - 1;
 /// A cell is copied without its dead rows when they are more than this part of it.
 const DEAD_PART: usize = 4;
 /// A cell is dissolved when it has less than this part of the rows at which it would be split.
-const FEW_PART: usize = 8;
+const FEW_PART: usize = 5;
 /// Room for rows of a cell beyond those it has, as a part of them.
 const SPARE_PART: usize = 8;
+/// The same for a cell that loses rows, too: making room for the next ones frees the places of others.
+const CHURN_PART: usize = 16;
 
 /// Cells around each half of a cell that is cut, whose rows are looked at again. Around the halves
 /// and not around the whole: when new topics arrive, the rows of one are spread over cells that have
@@ -266,7 +268,8 @@ impl Writer {
                 continue;
             }
             // Not beyond where it would be split, unless it cannot be.
-            let spare = (live / SPARE_PART).max(8);
+            let part = if dead > 0 { CHURN_PART } else { SPARE_PART };
+            let spare = (live / part).max(8);
             let wanted = live + spare;
             let capacity = if live < limit {
                 wanted.min(limit.max(live + 1))
@@ -316,11 +319,11 @@ impl Writer {
             (cell.rows().len(), cell.dead())
         };
         let live = len - dead;
-        let few = shared.cell_rows / FEW_PART;
+        let few = self.limit(shared) / FEW_PART;
         if live <= few && self.appenders.len() > 1 {
             self.dissolve(shared, cell);
         } else if is_worn(len, dead) {
-            self.resize(shared, cell, live + live / SPARE_PART);
+            self.resize(shared, cell, live + live / CHURN_PART);
         } else if live == 0 {
             self.resize(shared, cell, 0);
         }
@@ -478,7 +481,7 @@ impl Writer {
             let (len, dead) = (self.cell(at).rows().len(), self.cell(at).dead());
             if is_worn(len, dead) {
                 let live = len - dead;
-                self.resize(shared, at, live + live / SPARE_PART);
+                self.resize(shared, at, live + live / CHURN_PART);
             }
         }
         drop(moving);
