@@ -278,6 +278,7 @@ fn fill(entered: &[&Entry], set: &Dataset) -> Result<Vec<Running>> {
         let given = one
             .bytes
             .and_then(|bytes| usize::try_from(bytes).ok())
+            .map(|bytes| bytes + one.contender.mapped_bytes())
             .map(|bytes| bytes.saturating_sub(one.contender.fixed_bytes()));
         let report = &mut one.report;
         report.built = one.contender.built();

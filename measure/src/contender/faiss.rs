@@ -107,7 +107,7 @@ impl Faiss {
         match structure {
             Structure::Scan => {}
             Structure::Graph => {
-                change(&index, "efConstruction", EF_CONSTRUCTION).map_err(failed(name))?
+                change(&index, "efConstruction", EF_CONSTRUCTION).map_err(failed(name))?;
             }
             Structure::Cells => index.train(&set.rows).map_err(failed(name))?,
         }

@@ -87,6 +87,11 @@ pub(crate) trait Contender: Send + Sync {
     /// Bytes that the contender says it holds.
     fn bytes(&self) -> Option<usize>;
 
+    /// Bytes in use that it gets from the system by itself, so that the allocator does not count them.
+    fn mapped_bytes(&self) -> usize {
+        0
+    }
+
     /// Bytes that it takes once, however many rows there are: not counted, as they would make small
     /// sets look dear.
     fn fixed_bytes(&self) -> usize {

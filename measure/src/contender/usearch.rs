@@ -90,7 +90,13 @@ impl Contender for Usearch {
     }
 
     fn bytes(&self) -> Option<usize> {
-        // It maps pages by itself, which the allocator does not count.
-        Some(self.index.memory_usage())
+        // Its own figure counts what it reserved and never touched: megabytes.
+        None
+    }
+
+    fn mapped_bytes(&self) -> usize {
+        let stats = self.index.memory_stats();
+        let allocated = stats.graph_allocated + stats.vectors_allocated;
+        allocated.saturating_sub(stats.graph_reserved + stats.vectors_reserved)
     }
 }
