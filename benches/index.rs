@@ -13,8 +13,9 @@
 //! `cargo bench --bench index -- --quick` takes some minutes, without `--quick` hours; `--size N` and
 //! `--dimension D` narrow it to one synthetic set. Tables go to the screen, and with plots and JSON into
 //! `target/bench-index`. hnswlib takes part if its headers are installed (`libhnswlib-dev`) or
-//! `HNSWLIB_INCLUDE` names the folder that holds them. Prompts are real if `ASKONCE_BENCH_DATA` names a
-//! folder of labelled clusters, or `../shared/data` beside this checkout is one.
+//! `HNSWLIB_INCLUDE` names the folder that holds them; FAISS and usearch are compiled in by
+//! `--features faiss,askonce-measure/usearch`. Prompts are real if `ASKONCE_BENCH_DATA` names a folder of
+//! labelled clusters, or `../shared/data` beside this checkout is one.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -179,6 +179,7 @@ impl IndexConfig {
     }
 }
 
+#[cfg(not(all(feature = "hnsw", feature = "faiss")))]
 fn not_built(kind: IndexKind, feature: &'static str) -> IndexError {
     IndexError::EngineNotBuilt {
         engine: kind.name(),

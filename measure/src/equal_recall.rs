@@ -79,6 +79,8 @@ pub struct ContenderReport {
     pub name: String,
     /// Microseconds of processor time to insert a row, work put off included.
     pub insert_us: f64,
+    /// How it was built, where that is not a matter of course.
+    pub built: Option<String>,
     /// Seconds on the wall to insert all.
     pub build_seconds: f64,
     /// Whether rows were inserted one by one on one thread.
@@ -167,7 +169,8 @@ struct Running {
     contender: Box<dyn Contender>,
     insert: Duration,
     build: Duration,
-    bytes: Option<usize>,
+    /// What the allocator gave out, less what it got back.
+    bytes: Option<i64>,
     report: ContenderReport,
 }
 
@@ -241,6 +244,7 @@ fn fill(entered: &[&Entry], set: &Dataset) -> Result<Vec<Running>> {
             bytes: grown,
             report: ContenderReport {
                 name: entry.name.to_owned(),
+                built: None,
                 insert_us: 0.0,
                 build_seconds: 0.0,
                 inserted_singly: true,
@@ -273,8 +277,11 @@ fn fill(entered: &[&Entry], set: &Dataset) -> Result<Vec<Running>> {
         let told = one.contender.bytes();
         let given = one
             .bytes
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .map(|bytes| bytes + one.contender.mapped_bytes())
             .map(|bytes| bytes.saturating_sub(one.contender.fixed_bytes()));
         let report = &mut one.report;
+        report.built = one.contender.built();
         report.insert_us = one.insert.as_secs_f64() * 1e6 / rows;
         report.build_seconds = one.build.as_secs_f64();
         report.inserted_singly = one.contender.inserts_singly();
@@ -283,8 +290,8 @@ fn fill(entered: &[&Entry], set: &Dataset) -> Result<Vec<Running>> {
     Ok(running)
 }
 
-fn grown(before: Option<usize>) -> Option<usize> {
-    Some(allocated()?.saturating_sub(before?))
+fn grown(before: Option<usize>) -> Option<i64> {
+    Some(allocated()? as i64 - before? as i64)
 }
 
 /// Finds for each contender the setting that reaches the goal, then times them in turn.

@@ -554,8 +554,13 @@ fn write_set(out: &mut String, set: &SetReport) -> std::fmt::Result {
     if set.contenders.iter().any(|one| !one.inserted_singly) {
         writeln!(
             out,
-            "  * inserted by all threads at once; processor time of all"
+            "  * not one by one: in bulk, or by all threads at once; processor time of all"
         )?;
+    }
+    for one in &set.contenders {
+        if let Some(built) = &one.built {
+            writeln!(out, "  {} is built with {built}", one.name)?;
+        }
     }
     for one in &set.contenders {
         let shown: Vec<String> = one

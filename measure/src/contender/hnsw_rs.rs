@@ -1,5 +1,6 @@
 //! The crate `hnsw_rs` by itself: `f32` rows, its own inner product by AVX2, 32 links (with 16 it
-//! loses rows of clustered data), `ef_construction` = 200. It has no deletion.
+//! loses rows of clustered data), `ef_construction` = 200, or 100 for so many rows that linking them
+//! takes minutes. It has no deletion.
 
 use std::ops::Range;
 
@@ -11,6 +12,8 @@ use crate::error::Result;
 
 const LINKS: usize = 32;
 const EF_CONSTRUCTION: usize = 200;
+/// Of a set that is not linked one by one.
+const EF_CONSTRUCTION_BULK: usize = 100;
 const LAYERS: usize = 16;
 
 /// Rows that are linked one by one; more are linked by all threads of the machine.
@@ -21,11 +24,18 @@ pub(super) fn entry(patient: bool) -> Entry {
         name: HNSW_RS,
         // Components count as much as rows.
         most_rows: if patient { 200_000 } else { 100_000 },
-        make: Box::new(|set| {
+        make: Box::new(move |set| {
+            let singly = set.len() <= SINGLY;
+            let ef_construction = if singly || patient {
+                EF_CONSTRUCTION
+            } else {
+                EF_CONSTRUCTION_BULK
+            };
             Ok(Box::new(Raw {
-                graph: Hnsw::new(LINKS, set.len(), LAYERS, EF_CONSTRUCTION, Clamped),
+                graph: Hnsw::new(LINKS, set.len(), LAYERS, ef_construction, Clamped),
                 ef: EF[0],
-                singly: set.len() <= SINGLY,
+                ef_construction,
+                singly,
             }))
         }),
     }
@@ -44,12 +54,18 @@ impl Distance<f32> for Clamped {
 struct Raw {
     graph: Hnsw<'static, f32, Clamped>,
     ef: usize,
+    ef_construction: usize,
     singly: bool,
 }
 
 impl Contender for Raw {
     fn settings(&self) -> Vec<Setting> {
         numbered("ef", &EF)
+    }
+
+    fn built(&self) -> Option<String> {
+        let ef_construction = self.ef_construction;
+        Some(format!("M {LINKS}, ef_construction {ef_construction}"))
     }
 
     fn turn(&mut self, setting: usize, _: &Dataset) -> Result<()> {

@@ -87,6 +87,10 @@ impl Contender for Hnswlib {
         numbered("ef", &EF)
     }
 
+    fn built(&self) -> Option<String> {
+        Some(format!("M {LINKS}, efConstruction {EF_CONSTRUCTION}"))
+    }
+
     fn turn(&mut self, setting: usize, _: &Dataset) -> Result<()> {
         // SAFETY: the index is alive, and no other thread uses it during `&mut self`.
         unsafe { askonce_hnswlib_set_ef(self.index.as_ptr(), EF[setting]) };

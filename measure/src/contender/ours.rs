@@ -36,7 +36,11 @@ pub(super) fn entries(patient: bool) -> Vec<Entry> {
         label: format!("{probes} cells"),
         default: false,
     }));
-    vec![
+    #[cfg_attr(
+        not(feature = "faiss"),
+        expect(unused_mut, reason = "FAISS is another")
+    )]
+    let mut entries = vec![
         entry(OURS, usize::MAX, probes, Arc::new(binary)),
         entry(OURS_AUDITED, usize::MAX, default(), Arc::new(binary)),
         entry(
@@ -77,7 +81,23 @@ pub(super) fn entries(patient: bool) -> Vec<Entry> {
                 Ok(Box::new(HnswRsIndex::new(dimension, config)?))
             }),
         ),
-    ]
+    ];
+    #[cfg(feature = "faiss")]
+    entries.push(entry(
+        super::FAISS_INT8,
+        every(SCANNED),
+        default(),
+        Arc::new(|dimension, _| {
+            let config = askonce_index::FaissConfig {
+                build: BuildThread::Caller,
+                ..askonce_index::FaissConfig::default()
+            };
+            Ok(Box::new(askonce_index::FaissIndex::new(
+                dimension, &config,
+            )?))
+        }),
+    ));
+    entries
 }
 
 /// The default engine. Setting 0 is what it does by itself, the others are fixed numbers of cells.

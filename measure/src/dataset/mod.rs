@@ -53,7 +53,8 @@ pub(crate) struct Near {
 pub(crate) struct Dataset {
     pub(crate) origin: Origin,
     pub(crate) dimension: usize,
-    rows: Vec<f32>,
+    /// Row after row.
+    pub(crate) rows: Vec<f32>,
     queries: Vec<f32>,
     /// Queries of the same kind that are not measured, for engines that learn from some.
     practice: Vec<f32>,
