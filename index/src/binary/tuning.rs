@@ -29,7 +29,7 @@ use super::sync::{ArcSwap, AtomicU32, Guard, Mutex, Ordering};
 /// Before audits: standard deviations of the distance of codes.
 const FIRST_SPREAD: f32 = 3.5;
 /// Before audits: share of the length across the query.
-const FIRST_REACH: f32 = 0.45;
+const FIRST_REACH: f32 = 0.42;
 /// However near the cells of all audited neighbours were: those of topics that are new may be spread
 /// wider than those of the topics that cells were made for.
 const LEAST_REACH: f32 = 0.2;

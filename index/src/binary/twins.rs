@@ -226,7 +226,7 @@ impl Twins {
 
 /// Places of a table for so many entries and some more.
 fn size_for(used: usize) -> usize {
-    (used + 8) * 2 - used / 4
+    used + used / 2 + 16
 }
 
 /// All places, from the one that the hash belongs to.

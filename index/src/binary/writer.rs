@@ -35,7 +35,7 @@ const DEAD_PART: usize = 4;
 /// A cell is dissolved when it has less than this part of the rows at which it would be split.
 const FEW_PART: usize = 5;
 /// Room for rows of a cell beyond those it has, as a part of them.
-const SPARE_PART: usize = 8;
+const SPARE_PART: usize = 10;
 /// The same for a cell that loses rows, too: making room for the next ones frees the places of others.
 const CHURN_PART: usize = 16;
 
