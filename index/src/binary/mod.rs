@@ -313,16 +313,16 @@ impl BinaryIndex {
     fn of_image(image: Image, config: BinaryConfig) -> Result<Self, IndexError> {
         let Image {
             dimension,
-            learned: (spread, reach),
+            learned,
             about,
             centers,
             cells,
             ..
         } = image;
         let encoder = Encoder::new(dimension, config.precision);
-        let spread = config.spread.unwrap_or(spread);
+        let spread = config.spread.unwrap_or(learned.spread);
         let tuning = Tuning::new(encoder.bits(), config.recall, Some(spread));
-        tuning.set_reach(reach);
+        tuning.take_over(learned);
         let twins = Twins::new();
         let directory = Directory {
             lines: encoder.lines(),
@@ -711,7 +711,9 @@ impl BinaryIndex {
                     let apart = 2.0 - 2.0 * neighbor.score;
                     let from_center = (a * a + b * b - apart) / (2.0 * a * b).max(1e-6);
                     let behind = best - similarity;
-                    tuning.learn(bits.sum(), from_center, neighbor.score, behind);
+                    let nearer = similarities.iter().filter(|&&other| other > similarity);
+                    let score = neighbor.score;
+                    tuning.learn(bits.sum(), from_center, score, behind, nearer.count());
                 }
                 scratch.similarities = similarities;
                 Ok(())

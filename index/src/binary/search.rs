@@ -28,11 +28,6 @@ const COARSE: f32 = 0.008;
 /// Score from which on a row is the query's own vector, or as good as that.
 const SAME: f32 = 0.999_9;
 
-/// Most cells that a search looks at by itself, as a share of all and as a number. Above it the
-/// centers tell nothing, and an exact scan would be the better choice.
-const MOST_PROBES: usize = 4;
-const FEW_CELLS: usize = 64;
-
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
@@ -253,7 +248,7 @@ impl Searcher<'_> {
         }));
         let most = match self.probes {
             Some(probes) => probes.saturating_sub(1),
-            None => (similarities.len() / MOST_PROBES).max(FEW_CELLS),
+            None => self.tuning.most(similarities.len()),
         };
         if order.len() > most {
             order.select_nth_unstable_by(most, Candidate::rank);

@@ -15,9 +15,11 @@
 //!
 //! # Cells
 //! A row at cosine `t` from the query has `sqrt(1 - t²)` of its length across it, so its own cell
-//! may be less similar to the query than the best one by a multiple of that: `reach`.
+//! may be less similar to the query than the best one by a multiple of that: `reach`. And it is among
+//! the first of all cells by similarity, whatever the query: `most` bounds what a query that has no
+//! neighbour costs.
 //!
-//! Both multiples begin at values that find nearly all neighbours in rotated text embeddings. Each
+//! All three begin at values that find nearly all neighbours in rotated text embeddings. Each
 //! audited neighbour tells what it would have taken to find it, and the tuning follows the
 //! quantile that the asked recall needs.
 
@@ -29,13 +31,21 @@ use super::sync::{ArcSwap, AtomicU32, Guard, Mutex, Ordering};
 /// Before audits: standard deviations of the distance of codes.
 const FIRST_SPREAD: f32 = 3.5;
 /// Before audits: share of the length across the query.
-const FIRST_REACH: f32 = 0.42;
+const FIRST_REACH: f32 = 0.45;
+/// Before audits: cells that are looked into at most, beside the square root of their number.
+const FIRST_MOST: usize = 16;
+/// Most that audits can make of it, as a share of all cells and as a number. Above it the centers tell
+/// nothing, and an exact scan would be the better choice.
+const MOST_PART: usize = 4;
+const MOST_OF_FEW: usize = 64;
 /// However near the cells of all audited neighbours were: those of topics that are new may be spread
 /// wider than those of the topics that cells were made for.
 const LEAST_REACH: f32 = 0.2;
 /// A step of the histograms, and the largest value they tell apart.
 const STEPS_PER_SPREAD: f32 = 8.0;
 const STEPS_PER_REACH: f32 = 64.0;
+/// Of the logarithm to the base of 2 of a rank.
+const STEPS_PER_RANK: f32 = 6.0;
 const STEPS: usize = 96;
 /// Neighbours from which on the histograms are believed.
 const ENOUGH: u32 = 200;
@@ -48,6 +58,8 @@ pub(super) struct Tuning {
     bits: usize,
     recall: f32,
     reach: AtomicU32,
+    /// 0 before audits.
+    most: AtomicU32,
     table: ArcSwap<Table>,
     seen: Mutex<Seen>,
 }
@@ -59,11 +71,23 @@ pub(super) struct Table {
     cosines: Vec<f32>,
 }
 
+/// What audits taught.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Learned {
+    /// Standard deviations of the distance of codes.
+    pub(super) spread: f32,
+    /// Share of the length across the query.
+    pub(super) reach: f32,
+    /// Cells that are looked into at most; 0 if nothing was learned of it.
+    pub(super) most: u32,
+}
+
 /// What it took to find the neighbours of the audits.
 #[derive(Debug)]
 struct Seen {
     spreads: [u32; STEPS],
     reaches: [u32; STEPS],
+    ranks: [u32; STEPS],
     count: u32,
 }
 
@@ -112,24 +136,39 @@ impl Tuning {
             bits,
             recall,
             reach: AtomicU32::new(FIRST_REACH.to_bits()),
+            most: AtomicU32::new(0),
             table: ArcSwap::from_pointee(Table::new(bits, spread.unwrap_or(FIRST_SPREAD))),
             seen: Mutex::new(Seen {
                 spreads: [0; STEPS],
                 reaches: [0; STEPS],
+                ranks: [0; STEPS],
                 count: 0,
             }),
         }
     }
 
-    /// What was learned: the spread and the reach.
-    pub(super) fn learned(&self) -> (f32, f32) {
-        let reach = f32::from_bits(self.reach.load(Ordering::Relaxed));
-        (self.table.load().spread, reach)
+    /// What is known by now.
+    pub(super) fn learned(&self) -> Learned {
+        Learned {
+            spread: self.table.load().spread,
+            reach: f32::from_bits(self.reach.load(Ordering::Relaxed)),
+            most: self.most.load(Ordering::Relaxed),
+        }
     }
 
-    /// Takes over a reach that was learned before.
-    pub(super) fn set_reach(&self, reach: f32) {
-        self.reach.store(reach.to_bits(), Ordering::Relaxed);
+    /// Takes over what was learned before, but for the spread.
+    pub(super) fn take_over(&self, learned: Learned) {
+        self.reach.store(learned.reach.to_bits(), Ordering::Relaxed);
+        self.most.store(learned.most, Ordering::Relaxed);
+    }
+
+    /// Cells that are looked into at most, of so many.
+    pub(super) fn most(&self, cells: usize) -> usize {
+        let most = match self.most.load(Ordering::Relaxed) {
+            0 => FIRST_MOST + cells.isqrt(),
+            learned => learned as usize,
+        };
+        most.min((cells / MOST_PART).max(MOST_OF_FEW))
     }
 
     pub(super) fn table(&self) -> Guard<Arc<Table>> {
@@ -143,8 +182,16 @@ impl Tuning {
     }
 
     /// Takes in a true neighbour: the distance of its code, its cosine seen from the center, its
-    /// score, and by how much its cell was less similar to the query than the best one.
-    pub(super) fn learn(&self, distance: u32, from_center: f32, score: f32, behind: f32) {
+    /// score, by how much its cell was less similar to the query than the best one, and how many
+    /// cells were more similar.
+    pub(super) fn learn(
+        &self,
+        distance: u32,
+        from_center: f32,
+        score: f32,
+        behind: f32,
+        rank: usize,
+    ) {
         let p = from_center.clamp(-1.0, 1.0).acos() / PI;
         let bits = self.bits as f32;
         let deviation = (bits * p * (1.0 - p)).sqrt().max(0.5);
@@ -155,13 +202,17 @@ impl Tuning {
         let mut seen = self.seen.lock();
         seen.spreads[step(spread, STEPS_PER_SPREAD)] += 1;
         seen.reaches[step(reach, STEPS_PER_REACH)] += 1;
+        seen.ranks[step((rank as f32 + 1.0).log2(), STEPS_PER_RANK)] += 1;
         seen.count += 1;
         if seen.count >= HALF_LIFE {
             seen.count /= 2;
             let Seen {
-                spreads, reaches, ..
+                spreads,
+                reaches,
+                ranks,
+                ..
             } = &mut *seen;
-            for step in spreads.iter_mut().chain(reaches) {
+            for step in spreads.iter_mut().chain(reaches).chain(ranks) {
                 *step /= 2;
             }
         }
@@ -173,7 +224,7 @@ impl Tuning {
         if seen.count < ENOUGH {
             return;
         }
-        // Each of the two may lose half of what may be lost in all.
+        // Each of the three may lose a part of what may be lost in all; often they lose the same.
         let kept = 1.0 - (1.0 - self.recall) / 2.0;
         let quantile = |steps: &[u32; STEPS], per: f32, first: f32| {
             let all: u32 = steps.iter().sum();
@@ -189,7 +240,13 @@ impl Tuning {
         };
         let spread = quantile(&seen.spreads, STEPS_PER_SPREAD, FIRST_SPREAD).clamp(1.5, 8.0);
         let reach = quantile(&seen.reaches, STEPS_PER_REACH, FIRST_REACH).clamp(LEAST_REACH, 1.5);
+        // Twice the cells that were needed: more cost little where the reach ends the search before.
+        let most = 2.0 * quantile(&seen.ranks, STEPS_PER_RANK, 0.0).exp2();
+        let is_seen = seen.count as f32 * (1.0 - kept) >= 1.0;
         drop(seen);
+        if is_seen {
+            self.most.store((most as u32).max(8), Ordering::Relaxed);
+        }
         self.reach.store(reach.to_bits(), Ordering::Relaxed);
         let differs = (self.table.load().spread - spread).abs() > 0.01;
         if !spread_is_fixed && differs {
@@ -223,7 +280,7 @@ mod tests {
         let tuning = Tuning::new(128, 0.99, None);
         let (gap, radius) = (tuning.gap(0.8), tuning.table().radius(0.75));
         for _ in 0..ENOUGH {
-            tuning.learn(20, 0.75, 0.8, 0.0);
+            tuning.learn(20, 0.75, 0.8, 0.0, 0);
         }
         tuning.follow(false);
         assert_eq!(
@@ -237,15 +294,25 @@ mod tests {
         let tuning = Tuning::new(128, 0.99, None);
         let before = tuning.gap(0.8);
         for _ in 0..1000 {
-            tuning.learn(30, 0.75, 0.8, 0.02);
+            tuning.learn(30, 0.75, 0.8, 0.02, 1);
         }
         tuning.follow(false);
         assert!(tuning.gap(0.8) < before / 2.0);
+        assert!(
+            (2..=16).contains(&tuning.most(1000)),
+            "{}",
+            tuning.most(1000)
+        );
         for _ in 0..1000 {
-            tuning.learn(60, 0.75, 0.8, 0.4);
+            tuning.learn(60, 0.75, 0.8, 0.4, 40);
         }
         tuning.follow(false);
         assert!(tuning.gap(0.8) >= 0.4);
+        assert!(
+            (41..=120).contains(&tuning.most(1000)),
+            "{}",
+            tuning.most(1000)
+        );
         assert!(tuning.table().radius(0.75) >= 60);
     }
 }

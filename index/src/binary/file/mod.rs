@@ -11,7 +11,8 @@
 //! | 4 | cells |
 //! | 8 | seed that names the rotation of the vectors |
 //! | 4 + 4 | spread and reach that audits taught, `f32` |
-//! | 12 | zero |
+//! | 4 | cells to look into at most, as audits taught; 0 if they did not |
+//! | 8 | zero |
 //! | 4 | CRC-32 of the 32 bytes above |
 //!
 //! the directory, of all cells:
@@ -51,6 +52,7 @@ use super::directory::{Center, Directory};
 use super::encode::Encoder;
 use super::room::{Map, Plain, Room};
 use super::rotate::SEED;
+use super::tuning::Learned;
 use crate::IndexError;
 use crate::error::SnapshotFault;
 use crate::kernel::{CodeLine, LANES, RowLine};
@@ -112,8 +114,7 @@ impl Shape {
 pub(super) struct Still {
     pub(super) dimension: usize,
     pub(crate) precision: Precision,
-    /// Spread and reach.
-    pub(super) learned: (f32, f32),
+    pub(super) learned: Learned,
     pub(super) directory: Arc<Directory>,
     /// Of each cell of the directory.
     pub(super) cells: Vec<StillCell>,
@@ -132,8 +133,9 @@ impl Still {
         let mut bytes = header.to_bytes()?.to_vec();
         bytes.extend_from_slice(&number(self.cells.len())?.to_le_bytes());
         bytes.extend_from_slice(&SEED.to_le_bytes());
-        bytes.extend_from_slice(&self.learned.0.to_le_bytes());
-        bytes.extend_from_slice(&self.learned.1.to_le_bytes());
+        bytes.extend_from_slice(&self.learned.spread.to_le_bytes());
+        bytes.extend_from_slice(&self.learned.reach.to_le_bytes());
+        bytes.extend_from_slice(&self.learned.most.to_le_bytes());
         seal(&mut bytes, HEADER);
         out.write_all(&bytes)?;
 
@@ -197,8 +199,7 @@ fn number(count: usize) -> Result<u32, IndexError> {
 pub(crate) struct Image {
     pub(super) dimension: usize,
     pub(crate) precision: Precision,
-    /// Spread and reach.
-    pub(super) learned: (f32, f32),
+    pub(super) learned: Learned,
     pub(super) about: Vec<Center>,
     pub(super) centers: Vec<RowLine>,
     pub(super) cells: Vec<Appender>,
@@ -250,6 +251,7 @@ impl Image {
         let seed = u64::from_le_bytes(preface.array()?);
         let spread = f32::from_le_bytes(preface.array()?);
         let reach = f32::from_le_bytes(preface.array()?);
+        let most = u32::from_le_bytes(preface.array()?);
         let precision = Precision::of_bits(header.bits)
             .ok_or_else(|| inconsistent("a component has 8 or 16 bits"))?;
         if seed != SEED {
@@ -299,7 +301,11 @@ impl Image {
         Ok(Self {
             dimension: header.dimension,
             precision,
-            learned: (spread, reach),
+            learned: Learned {
+                spread,
+                reach,
+                most,
+            },
             about,
             centers,
             cells: appenders,
