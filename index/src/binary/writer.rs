@@ -140,10 +140,8 @@ impl Writer {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        // One byte of control for each bucket, of which seven eighths may be used.
-        let buckets = (self.places.capacity() * 8 / 7).next_power_of_two();
         self.cell_bytes
-            + buckets * (size_of::<Place>() + 1)
+            + self.places.allocation_size()
             + self.appenders.capacity() * size_of::<Appender>()
             + self.twins.bytes()
     }
@@ -297,11 +295,29 @@ impl Writer {
 
     /// Books a row that is new.
     fn enter(&mut self, id: RowId, place: Place) {
+        self.clear_marks();
         let (appenders, hasher) = (&self.appenders, &self.hasher);
         let hash = hasher.hash_one(id.0);
         self.places.insert_unique(hash, place, |place| {
             hasher.hash_one(id_at(appenders, *place).0)
         });
+    }
+
+    /// A map that is full of the marks of entries that went would grow to twice its size. It is made
+    /// anew in the size that it has, if that leaves room for a good while.
+    fn clear_marks(&mut self) {
+        let len = self.places.len();
+        let room = self.places.num_buckets() / 8 * 7;
+        if len < self.places.capacity() || room < len + len / 16 + 8 {
+            return;
+        }
+        let (appenders, hasher) = (&self.appenders, &self.hasher);
+        let hash = |place: &Place| hasher.hash_one(id_at(appenders, *place).0);
+        let mut places = HashTable::with_capacity(room);
+        for &place in &self.places {
+            places.insert_unique(hash(&place), place, hash);
+        }
+        self.places = places;
     }
 
     /// Books a row that was at `old`, which still holds it, and is now at `new`.
