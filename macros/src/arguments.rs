@@ -117,7 +117,7 @@ pub(crate) struct Arguments {
 pub(crate) enum TtlSource {
     For(Duration),
     Forever,
-    Computed(Expr),
+    Computed(Box<Expr>),
 }
 
 impl TtlSource {
@@ -136,7 +136,7 @@ impl TtlSource {
                 literal,
                 "a length of time needs a unit: write it as \"30s\", or as an expression of type `Duration`",
             )),
-            computed => Ok(Self::Computed(computed)),
+            computed => Ok(Self::Computed(Box::new(computed))),
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct Template(Vec<TemplatePart>);
 pub(crate) enum TemplatePart {
     Text(LitStr),
     /// An argument, or a field of one.
-    Place(Expr),
+    Place(Box<Expr>),
 }
 
 impl Template {
@@ -56,7 +56,7 @@ impl Template {
                 parts.push(TemplatePart::Text(LitStr::new(&plain, span)));
                 plain.clear();
             }
-            parts.push(TemplatePart::Place(place_in_text(name, span)?));
+            parts.push(TemplatePart::Place(Box::new(place_in_text(name, span)?)));
             rest = after;
         }
         plain.push_str(rest);
@@ -69,7 +69,7 @@ impl Template {
     /// Every part that is not a text.
     pub(crate) fn places(&self) -> impl Iterator<Item = &Expr> {
         self.0.iter().filter_map(|part| match part {
-            TemplatePart::Place(place) => Some(place),
+            TemplatePart::Place(place) => Some(&**place),
             TemplatePart::Text(_) => None,
         })
     }
