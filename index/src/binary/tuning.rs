@@ -31,9 +31,9 @@ use super::sync::{ArcSwap, AtomicU32, Guard, Mutex, Ordering};
 /// Before audits: standard deviations of the distance of codes.
 const FIRST_SPREAD: f32 = 3.5;
 /// Before audits: share of the length across the query.
-const FIRST_REACH: f32 = 0.45;
+const FIRST_REACH: f32 = 0.5;
 /// Before audits: cells that are looked into at most, beside the square root of their number.
-const FIRST_MOST: usize = 16;
+const FIRST_MOST: usize = 12;
 /// Most that audits can make of it, as a share of all cells and as a number. Above it the centers tell
 /// nothing, and an exact scan would be the better choice.
 const MOST_PART: usize = 4;
