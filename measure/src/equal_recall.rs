@@ -87,7 +87,7 @@ pub struct ContenderReport {
     pub inserted_singly: bool,
     /// Bytes for each row: the larger of what the allocator gave out and what the contender says.
     pub bytes: Option<f64>,
-    /// Stored rows not found by their own vector, of [`SELF_LOOKUPS`] or all.
+    /// Stored rows not found by their own vector, of a thousand or all.
     pub lost: Option<usize>,
     /// Each setting that was tried.
     pub sweep: Vec<Point>,
