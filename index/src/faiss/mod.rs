@@ -363,10 +363,10 @@ impl Inner {
             }
             found.push(is_found(unit, node)?);
         }
-        // In cells a row stays where it is; in a graph new links push out old ones.
+        // In cells a row stays where it is; in a graph new links push out old ones, at every growth.
         let graph = matches!(factory.structure, Structure::Graph { .. });
         let mut lost = Vec::new();
-        for node in (0..first).filter(|_| graph && audit_all) {
+        for node in (0..first).filter(|_| graph || audit_all) {
             if !wanted() {
                 return Ok(None);
             }

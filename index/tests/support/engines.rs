@@ -235,6 +235,9 @@ mod over_faiss {
             pub(crate) struct $subject;
 
             impl Subject for $subject {
+                // Graphs with so few links are made for sizes as small.
+                const MANY: usize = 1_500;
+
                 fn empty(dimension: usize) -> Result<Box<dyn VectorIndex>, IndexError> {
                     let config = made($factory, BuildThread::$build);
                     Ok(Box::new(FaissIndex::new(dimension, &config)?))
