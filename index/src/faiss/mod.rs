@@ -147,8 +147,6 @@ struct State {
     /// While rows are being given to FAISS: which of them each slot holds, wherever writes have
     /// moved it, or [`DEAD`].
     given: Option<Vec<u32>>,
-    /// Rows that FAISS got since all of them were looked up.
-    unaudited: usize,
     /// How many rows there were when FAISS failed, or 0.
     failed_at: usize,
     native: Option<Arc<Native>>,
@@ -174,8 +172,6 @@ struct Built {
     found: Vec<bool>,
     /// Numbers that it had before and that are found no more.
     lost: Vec<u32>,
-    /// Whether all its rows were looked up.
-    audited: bool,
 }
 
 impl FaissIndex {
@@ -221,7 +217,6 @@ impl FaissIndex {
             node_of_slot: Vec::new(),
             slot_of_node: Vec::new(),
             given: None,
-            unaudited: 0,
             failed_at: 0,
             native: None,
         };
@@ -304,11 +299,10 @@ impl Inner {
         let state = RwLockWriteGuard::downgrade(state);
         let rows = state.rows.vectors(first..state.rows.len()).to_vec();
         let old = state.native.clone().filter(|_| !anew);
-        let (nodes, unaudited) = (state.slot_of_node.len(), state.unaudited);
+        let nodes = state.slot_of_node.len();
         drop(state);
 
-        let audit_all = anew || 2 * (unaudited + rows.len() / self.dimension) >= nodes;
-        let built = self.build(old.as_deref(), &rows, nodes, audit_all, wanted);
+        let built = self.build(old.as_deref(), &rows, nodes, wanted);
         drop(rows);
         let mut state = self.state.write();
         let old = match built {
@@ -334,7 +328,6 @@ impl Inner {
         old: Option<&Native>,
         rows: &[f32],
         nodes: usize,
-        audit_all: bool,
         wanted: &dyn Fn() -> bool,
     ) -> Result<Option<Built>, Failed> {
         let native = match old {
@@ -366,7 +359,7 @@ impl Inner {
         // In cells a row stays where it is; in a graph new links push out old ones, at every growth.
         let graph = matches!(factory.structure, Structure::Graph { .. });
         let mut lost = Vec::new();
-        for node in (0..first).filter(|_| graph || audit_all) {
+        for node in (0..first).filter(|_| graph) {
             if !wanted() {
                 return Ok(None);
             }
@@ -387,7 +380,6 @@ impl Inner {
             anew: old.is_none(),
             found,
             lost,
-            audited: audit_all,
         }))
     }
 }
@@ -511,7 +503,7 @@ impl State {
     fn publish(&mut self, built: Built) -> Option<Arc<Native>> {
         let given = self.given.take().unwrap_or_default();
         if built.anew {
-            (self.sealed, self.tried, self.unaudited) = (0, 0, 0);
+            (self.sealed, self.tried) = (0, 0);
             self.node_of_slot = Vec::new();
             self.slot_of_node = Vec::new();
         }
@@ -539,18 +531,13 @@ impl State {
             }
             self.tried += 1;
         }
-        self.unaudited = if built.audited {
-            0
-        } else {
-            self.unaudited + built.found.len()
-        };
         self.failed_at = 0;
         self.native.replace(Arc::new(built.native))
     }
 
     /// Goes back to a scan of all rows.
     fn drop_native(&mut self) -> Option<Arc<Native>> {
-        (self.sealed, self.tried, self.unaudited) = (0, 0, 0);
+        (self.sealed, self.tried) = (0, 0);
         self.node_of_slot = Vec::new();
         self.slot_of_node = Vec::new();
         self.native.take()
