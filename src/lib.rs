@@ -43,6 +43,8 @@ pub mod embed;
 pub mod search;
 // ... and served or passed.
 pub mod policy;
+// What was decided, for those who label, replay and calibrate.
+pub mod decision;
 // A miss: one upstream call, whatever the number of callers.
 pub mod stampede;
 // What it cost, and what the hits saved.

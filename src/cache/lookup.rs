@@ -393,7 +393,7 @@ impl Inner {
                         probability,
                     },
                 },
-                Decision::Serve { .. } => stop(MissReason::NotFound),
+                Decision::Serve { .. } | Decision::Refine { .. } => stop(MissReason::NotFound),
             };
         }
         let entry = match self
@@ -410,14 +410,18 @@ impl Inner {
             return stop(MissReason::TooOld);
         }
         let evidence = Evidence {
-            similarity: candidate.similarity,
             guards: GuardReport::compare(text, entry.text.as_deref().unwrap_or_default()),
             saving_usd: entry.cost.map(Usd::as_dollars),
             latency: entry.latency,
             typical_saving_usd: self.typical_cost.mean(),
+            ..Evidence::similarity(candidate.similarity)
         };
         let verdict = match semantic.policy.decide(&evidence) {
-            Decision::Serve { probability } => Verdict::Serve {
+            Decision::Refine { probability } => Verdict::Stop {
+                reason: MissReason::NotFound,
+                probability,
+            },
+            Decision::Serve { probability, .. } => Verdict::Serve {
                 entry: Box::new(entry),
                 probability,
             },

@@ -205,6 +205,7 @@ impl HitPolicy for CostAware {
         }
         Decision::Serve {
             probability: Some(p),
+            utility: gain,
         }
     }
 

@@ -16,7 +16,6 @@
 mod cost_aware;
 mod curve;
 mod evidence;
-pub mod guard;
 mod threshold;
 
 use std::fmt;
@@ -28,8 +27,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use cost_aware::{CostAware, WrongAnswerCost};
 pub use curve::SimilarityCurve;
-pub use evidence::Evidence;
-pub use guard::{GuardKind, GuardReport, GuardState};
+pub use evidence::guard::{self, GuardKind, GuardReport, GuardState};
+pub use evidence::{Category, EntryRecord, Evidence, TextComparison, TextFeatures, TextTraits};
 pub use threshold::Threshold;
 
 /// Why a policy did not serve a candidate.
@@ -84,6 +83,15 @@ pub enum Decision {
     /// The candidate's answer may be given.
     Serve {
         /// Estimated probability that the answer is right, where the policy has one.
+        probability: Option<f64>,
+        /// What serving is expected to gain: of several candidates that may be given, the one that gains
+        /// most is. In dollars or any other unit that is the same for all candidates of a lookup.
+        utility: f64,
+    },
+    /// The cosine of the second space would help: decide again with [`Evidence::refined`], or with
+    /// [`Evidence::can_refine`] false when it cannot be had. Said only where `can_refine` is true.
+    Refine {
+        /// Estimated probability that the answer is right, as far as can be told without.
         probability: Option<f64>,
     },
     /// The candidate is not good enough.

@@ -63,7 +63,10 @@ impl HitPolicy for Threshold {
         }
         match evidence.guards.conflict().filter(|_| self.guards) {
             Some(guard) => pass(PassReason::Guard(guard)),
-            None => Decision::Serve { probability: None },
+            None => Decision::Serve {
+                probability: None,
+                utility: f64::from(evidence.similarity),
+            },
         }
     }
 

@@ -116,8 +116,11 @@ impl HitPolicy for ServeAll {
         "serve_all"
     }
 
-    fn decide(&self, _: &Evidence) -> Decision {
-        Decision::Serve { probability: None }
+    fn decide(&self, evidence: &Evidence) -> Decision {
+        Decision::Serve {
+            probability: None,
+            utility: f64::from(evidence.similarity),
+        }
     }
 
     fn least_similarity(&self) -> f32 {

@@ -12,11 +12,11 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 
 /// How two texts compare in one trait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuardState {
     /// Neither text has the trait.
@@ -88,7 +88,8 @@ impl GuardKind {
 }
 
 /// What every guard says of one pair of texts. Symmetric: swapping the texts changes nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GuardReport {
     /// State of [`GuardKind::Number`].
     pub number: GuardState,
@@ -114,25 +115,7 @@ impl GuardReport {
     /// Compares two texts. Linear in their lengths, apart from sorting their words.
     #[must_use]
     pub fn compare(a: &str, b: &str) -> Self {
-        if a == b {
-            return Self::default();
-        }
-        let (a, b) = (Traits::of(a), Traits::of(b));
-        Self {
-            number: compare_sets(&a.numbers, &b.numbers),
-            negation: match (a.negated, b.negated) {
-                (false, false) => GuardState::Absent,
-                (true, true) => GuardState::Agree,
-                _ => GuardState::Conflict,
-            },
-            antonym: compare_antonyms(&a, &b),
-            identifier: compare_sets(&a.identifiers, &b.identifiers),
-            calendar: compare_sets(&a.calendar, &b.calendar),
-            quote: compare_sets(&a.quotes, &b.quotes),
-            order: compare_order(&a, &b),
-            substitution: compare_substitution(&a, &b),
-            question: compare_sets(&a.questions, &b.questions),
-        }
+        Traits::of(a).compare(&Traits::of(b))
     }
 
     /// The state of one guard.
@@ -161,8 +144,8 @@ impl GuardReport {
 }
 
 /// The traits of one text.
-#[derive(Debug, Default)]
-struct Traits {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Traits {
     /// Lower-case words in order, without numbers, negations and the function words of questions.
     content: Vec<String>,
     /// Every lower-case word.
@@ -176,7 +159,27 @@ struct Traits {
 }
 
 impl Traits {
-    fn of(text: &str) -> Self {
+    /// What the guards say of two texts.
+    pub(super) fn compare(&self, other: &Self) -> GuardReport {
+        let (a, b) = (self, other);
+        GuardReport {
+            number: compare_sets(&a.numbers, &b.numbers),
+            negation: match (a.negated, b.negated) {
+                (false, false) => GuardState::Absent,
+                (true, true) => GuardState::Agree,
+                _ => GuardState::Conflict,
+            },
+            antonym: compare_antonyms(a, b),
+            identifier: compare_sets(&a.identifiers, &b.identifiers),
+            calendar: compare_sets(&a.calendar, &b.calendar),
+            quote: compare_sets(&a.quotes, &b.quotes),
+            order: compare_order(a, b),
+            substitution: compare_substitution(a, b),
+            question: compare_sets(&a.questions, &b.questions),
+        }
+    }
+
+    pub(super) fn of(text: &str) -> Self {
         let text: String = text.nfkc().collect::<String>().replace('\u{2019}', "'");
         let mut traits = Self {
             quotes: quotes(&text),
