@@ -1,0 +1,44 @@
+//! Products of 8-bit codes in portable code.
+
+use super::{Multiply, Sums, check};
+use crate::minilm::file::{PANEL, PANELS};
+
+/// Needs nothing of the CPU.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::minilm) struct Portable;
+
+impl Multiply for Portable {
+    const TOKENS: usize = 4;
+    const FLIP: u8 = 0;
+
+    #[inline(always)]
+    fn tile(
+        self,
+        panels: [&[u8]; PANELS],
+        _offsets: &[i32; PANEL * PANELS],
+        codes: &[&[u8]],
+        sums: &mut Sums,
+    ) {
+        check(panels, codes, Self::TOKENS);
+        for (codes, sums) in codes.iter().zip(sums) {
+            for (panel, sums) in panels.iter().zip(sums) {
+                *sums = product(panel, codes);
+            }
+        }
+    }
+}
+
+fn product(panel: &[u8], codes: &[u8]) -> [i32; PANEL] {
+    let mut sums = [0; PANEL];
+    let (fours, _) = codes.as_chunks::<4>();
+    let (groups, _) = panel.as_chunks::<{ 4 * PANEL }>();
+    for (group, four) in groups.iter().zip(fours) {
+        let four = four.map(|code| i32::from(code.cast_signed()));
+        for (sum, weights) in sums.iter_mut().zip(group.as_chunks::<4>().0) {
+            for (weight, code) in weights.iter().zip(four) {
+                *sum += i32::from(weight.cast_signed()) * code;
+            }
+        }
+    }
+    sums
+}
