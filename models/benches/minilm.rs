@@ -11,10 +11,7 @@ use divan::counter::ItemsCount;
 
 const WORDS: &str = "how do i reset the password of my account when the old phone is gone and no \
                      backup code was ever printed";
-const FILE: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/assets/minilm-l6-int8.bin"
-);
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/minilm-l6-int8.bin");
 
 fn main() {
     if std::fs::exists(FILE).is_ok_and(|there| there) {

@@ -96,3 +96,27 @@ def write_model(path, source, adapter, positions, name, source_sha256, hashed, i
     digest = blake3(out.bytes)
     path.write_bytes(bytes(out.bytes) + digest.digest())
     return digest.hexdigest()
+
+
+def read_adapter(path):
+    """The adapter of a model file, as a matrix to multiply columns with."""
+    data = path.read_bytes()
+    assert blake3(data[:-32]).digest() == data[-32:], "the checksum does not match"
+    magic, version, size, tokens, width, layers, _heads, inner, positions, *_ = HEADER.unpack_from(
+        data
+    )
+    assert (magic, version) == (MAGIC, VERSION)
+
+    def linear(inputs, outputs):
+        return [4 * outputs, 4 * outputs, 4 * outputs, inputs * outputs]
+
+    norm = [4 * width, 4 * width]
+    arrays = [4 * tokens, tokens * width, 4 * positions * width, *norm]
+    for _layer in range(layers):
+        arrays += [*linear(width, 3 * width), *linear(width, width), *norm]
+        arrays += [*linear(width, inner), *linear(inner, width), *norm]
+    at = size
+    for length in arrays:
+        at += -at % ALIGNMENT + length
+    at += -at % ALIGNMENT
+    return np.frombuffer(data, "<f4", width * width, at).reshape(width, width).T

@@ -9,14 +9,11 @@
 //! a time, so that what lies between its two maps stays in the second-level cache.
 
 use super::file::{HEAD, Linear, Norm, PANEL, PANELS, Weights};
-use super::kernel::{Multiply, Sums, TILE};
+use super::kernel::{Multiply, ROWS, Sums, TILE};
 use super::math::{LANES, exp, folded, gelu, larger, rounded};
 
 /// Added to the variance of a layer normalisation, as the source model was trained with.
 const EPSILON: f32 = 1e-12;
-
-/// Queries that attention takes together.
-const QUERIES: usize = 8;
 
 /// Tokens that go through the feed-forward part together.
 const FEED: usize = 64;
@@ -56,7 +53,7 @@ pub(super) fn run<K: Multiply>(kernel: K, weights: &Weights, batch: &Batch, out:
         for &end in &batch.ends {
             let (from, to) = (start * 3 * width, end * 3 * width);
             let mixed = &mut mixed[start * width..end * width];
-            attention.mix(&qkv[from..to], width, mixed);
+            attention.mix(kernel, &qkv[from..to], width, mixed);
             start = end;
         }
         codes.fill::<K>(&mixed, width);
@@ -254,17 +251,17 @@ struct Attention {
     /// Key components: all tokens of the first, of the second, and so on.
     keys: Vec<f32>,
     values: Vec<f32>,
-    /// Of [`QUERIES`] queries with all keys.
+    /// Of [`ROWS`] queries with all keys.
     weights: Vec<f32>,
 }
 
 impl Attention {
     /// Softmax attention of one text, from the queries, keys and values of its tokens.
     #[inline(always)]
-    fn mix(&mut self, qkv: &[f32], width: usize, mixed: &mut [f32]) {
+    fn mix<K: Multiply>(&mut self, kernel: K, qkv: &[f32], width: usize, mixed: &mut [f32]) {
         let tokens = qkv.len() / (3 * width);
         let padded = tokens.next_multiple_of(LANES);
-        let rows = tokens.next_multiple_of(QUERIES);
+        let rows = tokens.next_multiple_of(ROWS);
         self.queries.clear();
         self.queries.resize(rows * HEAD, 0.0);
         self.keys.clear();
@@ -272,7 +269,7 @@ impl Attention {
         self.values.clear();
         self.values.resize(tokens * HEAD, 0.0);
         self.weights.clear();
-        self.weights.resize(QUERIES * padded, 0.0);
+        self.weights.resize(ROWS * padded, 0.0);
         let scale = 1.0 / (HEAD as f32).sqrt();
         for head in 0..width / HEAD {
             for (token, qkv) in qkv.chunks_exact(3 * width).enumerate() {
@@ -286,10 +283,10 @@ impl Attention {
                 }
                 self.values[token * HEAD..][..HEAD].copy_from_slice(part(2));
             }
-            for first in (0..tokens).step_by(QUERIES) {
-                self.score(first, padded);
+            for first in (0..tokens).step_by(ROWS) {
+                self.score(kernel, first, padded);
                 let sums = self.exponentials(tokens, padded);
-                let found = self.combine(tokens, padded);
+                let found = self.combine(kernel, tokens, padded);
                 for (at, (found, sum)) in found.iter().zip(sums).enumerate() {
                     let token = first + at;
                     if token < tokens {
@@ -306,21 +303,10 @@ impl Attention {
 
     /// Dot products of the queries from `first` on with all keys.
     #[inline(always)]
-    fn score(&mut self, first: usize, padded: usize) {
-        let (queries, _) = self.queries[first * HEAD..].as_chunks::<HEAD>();
-        let Some(queries) = queries.first_chunk::<QUERIES>() else {
-            return;
-        };
+    fn score<K: Multiply>(&mut self, kernel: K, first: usize, padded: usize) {
+        let queries = &self.queries[first * HEAD..];
         for block in (0..padded).step_by(LANES) {
-            let mut sums = [[0.0_f32; LANES]; QUERIES];
-            for component in 0..HEAD {
-                let keys = &self.keys[component * padded + block..][..LANES];
-                for (sums, query) in sums.iter_mut().zip(queries) {
-                    for (sum, key) in sums.iter_mut().zip(keys) {
-                        *sum += query[component] * key;
-                    }
-                }
-            }
+            let sums = kernel.outer(queries, HEAD, &self.keys[block..], padded, HEAD);
             for (at, sums) in sums.iter().enumerate() {
                 self.weights[at * padded + block..][..LANES].copy_from_slice(sums);
             }
@@ -330,10 +316,17 @@ impl Attention {
     /// Turns scores into exponentials of their distance to the largest; returns the sum of each
     /// query's.
     #[inline(always)]
-    fn exponentials(&mut self, tokens: usize, padded: usize) -> [f32; QUERIES] {
-        let mut sums = [0.0; QUERIES];
+    fn exponentials(&mut self, tokens: usize, padded: usize) -> [f32; ROWS] {
+        let mut sums = [0.0; ROWS];
         for (weights, sum) in self.weights.chunks_exact_mut(padded).zip(&mut sums) {
-            let most = weights[..tokens].iter().fold(f32::MIN, |a, &b| larger(b, a));
+            weights[tokens..].fill(f32::MIN);
+            let mut most = [f32::MIN; LANES];
+            for weights in weights.as_chunks::<LANES>().0 {
+                for (most, weight) in most.iter_mut().zip(weights) {
+                    *most = larger(*weight, *most);
+                }
+            }
+            let most = most.iter().fold(f32::MIN, |a, &b| larger(b, a));
             for weight in weights.iter_mut() {
                 *weight = exp(*weight - most);
             }
@@ -351,20 +344,14 @@ impl Attention {
 
     /// Sums of the values under the weights of each query.
     #[inline(always)]
-    fn combine(&self, tokens: usize, padded: usize) -> [[f32; HEAD]; QUERIES] {
-        let mut found = [[0.0_f32; HEAD]; QUERIES];
-        for half in 0..QUERIES / 4 {
-            let mut sums = [[0.0_f32; HEAD]; 4];
-            let (values, _) = self.values.as_chunks::<HEAD>();
-            for (token, values) in values[..tokens].iter().enumerate() {
-                for (at, sums) in sums.iter_mut().enumerate() {
-                    let weight = self.weights[(half * 4 + at) * padded + token];
-                    for (sum, value) in sums.iter_mut().zip(values) {
-                        *sum += weight * value;
-                    }
-                }
+    fn combine<K: Multiply>(&self, kernel: K, tokens: usize, padded: usize) -> [[f32; HEAD]; ROWS] {
+        let mut found = [[0.0_f32; HEAD]; ROWS];
+        for block in (0..HEAD).step_by(LANES) {
+            let values = &self.values[block..];
+            let sums = kernel.outer(&self.weights, padded, values, HEAD, tokens);
+            for (found, sums) in found.iter_mut().zip(&sums) {
+                found[block..block + LANES].copy_from_slice(sums);
             }
-            found[half * 4..][..4].copy_from_slice(&sums);
         }
         found
     }

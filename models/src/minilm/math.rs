@@ -48,7 +48,12 @@ pub(super) fn exp(x: f32) -> f32 {
     let series = 1.0
         + rest
             * (1.0
-                + rest * (0.5 + rest * (1.0 / 6.0 + rest * (1.0 / 24.0 + rest * (1.0 / 120.0 + rest * (1.0 / 720.0))))));
+                + rest
+                    * (0.5
+                        + rest
+                            * (1.0 / 6.0
+                                + rest
+                                    * (1.0 / 24.0 + rest * (1.0 / 120.0 + rest * (1.0 / 720.0))))));
     let exponent = shifted
         .to_bits()
         .wrapping_sub(ROUNDER.to_bits())

@@ -72,16 +72,15 @@ impl MiniLm {
         /// Aligned, so that no load of the weights crosses a cache line.
         #[repr(C, align(64))]
         struct Aligned<T: ?Sized>(T);
-        static FILE: &Aligned<[u8]> =
-            &Aligned(*include_bytes!("../../assets/minilm-l6-int8.bin"));
+        static FILE: &Aligned<[u8]> = &Aligned(*include_bytes!("../../assets/minilm-l6-int8.bin"));
         static LOADED: OnceLock<MiniLm> = OnceLock::new();
         LOADED
-            .get_or_init(
-                || match Self::parse(&Blob::Embedded(&FILE.0), "the built-in transformer") {
+            .get_or_init(|| {
+                match Self::parse(&Blob::Embedded(&FILE.0), "the built-in transformer") {
                     Ok(model) => model,
                     Err(error) => unreachable!("the tests load it: {error}"),
-                },
-            )
+                }
+            })
             .clone()
     }
 
@@ -261,5 +260,39 @@ impl Embedder for MiniLm {
 
     async fn embed(&self, texts: &[&str]) -> Result<Vec<f32>, ModelError> {
         self.embed_sync(texts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Row lengths that fill tiles, and blocks of attention, in all ways.
+    #[test]
+    fn every_kernel_gives_the_same_bits() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/minilm-l6-int8.bin");
+        if !Path::new(file).exists() {
+            eprintln!("skipped: {file} is not here");
+            return;
+        }
+        let model = MiniLm::open(file).unwrap();
+        let words = "how do i reset the password of my account when the old phone is gone";
+        let texts: Vec<String> = [1, 2, 3, 5, 6, 7, 8, 13, 14, 15, 16, 30, 62, 65, 127, 256]
+            .map(|tokens| {
+                let words: Vec<_> = words.split(' ').cycle().take(tokens).collect();
+                words.join(" ")
+            })
+            .into();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let bits = |kernel| {
+            let weights = Arc::clone(&model.weights);
+            let rows = MiniLm { weights, kernel }.embed_sync(&texts).unwrap();
+            rows.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+        };
+        let kernels = Kernel::all();
+        let reference = bits(kernels[0]);
+        for &kernel in &kernels[1..] {
+            assert_eq!(bits(kernel), reference, "{kernel:?}");
+        }
     }
 }

@@ -5,13 +5,15 @@
 //! times the sum of the weights, which takes the shift off again. Nothing saturates on the way.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512,
-    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_sub_epi32,
+    __m512, __m512i, _mm512_add_ps, _mm512_dpbusd_epi32, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32,
 };
 
-use super::{Multiply, Sums, TILE, check, dispatch};
+use super::{Multiply, ROWS, Sums, TILE, check, check_outer, dispatch};
 use crate::minilm::file::{PANEL, PANELS, Weights};
 use crate::minilm::forward::{self, Batch};
+use crate::minilm::math::LANES;
 
 /// Proof that this CPU has AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +61,23 @@ impl Multiply for Avx512 {
             dispatch!(codes.len(), product(panels, offsets, codes, sums), 1 2 3 4 5 6 7 8);
         }
     }
+
+    #[inline(always)]
+    fn outer(
+        self,
+        a: &[f32],
+        a_row: usize,
+        b: &[f32],
+        b_row: usize,
+        steps: usize,
+    ) -> [[f32; LANES]; ROWS] {
+        check_outer(a, a_row, b, b_row, steps);
+        let mut sums = [[0.0; LANES]; ROWS];
+        // SAFETY: a value of this type exists only where the CPU has these instructions, and
+        // `check_outer` has checked the indexes.
+        unsafe { outer(a, a_row, b, b_row, steps, &mut sums) };
+        sums
+    }
 }
 
 /// # Safety
@@ -95,6 +114,41 @@ unsafe fn product<const M: usize>(
         for (found, sums) in found.iter().zip(sums) {
             // SAFETY: `sums` holds 16 words.
             unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), *found) };
+        }
+    }
+}
+
+/// # Safety
+/// The indexes are those that [`check_outer`] asks for, for the rows of `sums`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn outer(
+    a: &[f32],
+    a_row: usize,
+    b: &[f32],
+    b_row: usize,
+    steps: usize,
+    sums: &mut [[f32; LANES]; ROWS],
+) {
+    const VECTORS: usize = LANES / 16;
+    let mut found: [[__m512; VECTORS]; ROWS] = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+    let (a, b) = (a.as_ptr(), b.as_ptr());
+    for step in 0..steps {
+        // SAFETY: the caller has checked the indexes.
+        unsafe {
+            let b = b.add(step * b_row);
+            let b: [__m512; VECTORS] = std::array::from_fn(|at| _mm512_loadu_ps(b.add(at * 16)));
+            for (row, found) in found.iter_mut().enumerate() {
+                let a = _mm512_set1_ps(*a.add(row * a_row + step));
+                for (found, b) in found.iter_mut().zip(b) {
+                    *found = _mm512_add_ps(*found, _mm512_mul_ps(a, b));
+                }
+            }
+        }
+    }
+    for (found, sums) in found.iter().zip(sums) {
+        for (found, sums) in found.iter().zip(sums.chunks_exact_mut(16)) {
+            // SAFETY: `sums` holds 16 floats.
+            unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), *found) };
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use super::file::{PANEL, PANELS, Weights};
 use super::forward::{self, Batch};
+use super::math::LANES;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -21,6 +22,9 @@ mod portable;
 
 /// Most tokens of a tile.
 pub(super) const TILE: usize = 8;
+
+/// Rows of a product of floats.
+pub(super) const ROWS: usize = 8;
 
 /// Dot products of a tile: token, panel, output.
 pub(super) type Sums = [[[i32; PANEL]; PANELS]; TILE];
@@ -46,6 +50,21 @@ pub(super) trait Multiply: Copy {
         codes: &[&[u8]],
         sums: &mut Sums,
     );
+
+    /// The matrix product of [`ROWS`] rows of `a` with [`LANES`] columns of `b`: entry `(row, lane)`
+    /// is the sum over `steps` of `a[row * a_row + step] * b[step * b_row + lane]`, added up from the
+    /// first step on, with a rounding after each multiplication and each addition.
+    ///
+    /// # Panics
+    /// If an index is out of range.
+    fn outer(
+        self,
+        a: &[f32],
+        a_row: usize,
+        b: &[f32],
+        b_row: usize,
+        steps: usize,
+    ) -> [[f32; LANES]; ROWS];
 }
 
 /// The code chosen for this CPU.
@@ -128,6 +147,14 @@ fn check(panels: [&[u8]; PANELS], codes: &[&[u8]], tokens: usize) {
     }
 }
 
+/// Checks the indexes of [`Multiply::outer`].
+#[inline(always)]
+fn check_outer(a: &[f32], a_row: usize, b: &[f32], b_row: usize, steps: usize) {
+    assert!(steps > 0, "no steps");
+    assert!((ROWS - 1) * a_row + steps <= a.len(), "rows of a");
+    assert!((steps - 1) * b_row + LANES <= b.len(), "columns of b");
+}
+
 /// Calls `$tile::<M>` with the number of tokens as a constant.
 macro_rules! dispatch {
     ($tokens:expr, $tile:ident $arguments:tt, $($m:literal)*) => {
@@ -147,7 +174,9 @@ mod tests {
     fn bytes(count: usize, mut seed: u64) -> Vec<u8> {
         (0..count)
             .map(|_| {
-                seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                seed = seed
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
                 let code = (seed >> 33) % 255;
                 (code as i32 - 127) as i8 as u8
             })
@@ -229,6 +258,41 @@ mod tests {
     }
 
     #[test]
+    fn every_kernel_multiplies_floats_to_the_same_bits() {
+        let floats = |count, seed| -> Vec<f32> {
+            let bytes = bytes(count, seed);
+            bytes
+                .iter()
+                .map(|&byte| f32::from(byte.cast_signed()) / 7.0)
+                .collect()
+        };
+        for (steps, a_row, b_row) in [(1, 1, 16), (3, 5, 16), (32, 32, 48), (250, 256, 32)] {
+            let a = floats((ROWS - 1) * a_row + steps, 1);
+            let b = floats((steps - 1) * b_row + LANES, 2);
+            for kernel in Kernel::all() {
+                let found = match kernel {
+                    Kernel::Portable(kernel) => kernel.outer(&a, a_row, &b, b_row, steps),
+                    #[cfg(target_arch = "x86_64")]
+                    Kernel::Avx2(kernel) => kernel.outer(&a, a_row, &b, b_row, steps),
+                    #[cfg(target_arch = "x86_64")]
+                    Kernel::Avx512(kernel) => kernel.outer(&a, a_row, &b, b_row, steps),
+                    #[cfg(target_arch = "aarch64")]
+                    Kernel::Neon(kernel) => kernel.outer(&a, a_row, &b, b_row, steps),
+                };
+                for (row, found) in found.iter().enumerate() {
+                    for (lane, found) in found.iter().enumerate() {
+                        let mut expected = 0.0_f32;
+                        for step in 0..steps {
+                            expected += a[row * a_row + step] * b[step * b_row + lane];
+                        }
+                        assert_eq!(found.to_bits(), expected.to_bits(), "{kernel:?}, {steps}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn extreme_codes_do_not_saturate() {
         let inputs = 1536;
         for (weight, code) in [(127_i8, 127_i8), (-127, 127), (127, -127), (-127, -127)] {
@@ -238,7 +302,10 @@ mod tests {
                 let sums = of(kernel, [&panel, &panel], &tokens);
                 let expected = i32::from(weight) * i32::from(code) * inputs as i32;
                 assert!(
-                    sums.as_flattened().as_flattened().iter().all(|&sum| sum == expected),
+                    sums.as_flattened()
+                        .as_flattened()
+                        .iter()
+                        .all(|&sum| sum == expected),
                     "{kernel:?}"
                 );
             }

@@ -5,17 +5,21 @@
 //! do better; the intrinsic is not stable in the oldest compiler that is supported.
 
 use std::arch::aarch64::{
-    int32x4_t, vdup_n_s32, vdupq_n_s32, vget_low_s8, vld1q_s8, vmlal_high_s8,
-    vmlal_s8, vmull_high_s8, vmull_s8, vpadalq_s16, vpaddq_s32, vreinterpret_s8_s32, vst1q_s32,
-    vcombine_s8,
+    float32x4_t, int32x4_t, vaddq_f32, vcombine_s8, vdup_n_s32, vdupq_n_f32, vdupq_n_s32,
+    vget_low_s8, vld1q_f32, vld1q_s8, vmlal_high_s8, vmlal_s8, vmull_high_s8, vmull_s8, vmulq_f32,
+    vpadalq_s16, vpaddq_s32, vreinterpret_s8_s32, vst1q_f32, vst1q_s32,
 };
 
-use super::{Multiply, Sums, check, dispatch};
+use super::{Multiply, ROWS, Sums, check, check_outer, dispatch};
 use crate::minilm::file::{PANEL, PANELS, Weights};
 use crate::minilm::forward::{self, Batch};
+use crate::minilm::math::LANES;
 
 /// Vectors of a panel's group of four inputs.
 const QUARTERS: usize = 4;
+
+/// Rows of a product of floats that fit the registers.
+const QUAD: usize = 4;
 
 /// Proof that this CPU has NEON.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +63,25 @@ impl Multiply for Neon {
                 dispatch!(codes.len(), product(panel, at, codes, sums), 1 2);
             }
         }
+    }
+
+    #[inline(always)]
+    fn outer(
+        self,
+        a: &[f32],
+        a_row: usize,
+        b: &[f32],
+        b_row: usize,
+        steps: usize,
+    ) -> [[f32; LANES]; ROWS] {
+        check_outer(a, a_row, b, b_row, steps);
+        let mut sums = [[0.0; LANES]; ROWS];
+        for (at, sums) in sums.as_chunks_mut::<QUAD>().0.iter_mut().enumerate() {
+            // SAFETY: a value of this type exists only where the CPU has NEON, and
+            // `check_outer` has checked the indexes.
+            unsafe { outer(&a[at * QUAD * a_row..], a_row, b, b_row, steps, sums) };
+        }
+        sums
     }
 }
 
@@ -114,6 +137,41 @@ unsafe fn product<const M: usize>(panel: &[u8], at: usize, codes: &[&[u8]], sums
                     vpaddq_s32(*low, *high),
                 );
             }
+        }
+    }
+}
+
+/// # Safety
+/// The indexes are those that [`check_outer`] asks for, for the rows of `sums`.
+#[target_feature(enable = "neon")]
+unsafe fn outer(
+    a: &[f32],
+    a_row: usize,
+    b: &[f32],
+    b_row: usize,
+    steps: usize,
+    sums: &mut [[f32; LANES]; QUAD],
+) {
+    const VECTORS: usize = LANES / 4;
+    let mut found: [[float32x4_t; VECTORS]; QUAD] = [[vdupq_n_f32(0.0); VECTORS]; QUAD];
+    let (a, b) = (a.as_ptr(), b.as_ptr());
+    for step in 0..steps {
+        // SAFETY: the caller has checked the indexes.
+        unsafe {
+            let b = b.add(step * b_row);
+            let b: [float32x4_t; VECTORS] = std::array::from_fn(|at| vld1q_f32(b.add(at * 4)));
+            for (row, found) in found.iter_mut().enumerate() {
+                let a = vdupq_n_f32(*a.add(row * a_row + step));
+                for (found, b) in found.iter_mut().zip(b) {
+                    *found = vaddq_f32(*found, vmulq_f32(a, b));
+                }
+            }
+        }
+    }
+    for (found, sums) in found.iter().zip(sums) {
+        for (found, sums) in found.iter().zip(sums.chunks_exact_mut(4)) {
+            // SAFETY: `sums` holds 4 floats.
+            unsafe { vst1q_f32(sums.as_mut_ptr(), *found) };
         }
     }
 }

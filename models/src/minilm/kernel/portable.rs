@@ -1,7 +1,8 @@
 //! Products of 8-bit codes in portable code.
 
-use super::{Multiply, Sums, check};
+use super::{Multiply, ROWS, Sums, check, check_outer};
 use crate::minilm::file::{PANEL, PANELS};
+use crate::minilm::math::LANES;
 
 /// Needs nothing of the CPU.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,28 @@ impl Multiply for Portable {
                 *sums = product(panel, codes);
             }
         }
+    }
+
+    #[inline(always)]
+    fn outer(
+        self,
+        a: &[f32],
+        a_row: usize,
+        b: &[f32],
+        b_row: usize,
+        steps: usize,
+    ) -> [[f32; LANES]; ROWS] {
+        check_outer(a, a_row, b, b_row, steps);
+        let mut sums = [[0.0; LANES]; ROWS];
+        for step in 0..steps {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let a = a[row * a_row + step];
+                for (sum, b) in sums.iter_mut().zip(&b[step * b_row..][..LANES]) {
+                    *sum += a * b;
+                }
+            }
+        }
+        sums
     }
 }
 
