@@ -33,6 +33,7 @@
 mod blob;
 mod embedder;
 mod error;
+mod idf;
 mod model_id;
 
 pub mod wordpiece;
@@ -46,5 +47,6 @@ pub use embedder::{BoxFuture, DynEmbedder, Embedder, EmbedderHandle};
 pub use error::ModelError;
 #[cfg(feature = "http")]
 pub use http::{HttpConfig, HttpEmbedder};
+pub use idf::inverse_document_frequency;
 pub use model_id::ModelId;
 pub use static_model::StaticEmbedder;
