@@ -17,6 +17,9 @@
 //! # Ok::<(), askonce_models::ModelError>(())
 //! ```
 //!
+//! Beside them stand two models that learn a yes or no from rows of numbers, and know neither texts nor
+//! vectors: [`trees`] and [`additive`].
+//!
 //! # What always holds
 //! - Rows have unit length and are finite, so that a dot product is a cosine.
 //! - A text is embedded whole or not at all: nothing is cut in silence, because two texts that
@@ -34,6 +37,7 @@ mod blob;
 mod embedder;
 mod error;
 mod idf;
+mod fit;
 mod model_id;
 
 pub mod wordpiece;
@@ -43,8 +47,12 @@ pub mod static_model;
 #[cfg(feature = "http")]
 pub mod http;
 
+pub mod additive;
+pub mod trees;
+
 pub use embedder::{BoxFuture, DynEmbedder, Embedder, EmbedderHandle};
 pub use error::ModelError;
+pub use fit::FitError;
 #[cfg(feature = "http")]
 pub use http::{HttpConfig, HttpEmbedder};
 pub use idf::inverse_document_frequency;
