@@ -38,6 +38,7 @@
 mod blob;
 mod embedder;
 mod error;
+mod idf;
 mod fit;
 mod model_id;
 
@@ -58,6 +59,7 @@ pub use error::ModelError;
 pub use fit::FitError;
 #[cfg(feature = "http")]
 pub use http::{HttpConfig, HttpEmbedder};
+pub use idf::inverse_document_frequency;
 #[cfg(feature = "minilm")]
 pub use minilm::MiniLm;
 pub use model_id::ModelId;
