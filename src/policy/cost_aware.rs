@@ -213,6 +213,10 @@ impl HitPolicy for CostAware {
         self.curve.fingerprint.as_slice()
     }
 
+    fn may_refine(&self) -> bool {
+        false
+    }
+
     fn least_similarity(&self) -> f32 {
         // A hair below, so that rounding never hides a candidate that the floor would let through.
         self.curve.similarity_at(self.floor) - 1e-4

@@ -125,6 +125,11 @@ pub trait HitPolicy: fmt::Debug + Send + Sync + 'static {
         &[]
     }
 
+    /// Whether it may ever say [`Decision::Refine`]. If not, no vectors are made for it in the second space.
+    fn may_refine(&self) -> bool {
+        true
+    }
+
     /// No candidate below this similarity can be served: the engine asks the index for no others.
     fn least_similarity(&self) -> f32;
 }
@@ -146,6 +151,10 @@ impl HitPolicy for ExactOnly {
             reason: PassReason::ExactOnly,
             probability: None,
         }
+    }
+
+    fn may_refine(&self) -> bool {
+        false
     }
 
     fn least_similarity(&self) -> f32 {
