@@ -137,7 +137,7 @@ impl SemanticCache {
         };
         let flight = {
             let (inner, request) = (std::sync::Arc::clone(&self.inner), request.clone());
-            let (vector, look_again) = (lookup.vector, options.control == CacheControl::default());
+            let (made, look_again) = (lookup.made, options.control == CacheControl::default());
             move || async move {
                 let began = inner.begin(epoch, &request, None).await;
                 // Between this caller's lookup and its turn another flight may have landed.
@@ -175,7 +175,7 @@ impl SemanticCache {
                         options.usage = Some(usage);
                         options.latency.get_or_insert(took);
                         inner
-                            .store(&request, answer.clone(), options, &began, vector)
+                            .store(&request, answer.clone(), options, &began, made)
                             .await
                     }
                     None => StoreOutcome::NotStored {

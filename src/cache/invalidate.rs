@@ -234,6 +234,7 @@ impl Inner {
     fn unsearch(&self, id: EntryId, row: &Row) {
         if let Some(semantic) = &self.semantic {
             semantic.search.remove(&row.partition, id);
+            semantic.profiles.remove(id);
         }
     }
 }

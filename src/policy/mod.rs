@@ -119,10 +119,15 @@ pub trait HitPolicy: fmt::Debug + Send + Sync + 'static {
     /// Judges one candidate.
     fn decide(&self, evidence: &Evidence) -> Decision;
 
-    /// The fingerprint of the embedding that this policy's numbers were fitted on; `None` when they
-    /// were not fitted at all.
-    fn calibrated_for(&self) -> Option<&str> {
-        None
+    /// The fingerprints of the embeddings that this policy's numbers were fitted on: of the first space, and
+    /// of the second if it asks for one. Empty when they were not fitted at all.
+    fn calibrated_for(&self) -> &[String] {
+        &[]
+    }
+
+    /// Whether it may ever say [`Decision::Refine`]. If not, no vectors are made for it in the second space.
+    fn may_refine(&self) -> bool {
+        true
     }
 
     /// No candidate below this similarity can be served: the engine asks the index for no others.
@@ -146,6 +151,10 @@ impl HitPolicy for ExactOnly {
             reason: PassReason::ExactOnly,
             probability: None,
         }
+    }
+
+    fn may_refine(&self) -> bool {
+        false
     }
 
     fn least_similarity(&self) -> f32 {
