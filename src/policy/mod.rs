@@ -77,6 +77,10 @@ impl PassReason {
             Self::Guard(GuardKind::Order) => "guard_order",
             Self::Guard(GuardKind::Substitution) => "guard_substitution",
             Self::Guard(GuardKind::Question) => "guard_question",
+            Self::Guard(GuardKind::Format) => "guard_format",
+            Self::Guard(GuardKind::Language) => "guard_language",
+            Self::Guard(GuardKind::Entity) => "guard_entity",
+            Self::Guard(GuardKind::Pronoun) => "guard_pronoun",
             Self::ExactOnly => "exact_only",
         }
     }

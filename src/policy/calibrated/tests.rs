@@ -1,9 +1,7 @@
-use std::sync::Arc;
-
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{Category, EntryRecord, GuardReport};
+use crate::policy::{Category, EntryRecord, GuardKind, GuardReport};
 
 fn curve(feature: &str) -> Stage {
     Stage {
