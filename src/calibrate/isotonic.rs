@@ -192,8 +192,8 @@ pub(super) fn log_odds(p: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rand::SeedableRng as _;
     use rand::rngs::StdRng;
-    use rand::{RngExt as _, SeedableRng as _};
 
     use super::*;
 

@@ -3,6 +3,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::platt::sigmoid;
 use super::*;
 use crate::decision::{CandidateRecord, DecisionRecord};
 use crate::entry::EntryId;
@@ -19,7 +20,7 @@ fn records(seed: u64, count: u64, second: bool) -> Vec<DecisionRecord> {
             let mut candidates: Vec<_> = (0..3)
                 .map(|_| {
                     let truth: f64 = random.random();
-                    let right = random.random::<f64>() < truth.powi(3);
+                    let right = random.random::<f64>() < sigmoid(20.0 * (truth - 0.7));
                     let noise = |random: &mut StdRng, share: f64| {
                         (truth * (1.0 - share) + share * random.random::<f64>()) as f32
                     };
@@ -131,7 +132,7 @@ fn what_is_promised_is_kept_on_decisions_that_nobody_saw() {
             broken += u32::from(over_requests || over_hits);
         }
     }
-    assert!(cases >= 50, "{cases}");
+    assert!(cases >= 40, "{cases}");
     assert!(broken <= 8, "{broken} of {cases}");
 }
 
@@ -236,19 +237,27 @@ fn records_of_different_embeddings_are_not_mixed() {
 
 #[test]
 fn a_candidate_that_nobody_labelled_counts_as_wrong() {
-    let mut all = records(5, 6_000, false);
-    for record in &mut all {
+    let all = records(5, 6_000, false);
+    let certified = |records: &[DecisionRecord]| {
+        let parts = Parts {
+            certification: records.iter().collect(),
+            ..Parts::split(&all, 0.5, 0.5, 1)
+        };
+        let (_, report) = fit(&parts, &settings()).unwrap();
+        report
+            .promises
+            .iter()
+            .any(|p| p.bound == Bound::PerHit && p.cutoff.is_some())
+    };
+    let mut fresh = records(55, 4_000, false);
+    assert!(certified(&fresh));
+    for record in &mut fresh {
         // Only the least similar is labelled.
         for candidate in &mut record.candidates[..2] {
             candidate.right = None;
         }
     }
-    let (_, report) = fitted(&all, &settings());
-    let certified = report
-        .promises
-        .iter()
-        .any(|p| p.bound == Bound::PerHit && p.cutoff.is_some());
-    assert!(!certified);
+    assert!(!certified(&fresh));
 }
 
 #[test]
