@@ -10,6 +10,8 @@
 //! | [`CostAware`] | the expected gain is above zero and the probability above a floor | the default |
 //! | [`ExactOnly`] | never, by similarity | to switch similarity off |
 //!
+//! [`VcacheRule`] is the rule of another cache, to compare with; it is no policy, because it keeps labels.
+//!
 //! All of them treat a [`guard`] conflict as a pass unless told otherwise. Exact matches never reach
 //! a policy.
 
@@ -17,6 +19,7 @@ mod cost_aware;
 mod curve;
 mod evidence;
 mod threshold;
+mod vcache;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +33,7 @@ pub use curve::SimilarityCurve;
 pub use evidence::guard::{self, GuardKind, GuardReport, GuardState};
 pub use evidence::{Category, EntryRecord, Evidence, TextComparison, TextFeatures, TextTraits};
 pub use threshold::Threshold;
+pub use vcache::{Observation, VcacheRule};
 
 /// Why a policy did not serve a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
