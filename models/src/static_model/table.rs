@@ -20,6 +20,8 @@
 //! | | | per token in id order: a length byte and its text |
 //! | end - 32 | 32 | BLAKE3 of everything before |
 
+use std::ops::Range;
+
 use crate::ModelId;
 use crate::blob::Blob;
 use crate::wordpiece::WordPiece;
@@ -32,6 +34,9 @@ const HEADER_BYTES: usize = 128;
 const CHECKSUM_BYTES: usize = 32;
 const LOWERCASE: u32 = 1;
 
+/// Where the name is.
+const NAME: Range<usize> = 64..96;
+
 /// Far above any table that fits the format's purpose, and far below what could overflow.
 const MAX_DIMENSION: usize = 4096;
 
@@ -40,6 +45,11 @@ pub(super) struct Table {
     pub(super) id: ModelId,
     pub(super) dimension: usize,
     pub(super) wordpiece: WordPiece,
+    #[cfg(feature = "train")]
+    pub(super) scale: f32,
+    /// All of it.
+    #[cfg(feature = "train")]
+    file: Blob,
     rows: Blob,
     hashed: HashedRows,
 }
@@ -97,7 +107,7 @@ impl Table {
                 "hashed rows up to {hashed_end} do not lie in {tokens} rows"
             ));
         }
-        let name = body.get(64..96).ok_or_else(ends_early)?;
+        let name = body.get(NAME).ok_or_else(ends_early)?;
         let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
         let name = std::str::from_utf8(name).map_err(|_| "its name is not text".to_owned())?;
 
@@ -111,6 +121,10 @@ impl Table {
         Ok(Self {
             id: ModelId::new(name, revision, "sum"),
             dimension,
+            #[cfg(feature = "train")]
+            scale,
+            #[cfg(feature = "train")]
+            file: file.clone(),
             wordpiece: WordPiece::from_blob(vocabulary, tokens, unknown)?,
             rows: file.slice(HEADER_BYTES..rows_end),
             hashed,
@@ -126,8 +140,38 @@ impl Table {
 
     /// The row that a word outside the vocabulary takes.
     pub(super) fn hashed_row(&self, hash: u64) -> &[u8] {
-        let start = (self.hashed.first + (hash % self.hashed.count) as usize) * self.dimension;
+        let start = self.hashed_number(hash) * self.dimension;
         &self.rows[start..start + self.dimension]
+    }
+
+    /// The number of that row.
+    pub(super) fn hashed_number(&self, hash: u64) -> usize {
+        self.hashed.first + (hash % self.hashed.count) as usize
+    }
+}
+
+#[cfg(feature = "train")]
+impl Table {
+    pub(super) fn row_count(&self) -> usize {
+        self.rows.len() / self.dimension
+    }
+
+    /// The file of a table that differs from this one in its name and rows only. A name that does not fit is
+    /// cut.
+    pub(super) fn with_rows(&self, name: &str, rows: &[i8]) -> Vec<u8> {
+        let mut file = self.file[..self.file.len() - CHECKSUM_BYTES].to_vec();
+        let field = &mut file[NAME];
+        field.fill(0);
+        for (byte, letter) in field.iter_mut().zip(name.bytes()) {
+            *byte = letter;
+        }
+        let of_rows = &mut file[HEADER_BYTES..HEADER_BYTES + self.rows.len()];
+        for (byte, value) in of_rows.iter_mut().zip(rows) {
+            *byte = value.cast_unsigned();
+        }
+        let checksum = blake3::hash(&file);
+        file.extend_from_slice(checksum.as_bytes());
+        file
     }
 }
 
