@@ -36,6 +36,8 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ("embed", &["models", "observe", "request"]),
     ("search", &["clock", "entry", "index", "observe", "request"]),
     ("policy", &["entry", "models", "request", "savings"]),
+    ("decision", &["entry", "policy"]),
+    ("calibrate", &["decision", "entry", "models", "policy"]),
     ("stampede", &["backend", "clock", "observe"]),
     // One holder at a time, among processes.
     ("lock", &["backend", "clock", "observe"]),
