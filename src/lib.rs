@@ -45,6 +45,8 @@ pub mod search;
 pub mod policy;
 // What was decided, for those who label, replay and calibrate.
 pub mod decision;
+// What became of it, learnt from: labels, audits, the share of wrong hits.
+pub mod learning;
 // A miss: one upstream call, whatever the number of callers.
 pub mod stampede;
 // What it cost, and what the hits saved.

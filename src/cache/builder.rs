@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
 use super::stats::{Counters, Probes, RunningMean};
-use super::{Inner, Probe, Semantic, SemanticCache};
+use super::{Inner, Probe, Semantic, SemanticCache, learn};
 use crate::assembly::Stores;
 use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
@@ -21,7 +21,8 @@ use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Events, RemovalCause};
 use crate::layer::{LayerConfig, Layered};
-use crate::policy::PolicyHandle;
+use crate::learning::{JudgeHandle, Learning};
+use crate::policy::{PolicyHandle, PolicySlot};
 use crate::request::ExactKey;
 use crate::savings::{Ledger, PriceTable, TokenCounter};
 use crate::search::{Restored, SearchStage};
@@ -43,6 +44,7 @@ pub struct CacheBuilder {
     clock: Option<ClockHandle>,
     embedder: Option<EmbedderHandle>,
     policy: Option<PolicyHandle>,
+    judge: Option<JudgeHandle>,
     codec: Option<Codec>,
     registry: BackendRegistry,
     events: Events,
@@ -89,6 +91,14 @@ impl CacheBuilder {
     #[must_use]
     pub fn policy(mut self, policy: PolicyHandle) -> Self {
         self.policy = Some(policy);
+        self
+    }
+
+    /// Asks `judge` about answers that cheaper means cannot compare, within the budget of
+    /// [`JudgeConfig`](crate::config::JudgeConfig). Default: none.
+    #[must_use]
+    pub fn judge(mut self, judge: JudgeHandle) -> Self {
+        self.judge = Some(judge);
         self
     }
 
@@ -173,6 +183,7 @@ struct Parts {
     context: BackendContext,
     dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
     given: Vec<Tier>,
+    judge: Option<JudgeHandle>,
     codec: Codec,
 }
 
@@ -207,6 +218,7 @@ impl Parts {
             context,
             dropped,
             given: builder.tiers,
+            judge: builder.judge,
             codec,
         })
     }
@@ -268,6 +280,7 @@ impl Parts {
             restored,
             context,
             dropped,
+            judge,
             codec,
             ..
         } = self;
@@ -280,6 +293,11 @@ impl Parts {
         let handles = layers.iter().map(|tier| Arc::clone(tier) as BackendHandle);
         let shared = Arc::clone(&clock);
         let tiers = TierStack::shared(handles.collect(), codec, together, shared)?;
+        let settings = &config.semantic.learning;
+        let file = settings.file(config.semantic.index.path.as_deref());
+        let file = file.filter(|_| semantic.is_some());
+        let shares = learn::shared_tier(&layers).is_some();
+        let learning = Learning::new(settings, file, judge, shares)?;
         let inner = Arc::new(Inner {
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,
@@ -294,6 +312,7 @@ impl Parts {
             flights: SingleFlight::default(),
             epochs: InvalidationLog::default(),
             wrong_hits: WrongHits::default(),
+            learning,
             prices: PriceTable::new(&config.prices)?,
             tokens: TokenCounter::new(),
             ledger: Ledger::new(Arc::clone(&clock)),
@@ -308,11 +327,15 @@ impl Parts {
             clock,
         });
         inner.list_again(restored);
+        inner.remember_wrong_hits();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            if let Some(queue) = inner.learning.take_queue() {
+                runtime.spawn(Inner::learn(Arc::downgrade(&inner), queue));
+            }
             let weak = Arc::downgrade(&inner);
             runtime.spawn(async move {
                 let mut ticks = tokio::time::interval(TEND_INTERVAL);
-                loop {
+                for turn in 0_u64.. {
                     ticks.tick().await;
                     let Some(inner) = weak.upgrade() else { return };
                     for _ in 0..TEND_ROUNDS {
@@ -323,6 +346,7 @@ impl Parts {
                     }
                     inner.tend_shared().await;
                     Inner::tend_index(inner.clone()).await;
+                    Inner::tend_learning(&inner, turn).await;
                     inner.show_holdings().await;
                 }
             });
@@ -386,7 +410,7 @@ fn semantic(
     let semantic = Semantic {
         embed,
         search,
-        policy,
+        policy: PolicySlot::new(policy),
         settings,
     };
     Ok((semantic, restored))

@@ -7,10 +7,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::learn::Noted;
 use super::outcome::{Hit, HitKind, Miss, MissReason, Nearest, Outcome};
 use super::{Inner, Semantic};
 use crate::clock::Timestamp;
 use crate::config::VolatileAction;
+use crate::decision::CandidateRecord;
 use crate::embed::Vector;
 use crate::entry::Entry;
 use crate::error::ErrorKind;
@@ -68,6 +70,8 @@ pub(super) struct Lookup {
     pub(super) outcome: Outcome,
     /// The query's vector, if it was made: a store after a miss need not make it again.
     pub(super) vector: Option<Vector>,
+    /// What was decided, for what is learnt from it.
+    pub(super) noted: Option<Noted>,
     /// Every candidate that was judged, when the depth asked for it.
     pub(super) judged: Vec<Judged>,
     /// Time taken by each stage that was reached.
@@ -102,6 +106,8 @@ struct Trail {
     nearest: Option<Nearest>,
     vector: Option<Vector>,
     judged: Vec<Judged>,
+    candidates: Vec<CandidateRecord>,
+    noted: Option<Noted>,
     stages: Vec<(&'static str, Duration)>,
     since: Instant,
 }
@@ -116,6 +122,8 @@ impl Trail {
             nearest: None,
             vector: None,
             judged: Vec::new(),
+            candidates: Vec::new(),
+            noted: None,
             stages: Vec::new(),
             since: Instant::now(),
         }
@@ -148,6 +156,7 @@ impl Trail {
         Lookup {
             outcome,
             vector: self.vector,
+            noted: self.noted,
             judged: self.judged,
             stages: self.stages,
         }
@@ -264,6 +273,10 @@ impl Inner {
                 trail.reasons.push(MissReason::Policy(reason));
             }
         }
+        if trail.depth == Depth::FirstServed {
+            let (decided, served) = (std::mem::take(&mut trail.candidates), hit.as_ref());
+            trail.noted = self.note(request, decided, None, served.map(|hit| hit.entry));
+        }
         trail.stage_done("decide");
         hit
     }
@@ -316,6 +329,13 @@ impl Inner {
                     now,
                 )
                 .await;
+            trail
+                .candidates
+                .extend(judged.evidence.map(|evidence| CandidateRecord {
+                    entry: candidate.id,
+                    evidence,
+                    right: None,
+                }));
             match &judged.verdict {
                 Verdict::Serve { entry, probability } if hit.is_none() => {
                     let kind = HitKind::Semantic {
@@ -375,7 +395,7 @@ impl Inner {
                 probability: None,
             },
         };
-        if self.wrong_hits.contains(request, candidate.id) {
+        if self.was_wrong(request, candidate.id) {
             return stop(MissReason::ReportedWrong);
         }
         if candidate.similarity < semantic.policy.least_similarity() {
@@ -414,6 +434,7 @@ impl Inner {
             saving_usd: entry.cost.map(Usd::as_dollars),
             latency: entry.latency,
             typical_saving_usd: self.typical_cost.mean(),
+            record: self.learning.record(candidate.id, now),
             ..Evidence::similarity(candidate.similarity)
         };
         let verdict = match semantic.policy.decide(&evidence) {
@@ -421,6 +442,12 @@ impl Inner {
                 reason: MissReason::NotFound,
                 probability,
             },
+            Decision::Serve { probability, .. } if !self.learning.serves(evidence.category) => {
+                Verdict::Stop {
+                    reason: MissReason::BreakerOpen,
+                    probability,
+                }
+            }
             Decision::Serve { probability, .. } => Verdict::Serve {
                 entry: Box::new(entry),
                 probability,

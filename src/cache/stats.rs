@@ -18,6 +18,7 @@ use super::{Inner, SemanticCache};
 use crate::backend::{CacheBackend, RemovalCounts};
 use crate::error::Result;
 use crate::layer::{BreakerState, BreakerStates, LastError, Latency, LayerCounts, Layered};
+use crate::learning::LearningStats;
 use crate::observe;
 use crate::search::IndexStats;
 
@@ -61,6 +62,8 @@ pub struct Stats {
     pub embedder: Option<String>,
     /// The policy's name; `None` when similarity is off.
     pub policy: Option<&'static str>,
+    /// What has been learnt from decisions.
+    pub learning: LearningStats,
     /// Seconds since the cache was built.
     pub uptime_seconds: u64,
 }
@@ -172,6 +175,7 @@ impl SemanticCache {
             tiers,
             embedder: self.fingerprint().map(str::to_owned),
             policy: semantic.map(|semantic| semantic.policy.name()),
+            learning: inner.learning.stats(),
             uptime_seconds: inner.clock.now().since(inner.started).as_secs(),
         }
     }

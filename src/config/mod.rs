@@ -8,6 +8,7 @@
 //! Always true: no field is read and then ignored. What a build, a type or an environment cannot act on
 //! is refused, with the remedy.
 
+mod learning;
 #[cfg(feature = "config-file")]
 mod load;
 mod production;
@@ -31,6 +32,9 @@ use crate::tier::TierConfig;
 
 pub use crate::backend::BackendConfig;
 pub use crate::search::{IndexConfig, IndexType, Precision};
+pub use learning::{
+    AuditConfig, DecisionLogConfig, FeedbackConfig, HitBreakerConfig, JudgeConfig, LearningConfig,
+};
 #[cfg(feature = "config-file")]
 pub use load::{Loaded, Sources};
 pub use production::{is_local, is_production};
@@ -399,6 +403,8 @@ pub struct SemanticConfig {
     pub candidates: usize,
     /// What to do with prompts whose right answer changes with time.
     pub volatile: VolatileConfig,
+    /// What is learnt from decisions.
+    pub learning: LearningConfig,
 }
 
 impl Default for SemanticConfig {
@@ -410,6 +416,7 @@ impl Default for SemanticConfig {
             policy: PolicyConfig::default(),
             candidates: 8,
             volatile: VolatileConfig::default(),
+            learning: LearningConfig::default(),
         }
     }
 }
@@ -425,7 +432,8 @@ impl SemanticConfig {
         self.embedder.validate(&format!("{path}.embedder"))?;
         self.index.validate(&format!("{path}.index"))?;
         self.policy.validate(&format!("{path}.policy"))?;
-        self.volatile.validate(&format!("{path}.volatile"))
+        self.volatile.validate(&format!("{path}.volatile"))?;
+        self.learning.validate(&format!("{path}.learning"))
     }
 }
 

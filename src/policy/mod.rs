@@ -16,6 +16,7 @@
 mod cost_aware;
 mod curve;
 mod evidence;
+mod slot;
 mod threshold;
 
 use std::fmt;
@@ -29,6 +30,7 @@ pub use cost_aware::{CostAware, WrongAnswerCost};
 pub use curve::SimilarityCurve;
 pub use evidence::guard::{self, GuardKind, GuardReport, GuardState};
 pub use evidence::{Category, EntryRecord, Evidence, TextComparison, TextFeatures, TextTraits};
+pub(crate) use slot::PolicySlot;
 pub use threshold::Threshold;
 
 /// Why a policy did not serve a candidate.
