@@ -42,8 +42,8 @@ pub(crate) fn draw(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand::SeedableRng as _;
     use rand::rngs::StdRng;
-    use rand::{RngExt as _, SeedableRng as _};
 
     #[test]
     fn the_logged_probability_is_how_often_a_hit_is_drawn() {

@@ -4,9 +4,9 @@
 //! was wrong: its wealth is multiplied by `1 + b (z - bound)`. While the promise holds the wealth is a
 //! non-negative supermartingale that starts at 1, so by Ville's inequality it ever reaches `1/zeta` with
 //! probability `zeta` at most, however often it is looked at. One bet that began at the first audit would
-//! have lost everything by the time that traffic drifts. So a share `1/(t (t + 1))` of the wealth begins
-//! to bet at each audit t, which is still a supermartingale (a mixture), and for each of several sizes
-//! of the bet. Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (2024);
+//! have lost everything by the time that traffic drifts. So a part of the wealth begins to bet at each audit,
+//! such that `1/(1 + ln(1 + t))` of it is still kept after t of them; that is a mixture of supermartingales,
+//! and so is one over several sizes of the bet. Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (2024);
 //! Shin, Ramdas and Rinaldo, "E-detectors" (2023).
 //!
 //! [`PageHinkley`] watches a mean for a shift to either side, as a warning without a guarantee.
@@ -27,9 +27,9 @@ pub(crate) struct EProcess {
 impl EProcess {
     /// Takes in one uniformly drawn audit.
     pub(crate) fn add(&mut self, wrong: bool, bound: f64) {
+        let before = self.kept();
         self.audits += 1;
-        let t = self.audits as f64;
-        let begins = 1.0 / (t * (t + 1.0));
+        let begins = before - self.kept();
         let z = f64::from(u8::from(wrong));
         for (ratio, wealth) in RATIOS.iter().zip(&mut self.invested) {
             // The bet whose wealth grows fastest when the share is `rate` (Kelly).
@@ -42,7 +42,12 @@ impl EProcess {
     /// The wealth: 1 before the first audit. Evidence against the bound.
     pub(crate) fn wealth(&self) -> f64 {
         let invested: f64 = self.invested.iter().sum();
-        1.0 / (self.audits as f64 + 1.0) + invested / RATIOS.len() as f64
+        self.kept() + invested / RATIOS.len() as f64
+    }
+
+    /// What has not begun to bet.
+    fn kept(&self) -> f64 {
+        1.0 / (1.0 + (self.audits as f64).ln_1p())
     }
 }
 
@@ -87,8 +92,8 @@ impl PageHinkley {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand::SeedableRng as _;
     use rand::rngs::StdRng;
-    use rand::{RngExt as _, SeedableRng as _};
 
     const BOUND: f64 = 0.05;
     const ZETA: f64 = 0.05;

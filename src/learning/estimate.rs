@@ -128,8 +128,8 @@ fn ln_gamma(x: f64) -> f64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand::SeedableRng as _;
     use rand::rngs::StdRng;
-    use rand::{RngExt as _, SeedableRng as _};
 
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 

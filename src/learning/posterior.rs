@@ -140,8 +140,8 @@ impl Spread {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand::SeedableRng as _;
     use rand::rngs::StdRng;
-    use rand::{RngExt as _, SeedableRng as _};
 
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
