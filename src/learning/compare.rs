@@ -1,8 +1,8 @@
 //! Whether two answers say the same, by cheap means, and only where those are sure.
 //!
 //! A model words the same answer in many ways, so words that differ prove little: what is told `Different`
-//! rests on an opposite yes or no, on other numbers, or on two short answers that share nothing. All
-//! else that is not nearly the same is `Unsure`, which makes no label.
+//! rests on an opposite yes or no, on other numbers in the same words, or on two names that have nothing in
+//! common. All else that is not nearly the same is `Unsure`, which makes no label.
 
 use std::collections::HashSet;
 
@@ -27,6 +27,9 @@ const LONGEST: usize = 20_000;
 
 /// Words of an answer that is short: it says one thing.
 const SHORT: usize = 12;
+
+/// Words with content of an answer that is no more than a name.
+const NAME: usize = 3;
 
 /// Words that carry no answer.
 const FILLERS: &[&str] = &[
@@ -105,13 +108,16 @@ pub(crate) fn compare(one: &Answer, other: &Answer, embedder: &StaticEmbedder) -
     {
         return Agreement::Different;
     }
-    let overlap = overlap(&one_words.content, &other_words.content);
+    let shared = overlap(&one_words.content, &other_words.content);
     let short = one_words.all.len().max(other_words.all.len()) <= SHORT;
     let numbers = (&one_words.numbers, &other_words.numbers);
     if numbers.0 != numbers.1 {
-        let both = !numbers.0.is_empty() && !numbers.1.is_empty();
-        // Short answers with other numbers differ; long ones may list more or fewer of them.
-        return if both && short && numbers.0.is_disjoint(numbers.1) {
+        let both =
+            !numbers.0.is_empty() && !numbers.1.is_empty() && numbers.0.is_disjoint(numbers.1);
+        // "3 days" and "5 days" differ, "3 days" and "72 hours" do not; long answers may list more or fewer.
+        let rest = |words: &Words| words.content.difference(&words.numbers).cloned().collect();
+        let alike = overlap(&rest(&one_words), &rest(&other_words)) >= 0.6;
+        return if both && short && alike {
             Agreement::Different
         } else {
             Agreement::Unsure
@@ -120,19 +126,24 @@ pub(crate) fn compare(one: &Answer, other: &Answer, embedder: &StaticEmbedder) -
     if one_words.negations != other_words.negations {
         return Agreement::Unsure;
     }
-    if overlap >= 0.85 {
+    let (one_set, other_set) = (&one_words.content, &other_words.content);
+    // A word in place of another may be all that matters; a word more seldom is. Nor may words trade places.
+    let more = one_set.is_subset(other_set) || other_set.is_subset(one_set);
+    if shared >= 0.85 && more && overlap(&one_words.pairs, &other_words.pairs) >= 0.6 {
         return Agreement::Same;
     }
-    if short && one_words.content.is_disjoint(&other_words.content) {
-        let near = cosine(&one, &other, embedder).is_none_or(|cosine| cosine >= 0.5);
-        return if near {
-            Agreement::Unsure
-        } else {
+    let names = |words: &Words| (1..=NAME).contains(&words.content.len());
+    if names(&one_words)
+        && names(&other_words)
+        && one_words.content.is_disjoint(&other_words.content)
+    {
+        // Two names; those of one thing are near each other.
+        let far = cosine(&one, &other, embedder).is_some_and(|cosine| cosine < 0.3);
+        return if far {
             Agreement::Different
+        } else {
+            Agreement::Unsure
         };
-    }
-    if overlap >= 0.5 && cosine(&one, &other, embedder).is_some_and(|cosine| cosine >= 0.95) {
-        return Agreement::Same;
     }
     Agreement::Unsure
 }
@@ -140,7 +151,10 @@ pub(crate) fn compare(one: &Answer, other: &Answer, embedder: &StaticEmbedder) -
 /// What is compared of an answer.
 struct Words {
     all: Vec<String>,
+    /// The words that are no fillers.
     content: HashSet<String>,
+    /// Each of them with the next.
+    pairs: HashSet<String>,
     numbers: HashSet<String>,
     negations: usize,
 }
@@ -156,12 +170,11 @@ impl Words {
         let is_negation =
             |word: &&String| NEGATIONS.contains(&word.as_str()) || word.ends_with("n't");
         let is_number = |word: &&String| word.chars().any(|c| c.is_ascii_digit());
+        let content = all.iter().filter(|word| !FILLERS.contains(&word.as_str()));
+        let content: Vec<_> = content.cloned().collect();
         Self {
-            content: all
-                .iter()
-                .filter(|word| !FILLERS.contains(&word.as_str()))
-                .cloned()
-                .collect(),
+            pairs: content.windows(2).map(|pair| pair.join(" ")).collect(),
+            content: content.into_iter().collect(),
             numbers: all.iter().filter(is_number).cloned().collect(),
             negations: all.iter().filter(is_negation).count(),
             all,
@@ -242,6 +255,17 @@ mod tests {
     fn what_cheap_means_cannot_tell_is_left_open() {
         for (one, other) in [
             ("You can return it.", "You can't return it."),
+            ("It takes 3 days.", "Usually 72 hours."),
+            ("The UK", "Great Britain"),
+            ("Alice is older than Bob.", "Bob is older than Alice."),
+            (
+                "Open the settings of your Gmail account, choose security, then passwords, and click on reset.",
+                "Open the settings of your Outlook account, choose security, then passwords, and click on reset.",
+            ),
+            (
+                "Plants make sugar from light in their leaves.",
+                "By photosynthesis, using carbon dioxide and water.",
+            ),
             (
                 "Photosynthesis turns light into sugar in the leaves of plants.",
                 "Plants make glucose from carbon dioxide and water by using sunlight.",

@@ -9,15 +9,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use askonce::backend::BoxFuture;
+use askonce::backend::{
+    BackendUsage, BoxFuture, CacheBackend, Capability, Condition, MemoryBackend, MemoryConfig,
+    StoredValue,
+};
 use askonce::cache::Stats;
-use askonce::clock::ManualClock;
+use askonce::clock::{ManualClock, Timestamp};
 use askonce::config::DecisionLogConfig;
 use askonce::learning::{Agreement, Judge, JudgeQuestion, Judgement, decision_log};
 use askonce::policy::{CostAware, ExactOnly, Threshold, WrongAnswerCost};
 use askonce::{
     Answer, CacheBuilder, Config, ErrorKind, Fill, Result, SemanticCache, Served, Verdict,
 };
+use bytes::Bytes;
 use support::{AngleEmbedder, answer_to, ask, clock, put};
 
 /// Texts at angles: "near" is served, "grey" is not and may be right.
@@ -414,6 +418,97 @@ async fn the_decision_log_holds_what_was_decided_and_what_came_of_it_and_no_text
             !text.contains(&format!("\"{word}")) && !text.contains("days"),
             "{word}"
         );
+    }
+}
+
+/// A store outside the process, as far as it says.
+#[derive(Debug)]
+struct Far(MemoryBackend);
+
+impl CacheBackend for Far {
+    fn name(&self) -> &str {
+        "far"
+    }
+    fn capability(&self) -> Capability {
+        let mut capability = CacheBackend::capability(&self.0);
+        capability.in_process = false;
+        capability
+    }
+    async fn get(&self, key: &[u8]) -> Result<Option<StoredValue>> {
+        CacheBackend::get(&self.0, key).await
+    }
+    async fn set(&self, key: &[u8], value: Bytes, expires: Option<Timestamp>) -> Result<()> {
+        CacheBackend::set(&self.0, key, value, expires).await
+    }
+    async fn set_if(
+        &self,
+        key: &[u8],
+        value: Bytes,
+        expires: Option<Timestamp>,
+        condition: Condition<'_>,
+    ) -> Result<bool> {
+        CacheBackend::set_if(&self.0, key, value, expires, condition).await
+    }
+    async fn delete_if(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
+        CacheBackend::delete_if(&self.0, key, expected).await
+    }
+    async fn delete(&self, key: &[u8]) -> Result<bool> {
+        CacheBackend::delete(&self.0, key).await
+    }
+    async fn clear(&self) -> Result<()> {
+        CacheBackend::clear(&self.0).await
+    }
+    async fn usage(&self) -> Result<BackendUsage> {
+        CacheBackend::usage(&self.0).await
+    }
+}
+
+#[tokio::test]
+async fn what_one_process_learnt_holds_in_those_that_share_its_tier() {
+    let (clock, config) = (clock(), audited());
+    let store = MemoryBackend::builder(MemoryConfig::default()).clock(Arc::clone(&clock) as _);
+    let far = Arc::new(Far(store.build().unwrap()));
+    let mut caches = Vec::new();
+    for _ in 0..2 {
+        let builder = cache(&clock, &config).backend(Arc::clone(&far) as _);
+        caches.push(builder.build().await.unwrap());
+    }
+    let [one, other] = &caches[..] else {
+        unreachable!()
+    };
+    let mut wrong = 0;
+    while !one
+        .learning_stats()
+        .categories
+        .get("")
+        .is_some_and(|category| category.tripped)
+    {
+        wrong += 1;
+        assert!(wrong < 20);
+        let scope = askonce::Scope::tenant(format!("tenant {wrong}"));
+        let stored = ask("stored").scope(scope.clone());
+        support::put_with(
+            one,
+            &stored,
+            "It takes 3 days.",
+            askonce::StoreOptions::default(),
+        )
+        .await;
+        let call =
+            || async { Ok::<_, std::io::Error>(Fill::from(Answer::text("It takes 5 days."))) };
+        let _ = one
+            .get_or_call(&ask("near").scope(scope), call)
+            .await
+            .unwrap();
+        until(one, |stats| labels(stats, "audit")[1] == wrong).await;
+    }
+    one.share_learning().await.unwrap();
+    other.share_learning().await.unwrap();
+    assert!(other.learning_stats().categories[""].tripped);
+    other.reset_breaker(None);
+    for cache in [other, one] {
+        cache.share_learning().await.unwrap();
+        assert!(!cache.learning_stats().categories[""].tripped);
     }
 }
 
