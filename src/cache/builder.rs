@@ -7,16 +7,21 @@ use std::time::Duration;
 use askonce_models::{EmbedderHandle, StaticEmbedder};
 use parking_lot::Mutex;
 
+use super::backlog::Backlog;
 use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
+use super::migrate::Migration;
+use super::profile::{self, Profiles};
 use super::stats::{Counters, Probes, RunningMean};
 use super::{Inner, Probe, Semantic, SemanticCache, learn};
 use crate::assembly::Stores;
 use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::codec::Codec;
-use crate::config::{BackendConfig, BackendSection, Config, EmbedderConfig};
-use crate::embed::EmbedStage;
+use crate::config::{
+    BackendConfig, BackendSection, Config, EmbedderConfig, HttpEmbedderConfig, RefinerConfig,
+};
+use crate::embed::{EmbedStage, Refiner};
 use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Events, RemovalCause};
@@ -32,6 +37,9 @@ use crate::tier::{TierConfig, TierStack};
 /// How often a cache looks after itself when a runtime is there.
 const TEND_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long a lookup waits for a second embedding that was given and not configured.
+const REFINE_DEADLINE: Duration = Duration::from_millis(50);
+
 /// Batches of dead entries that one look takes out at most: many die at once where many were stored at once.
 const TEND_ROUNDS: usize = 1024;
 
@@ -43,6 +51,7 @@ pub struct CacheBuilder {
     config: Config,
     clock: Option<ClockHandle>,
     embedder: Option<EmbedderHandle>,
+    refiner: Option<EmbedderHandle>,
     policy: Option<PolicyHandle>,
     judge: Option<JudgeHandle>,
     codec: Option<Codec>,
@@ -84,6 +93,14 @@ impl CacheBuilder {
     #[must_use]
     pub fn embedder(mut self, embedder: EmbedderHandle) -> Self {
         self.embedder = Some(embedder);
+        self
+    }
+
+    /// Asks `refiner` for a second, slower embedding where the policy is in doubt, instead of the configured
+    /// one. A model that computes in this process belongs into [`OffThread`](crate::embed::OffThread).
+    #[must_use]
+    pub fn refiner(mut self, refiner: EmbedderHandle) -> Self {
+        self.refiner = Some(refiner);
         self
     }
 
@@ -146,8 +163,15 @@ impl CacheBuilder {
     /// when it cannot be reached to learn its dimension.
     pub async fn build(mut self) -> Result<SemanticCache> {
         self.config.validate_with(&self.registry)?;
-        if self.config.enabled && self.config.semantic.enabled && self.embedder.is_none() {
-            self.embedder = remote_embedder(&self.config.semantic.embedder).await?;
+        if self.config.enabled && self.config.semantic.enabled {
+            let embedder = &self.config.semantic.embedder;
+            if let (None, EmbedderConfig::Http(http)) = (&self.embedder, embedder) {
+                self.embedder = remote_embedder(http, "semantic.embedder").await?;
+            }
+            if let (None, EmbedderConfig::Cascade { refiner, .. }) = (&self.refiner, embedder) {
+                let RefinerConfig::Http(http) = refiner;
+                self.refiner = remote_embedder(http, "semantic.embedder.refiner").await?;
+            }
         }
         let registry = self.registry.clone();
         let parts = Parts::new(self)?;
@@ -195,13 +219,16 @@ impl Parts {
             None => Codec::new(&config.codec_config())?,
         };
         let clock = builder.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        let semantic = (config.enabled && config.semantic.enabled)
-            .then(|| semantic(&config, builder.embedder, builder.policy, clock.now()));
+        let semantic = (config.enabled && config.semantic.enabled).then(|| {
+            let embedders = (builder.embedder, builder.refiner);
+            semantic(&config, embedders, builder.policy, clock.now())
+        });
         let (semantic, restored) = semantic.transpose()?.unzip();
-        // Beside its bytes a searchable entry costs a vector, its id, and a catalogue row.
-        let vector = semantic
-            .as_ref()
-            .map_or(0, |semantic| semantic.embed.dimension() * 4 + 160);
+        // Beside its bytes a searchable entry costs a vector, its id, a profile, and a catalogue row.
+        let vector = semantic.as_ref().map_or(0, |semantic| {
+            let second = semantic.refiner.as_ref().map_or(0, |r| r.dimension());
+            semantic.embed.dimension() * 4 + 160 + profile::share(second)
+        });
         let dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>> = Arc::default();
         let told = Arc::clone(&dropped);
         let context = BackendContext::new(clock, builder.events)
@@ -313,6 +340,7 @@ impl Parts {
             epochs: InvalidationLog::default(),
             wrong_hits: WrongHits::default(),
             learning,
+            migration: Migration::default(),
             prices: PriceTable::new(&config.prices)?,
             tokens: TokenCounter::new(),
             ledger: Ledger::new(Arc::clone(&clock)),
@@ -331,6 +359,9 @@ impl Parts {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             if let Some(queue) = inner.learning.take_queue() {
                 runtime.spawn(Inner::learn(Arc::downgrade(&inner), queue));
+            }
+            if !inner.migration.is_empty() {
+                runtime.spawn(Inner::migrate(Arc::downgrade(&inner)));
             }
             let weak = Arc::downgrade(&inner);
             runtime.spawn(async move {
@@ -357,43 +388,83 @@ impl Parts {
 
 fn semantic(
     config: &Config,
-    embedder: Option<EmbedderHandle>,
+    (embedder, refiner): (Option<EmbedderHandle>, Option<EmbedderHandle>),
     policy: Option<PolicyHandle>,
     now: Timestamp,
 ) -> Result<(Semantic, Vec<Restored>)> {
     let settings = config.semantic.clone();
+    let patience = Duration::from_secs(2);
     let embed = match (embedder, &settings.embedder) {
-        (
-            Some(embedder),
-            EmbedderConfig::Http {
-                memo_entries,
-                timeout,
-                ..
-            },
-        ) => EmbedStage::new(embedder, *memo_entries, *timeout),
-        (Some(embedder), EmbedderConfig::Static) => {
-            EmbedStage::new(embedder, 0, Duration::from_secs(2))
+        (Some(embedder), EmbedderConfig::Http(http)) => {
+            EmbedStage::new(embedder, http.memo_entries, http.timeout)
         }
-        (None, EmbedderConfig::Static) => EmbedStage::new(
-            Arc::new(StaticEmbedder::builtin()),
-            0,
-            Duration::from_secs(2),
-        ),
-        (None, EmbedderConfig::Http { .. }) => {
-            return Err(
-                Error::new(ErrorKind::Config, "a remote embedder needs an async start")
-                    .with("field", "semantic.embedder.type")
-                    .with("remedy", "use SemanticCache::builder().build().await"),
-            );
+        (Some(embedder), _) => EmbedStage::new(embedder, 0, patience),
+        (None, EmbedderConfig::Http(_)) => return Err(needs_async("semantic.embedder.type")),
+        (None, EmbedderConfig::Static | EmbedderConfig::Cascade { .. }) => {
+            EmbedStage::new(Arc::new(StaticEmbedder::builtin()), 0, patience)
         }
     };
+    let refiner = second(&settings.embedder, refiner)?;
     let (search, restored) =
         SearchStage::restored(embed.dimension(), &settings.index, embed.fingerprint(), now)?;
     let policy = match policy {
         Some(policy) => policy,
         None => settings.policy.build()?,
     };
-    match policy.calibrated_for() {
+    let refiner = match_spaces(&policy, &embed, refiner);
+    let second = refiner.as_ref().map_or(0, |refiner| refiner.dimension());
+    let semantic = Semantic {
+        embed,
+        search,
+        policy: PolicySlot::new(policy),
+        backlog: refiner.clone().map(Backlog::new),
+        refiner,
+        profiles: Profiles::new(second),
+        settings,
+    };
+    Ok((semantic, restored))
+}
+
+/// The second embedding, as the settings say or as it was given.
+fn second(config: &EmbedderConfig, given: Option<EmbedderHandle>) -> Result<Option<Arc<Refiner>>> {
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    match (given, config) {
+        (
+            Some(given),
+            EmbedderConfig::Cascade {
+                refiner,
+                deadline,
+                concurrency,
+            },
+        ) => {
+            let RefinerConfig::Http(http) = refiner;
+            let concurrency = concurrency.unwrap_or_else(processors);
+            let memo = http.memo_entries;
+            Ok(Some(Refiner::new(given, *deadline, concurrency, memo)))
+        }
+        (Some(given), _) => Ok(Some(Refiner::new(given, REFINE_DEADLINE, processors(), 0))),
+        (None, EmbedderConfig::Cascade { .. }) => {
+            Err(needs_async("semantic.embedder.refiner.type"))
+        }
+        (None, _) => Ok(None),
+    }
+}
+
+fn needs_async(field: &str) -> Error {
+    Error::new(ErrorKind::Config, "a remote embedder needs an async start")
+        .with("field", field)
+        .with("remedy", "use SemanticCache::builder().build().await")
+}
+
+/// Says where the policy's numbers belong to other embeddings than these. A second embedding that they do
+/// not belong to is not asked: its cosines would mean nothing to the policy.
+fn match_spaces(
+    policy: &PolicyHandle,
+    embed: &EmbedStage,
+    refiner: Option<Arc<Refiner>>,
+) -> Option<Arc<Refiner>> {
+    let mut calibrated = policy.calibrated_for().iter();
+    match calibrated.next() {
         Some(fingerprint) if fingerprint == embed.fingerprint() => {}
         Some(fingerprint) => tracing::warn!(
             policy = policy.name(),
@@ -407,39 +478,36 @@ fn semantic(
             "the policy was not calibrated for this embedding: wrong hits are not bounded"
         ),
     }
-    let semantic = Semantic {
-        embed,
-        search,
-        policy: PolicySlot::new(policy),
-        settings,
-    };
-    Ok((semantic, restored))
+    let refiner = refiner?;
+    match calibrated.next() {
+        Some(fingerprint) if fingerprint != refiner.fingerprint() => {
+            tracing::warn!(
+                policy = policy.name(),
+                calibrated_for = fingerprint,
+                refiner = refiner.fingerprint(),
+                "the policy's numbers were fitted on another second embedding: it is not asked"
+            );
+            None
+        }
+        _ => Some(refiner),
+    }
 }
 
 #[cfg(feature = "http-embedder")]
-async fn remote_embedder(config: &EmbedderConfig) -> Result<Option<EmbedderHandle>> {
+async fn remote_embedder(
+    config: &HttpEmbedderConfig,
+    field: &'static str,
+) -> Result<Option<EmbedderHandle>> {
     use askonce_models::{HttpConfig, HttpEmbedder};
 
-    let EmbedderConfig::Http {
-        base_url,
-        model,
-        api_key_env,
-        dimension,
-        timeout,
-        retries,
-        ..
-    } = config
-    else {
-        return Ok(None);
-    };
-    let mut http = HttpConfig::new(base_url, model);
-    http.api_key_env.clone_from(api_key_env);
-    http.dimension = *dimension;
-    http.timeout = *timeout;
-    http.retries = *retries;
+    let mut http = HttpConfig::new(&config.base_url, &config.model);
+    http.api_key_env.clone_from(&config.api_key_env);
+    http.dimension = config.dimension;
+    http.timeout = config.timeout;
+    http.retries = config.retries;
     let unusable = |error| {
         Error::new(ErrorKind::Config, "the embedding server cannot be used")
-            .with("field", "semantic.embedder")
+            .with("field", field)
             .caused_by(error)
     };
     let embedder = HttpEmbedder::new(http).map_err(unusable)?;
@@ -449,6 +517,9 @@ async fn remote_embedder(config: &EmbedderConfig) -> Result<Option<EmbedderHandl
 }
 
 #[cfg(not(feature = "http-embedder"))]
-async fn remote_embedder(_: &EmbedderConfig) -> Result<Option<EmbedderHandle>> {
+async fn remote_embedder(
+    _: &HttpEmbedderConfig,
+    _: &'static str,
+) -> Result<Option<EmbedderHandle>> {
     Ok(None)
 }

@@ -148,7 +148,7 @@ impl SemanticCache {
         };
         let flight = {
             let (inner, request) = (std::sync::Arc::clone(&self.inner), request.clone());
-            let (vector, noted) = (lookup.vector, lookup.noted);
+            let (made, noted) = (lookup.made, lookup.noted);
             let look_again = options.control == CacheControl::default();
             move || async move {
                 let began = inner.begin(epoch, &request, None).await;
@@ -187,7 +187,7 @@ impl SemanticCache {
                         options.usage = Some(usage);
                         options.latency.get_or_insert(took);
                         let stored = inner
-                            .store(&request, answer.clone(), options, &began, vector)
+                            .store(&request, answer.clone(), options, &began, made)
                             .await;
                         if let Some(noted) = &noted {
                             inner.learn_from_miss(&request, noted, &answer, &stored);

@@ -273,6 +273,7 @@ impl Inner {
     pub(super) fn unsearch(&self, id: EntryId, row: &Row) {
         if let Some(semantic) = &self.semantic {
             semantic.search.remove(&row.partition, id);
+            semantic.profiles.remove(id);
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::call::{Fill, upstream_error};
 use super::invalidate::fingerprint;
+use super::lookup::Judged;
 use super::outcome::{Hit, StoreOutcome};
 use super::{Inner, SemanticCache};
 use crate::backend::CacheBackend;
@@ -72,12 +73,18 @@ impl SemanticCache {
             let message = "a cache without similarity has no policy";
             return Err(Error::new(ErrorKind::Unsupported, message));
         };
-        let embedder = semantic.embed.fingerprint();
-        if let Some(other) = policy.calibrated_for().filter(|other| *other != embedder) {
-            let message = "the policy's numbers were fitted on another embedding";
-            return Err(Error::new(ErrorKind::Config, message)
-                .with("calibrated_for", other)
-                .with("embedder", embedder));
+        let refiner = semantic
+            .refiner
+            .as_ref()
+            .map(|refiner| refiner.fingerprint());
+        let spaces = [Some(semantic.embed.fingerprint()), refiner];
+        for (other, space) in policy.calibrated_for().iter().zip(spaces) {
+            if let Some(space) = space.filter(|space| other != space) {
+                let message = "the policy's numbers were fitted on another embedding";
+                return Err(Error::new(ErrorKind::Config, message)
+                    .with("calibrated_for", other)
+                    .with("embedder", space));
+            }
         }
         tracing::info!(policy = policy.name(), "the policy was replaced");
         let before = semantic.policy.replace(policy);
@@ -96,20 +103,34 @@ impl Inner {
     pub(super) fn note(
         &self,
         request: &Request,
-        candidates: Vec<CandidateRecord>,
-        category: Option<String>,
+        judged: &[Judged],
+        category: Option<&str>,
         served: Option<EntryId>,
     ) -> Option<Noted> {
         let semantic = self.semantic.as_ref()?;
-        if candidates.is_empty() || !self.learning.listens() {
+        if !self.learning.listens() {
             return None;
         }
+        let record = |judged: &Judged| {
+            Some(CandidateRecord {
+                entry: judged.candidate.id,
+                evidence: judged.evidence?,
+                right: None,
+            })
+        };
+        let candidates: Vec<_> = judged.iter().filter_map(record).collect();
+        if candidates.is_empty() {
+            return None;
+        }
+        let mut spaces = vec![semantic.embed.fingerprint().to_owned()];
+        let refiner = semantic.refiner.as_ref();
+        spaces.extend(refiner.map(|refiner| refiner.fingerprint().to_owned()));
         let decision = DecisionRecord {
             at: self.clock.now().as_millis(),
             group: candidates.first().map_or(0, |nearest| nearest.entry.get()),
-            category,
+            category: category.map(str::to_owned),
             policy: semantic.policy.name().to_owned(),
-            spaces: vec![semantic.embed.fingerprint().to_owned()],
+            spaces,
             candidates,
             served,
             ..DecisionRecord::default()

@@ -3,6 +3,7 @@
 //! Read `lookup.rs` first: the read path, one line a stage. `store.rs` is the write path, `call.rs`
 //! ties both to the upstream call, `invalidate.rs` takes entries out again.
 
+mod backlog;
 mod builder;
 mod call;
 mod epoch;
@@ -12,10 +13,13 @@ mod keys;
 mod learn;
 mod lookup;
 mod marks;
+mod migrate;
 mod outcome;
 mod probe;
+mod profile;
 mod stats;
 mod store;
+mod weigh;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -27,7 +31,7 @@ use parking_lot::Mutex;
 use crate::backend::{BackendContext, CacheBackend};
 use crate::clock::{ClockHandle, Timestamp};
 use crate::config::{SemanticConfig, VolatileConfig};
-use crate::embed::EmbedStage;
+use crate::embed::{EmbedStage, Refiner};
 use crate::entry::catalog::Catalog;
 use crate::entry::{Answer, Entry, EntryId};
 use crate::error::{Error, ErrorKind, Result};
@@ -46,12 +50,13 @@ use crate::tier::TierStack;
 
 pub use builder::CacheBuilder;
 pub use call::Fill;
-pub use explain::{ExplainedCandidate, Explanation};
+pub use explain::{ExplainedCandidate, ExplainedDecision, ExplainedHit, Explanation};
 pub use invalidate::Verdict;
 pub use keys::{
     FoundKey, KeyQuery, KeyReport, StoredKind, Swept, TierTrouble, key_name, read_key_name,
 };
 pub use lookup::LookupOptions;
+pub use migrate::MigrationStats;
 pub use outcome::{
     Hit, HitKind, Miss, MissReason, Nearest, NotStored, Outcome, Served, Source, StoreOutcome,
 };
@@ -59,10 +64,13 @@ pub(crate) use probe::Probe;
 pub use stats::{Health, HealthStatus, Stats, TierHealth, TierStats};
 pub use store::StoreOptions;
 
+use backlog::Backlog;
 use call::Landed;
 use epoch::InvalidationLog;
 use invalidate::WrongHits;
-use lookup::Depth;
+use lookup::{Depth, Made};
+use migrate::Migration;
+use profile::Profiles;
 use stats::{Counters, Probes, RunningMean};
 
 /// Dead entries taken out per call of [`Inner::tend`], so that no store waits long for others' dead.
@@ -118,6 +126,7 @@ struct Inner {
     epochs: InvalidationLog,
     wrong_hits: WrongHits,
     learning: Learning,
+    migration: Migration,
     prices: PriceTable,
     tokens: TokenCounter,
     ledger: Ledger,
@@ -140,7 +149,23 @@ struct Semantic {
     embed: EmbedStage,
     search: SearchStage,
     policy: PolicySlot,
+    /// The second embedding, where there is one.
+    refiner: Option<Arc<Refiner>>,
+    /// What still needs a vector of it.
+    backlog: Option<Arc<Backlog>>,
+    profiles: Profiles,
     settings: SemanticConfig,
+}
+
+impl Semantic {
+    /// The kind of traffic that a request is of; `None` for the default kind.
+    fn category_of<'a>(&'a self, request: &'a Request) -> Option<&'a str> {
+        request.category_name().or_else(|| {
+            let mut rules = self.settings.categories.iter();
+            let rule = rules.find(|rule| rule.matches(request))?;
+            Some(&rule.name)
+        })
+    }
 }
 
 impl SemanticCache {
@@ -187,7 +212,7 @@ impl SemanticCache {
         let tags = Some(options.tags.as_slice());
         let began = self.inner.begin(epoch, request, tags).await;
         self.inner
-            .store(request, answer, options, &began, None)
+            .store(request, answer, options, &began, Made::default())
             .await
     }
 
@@ -244,6 +269,25 @@ impl SemanticCache {
             .as_ref()
             .map(|semantic| semantic.embed.fingerprint())
     }
+
+    /// The name of the second embedding space; `None` where there is none.
+    #[must_use]
+    pub fn refiner_fingerprint(&self) -> Option<&str> {
+        let refiner = self.inner.semantic.as_ref()?.refiner.as_ref()?;
+        Some(refiner.fingerprint())
+    }
+
+    /// Waits until all that was stored so far has its vector in the second space, which is made in the
+    /// background. Lookups need not wait: one that lacks a vector makes it itself. For measurements.
+    pub async fn refined_all(&self) {
+        let semantic = self.inner.semantic.as_ref();
+        let Some(backlog) = semantic.and_then(|semantic| semantic.backlog.as_ref()) else {
+            return;
+        };
+        while backlog.len() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
 }
 
 impl Inner {
@@ -296,6 +340,9 @@ impl Inner {
 
     /// Takes out what has died: entries past their expiry, and rows whose tier dropped the value.
     async fn tend(&self) {
+        if let Some(semantic) = &self.semantic {
+            semantic.profiles.trim(self.catalog.len());
+        }
         // Where a tier is shared, most of what a near tier drops lives on in it, and asking is not for
         // free: see `tend_shared`.
         if !self.tiers.is_shared() {
@@ -330,8 +377,17 @@ impl Inner {
     /// it is looked at.
     fn list_again(&self, restored: Vec<Restored>) {
         let count = restored.len();
-        for Restored { id, row, wrong } in restored {
+        for Restored {
+            id,
+            row,
+            wrong,
+            embedded,
+        } in restored
+        {
             self.wrong_hits.restore(id, wrong);
+            if !embedded {
+                self.migration.push(id);
+            }
             if let Some((old, old_row)) = self.catalog.insert(id, row) {
                 self.unlink(old, &old_row);
             }

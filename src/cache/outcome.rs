@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
+use crate::embed::Unrefined;
 use crate::entry::{Answer, EntryId};
 use crate::policy::PassReason;
 use crate::request::{IneligibleReason, VolatileReason};
@@ -184,6 +185,8 @@ pub enum MissReason {
     EmbeddingTimeout,
     /// The vector index failed.
     IndexFailed,
+    /// The policy was in doubt, and the second embedding could not be had.
+    NotRefined(Unrefined),
 }
 
 impl MissReason {
@@ -211,6 +214,11 @@ impl MissReason {
             Self::EmbeddingFailed => "embedding_failed",
             Self::EmbeddingTimeout => "embedding_timeout",
             Self::IndexFailed => "index_failed",
+            Self::NotRefined(Unrefined::NotEmbeddable) => "refine_not_embeddable",
+            Self::NotRefined(Unrefined::Busy) => "refine_busy",
+            Self::NotRefined(Unrefined::Timeout) => "refine_timeout",
+            Self::NotRefined(Unrefined::Failed) => "refine_failed",
+            Self::NotRefined(Unrefined::Resting) => "refine_resting",
         }
     }
 }

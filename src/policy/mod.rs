@@ -67,6 +67,10 @@ impl PassReason {
             Self::Guard(GuardKind::Order) => "guard_order",
             Self::Guard(GuardKind::Substitution) => "guard_substitution",
             Self::Guard(GuardKind::Question) => "guard_question",
+            Self::Guard(GuardKind::Format) => "guard_format",
+            Self::Guard(GuardKind::Language) => "guard_language",
+            Self::Guard(GuardKind::Entity) => "guard_entity",
+            Self::Guard(GuardKind::Pronoun) => "guard_pronoun",
             Self::ExactOnly => "exact_only",
         }
     }
@@ -117,10 +121,10 @@ pub trait HitPolicy: fmt::Debug + Send + Sync + 'static {
     /// Judges one candidate.
     fn decide(&self, evidence: &Evidence) -> Decision;
 
-    /// The fingerprint of the embedding that this policy's numbers were fitted on; `None` when they
-    /// were not fitted at all.
-    fn calibrated_for(&self) -> Option<&str> {
-        None
+    /// The fingerprints of the embeddings that this policy's numbers were fitted on: of the first space, and
+    /// of the second if it asks for one. Empty when they were not fitted at all.
+    fn calibrated_for(&self) -> &[String] {
+        &[]
     }
 
     /// No candidate below this similarity can be served: the engine asks the index for no others.

@@ -35,7 +35,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ),
     ("embed", &["models", "observe", "request"]),
     ("search", &["clock", "entry", "index", "observe", "request"]),
-    ("policy", &["entry", "request", "savings"]),
+    ("policy", &["entry", "models", "request", "savings"]),
     ("decision", &["entry", "policy"]),
     ("stampede", &["backend", "clock", "observe"]),
     // One holder at a time, among processes.

@@ -7,15 +7,16 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | `data.rs` | reads labelled pairs and clusters, or the project's own |
 //! | `questions.rs` | pairs to answers; who is stored, who is asked |
-//! | `lab.rs` | the cache under test |
 //! | `pairs.rs` | pairs: retrieval from a filled cache, and each pair alone |
 //! | `clusters.rs` | clusters: a stream through a cache that fills |
 //! | `sweep.rs` | recorded decisions under every policy |
-//! | `fit.rs`, `stats.rs` | the curve from similarity to probability; intervals, ranking, percentiles |
+//! | `fit.rs` | the curve from similarity to probability |
 //! | `report/` | the result as data, as text and as JSON |
 //! | `index.rs` | `askonce bench index`: the vector indexes by themselves |
+//!
+//! What it shares with the other tools that read labelled data, the data itself and the cache under test,
+//! is in [`crate::quality`].
 //!
 //! The default policy and its curve are what this build ships. Data that the embedding model or the
 //! curve was trained on flatters both; the command cannot know, so whoever publishes figures says so.
@@ -23,16 +24,12 @@
 //! [`SemanticCache`]: askonce::SemanticCache
 
 mod clusters;
-mod data;
 mod fit;
 mod index;
-mod lab;
 mod machine;
 mod pairs;
 mod questions;
 mod report;
-mod seed;
-mod stats;
 mod sweep;
 
 use std::fs;
@@ -47,7 +44,8 @@ use askonce::config::IndexType;
 use askonce::policy::PolicyConfig;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 
-use lab::{Lab, Progress, ServeAll};
+use crate::quality::lab::{Lab, Progress, ServeAll};
+use crate::quality::{data, lab, seed, stats};
 use report::{Report, SCHEMA, SettingsReport};
 
 /// Requests of one stream when no limit is given: each policy streams for itself.

@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::data::Pair;
 use super::seed::Rng;
+use crate::quality::components::DisjointSets;
 
 /// A text, by its place in [`Questions::texts`].
 pub(super) type TextId = u32;
@@ -81,11 +82,11 @@ impl Questions {
             });
             linked.push((a, b, pair.same));
         }
-        let mut forest = Forest::new(texts.len());
+        let mut sets = DisjointSets::new(texts.len());
         for &(a, b, _) in linked.iter().filter(|(_, _, same)| *same) {
-            forest.join(a, b);
+            sets.join(a, b);
         }
-        let (answers, count) = forest.components();
+        let (answers, count) = sets.components();
         let answer = |text: TextId| answers[text as usize];
         let mut apart = HashSet::new();
         let (mut positives, mut contradictions) = (0, 0);
@@ -174,53 +175,6 @@ impl Questions {
 
 fn ordered(a: AnswerId, b: AnswerId) -> (AnswerId, AnswerId) {
     (a.min(b), a.max(b))
-}
-
-/// Disjoint sets, joined by size, with path halving.
-struct Forest {
-    parent: Vec<u32>,
-    size: Vec<u32>,
-}
-
-impl Forest {
-    fn new(n: usize) -> Self {
-        Self {
-            parent: (0..n as u32).collect(),
-            size: vec![1; n],
-        }
-    }
-
-    fn root(&mut self, mut node: u32) -> u32 {
-        while self.parent[node as usize] != node {
-            let grandparent = self.parent[self.parent[node as usize] as usize];
-            self.parent[node as usize] = grandparent;
-            node = grandparent;
-        }
-        node
-    }
-
-    fn join(&mut self, a: u32, b: u32) {
-        let (mut a, mut b) = (self.root(a), self.root(b));
-        if a == b {
-            return;
-        }
-        if self.size[a as usize] < self.size[b as usize] {
-            (a, b) = (b, a);
-        }
-        self.parent[b as usize] = a;
-        self.size[a as usize] += self.size[b as usize];
-    }
-
-    /// The component of each node, numbered from 0 in order of appearance, and their number.
-    fn components(&mut self) -> (Vec<AnswerId>, usize) {
-        let mut names: HashMap<u32, AnswerId> = HashMap::new();
-        let mut components = Vec::with_capacity(self.parent.len());
-        for node in 0..self.parent.len() as u32 {
-            let next = names.len() as AnswerId;
-            components.push(*names.entry(self.root(node)).or_insert(next));
-        }
-        (components, names.len())
-    }
 }
 
 #[cfg(test)]

@@ -8,13 +8,14 @@
 //! - its policy can be exchanged between phases, so that one filled cache serves several policies;
 //! - stores state their token counts, so that no tokenizer is loaded.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use askonce::backend::{ByteSize, MemoryConfig};
-use askonce::config::{BackendConfig, IndexType, VolatileAction};
+use askonce::config::{BackendConfig, EmbedderConfig, IndexType, VolatileAction};
 use askonce::policy::{Decision, Evidence, HitPolicy, PolicyHandle};
 use askonce::savings::Usage;
 use askonce::{Answer, Config, EntryId, Request, SemanticCache, StoreOptions, StoreOutcome, Ttl};
@@ -25,14 +26,29 @@ const ROOM_FOR_ALL: u64 = 1 << 40;
 
 /// A cache whose policy can be exchanged.
 #[derive(Clone, Debug)]
-pub(super) struct Lab {
-    pub(super) cache: SemanticCache,
+pub(crate) struct Lab {
+    pub(crate) cache: SemanticCache,
     policy: Arc<Exchangeable>,
 }
 
 impl Lab {
     /// An empty cache that searches with `index` and decides with `policy`.
-    pub(super) async fn new(index: IndexType, policy: PolicyHandle) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The cache cannot be built.
+    pub(crate) async fn new(index: IndexType, policy: PolicyHandle) -> Result<Self> {
+        Self::with_embedder(index, &EmbedderConfig::default(), policy).await
+    }
+
+    /// As [`new`](Self::new), with another embedding than the built-in one.
+    ///
+    /// # Errors
+    /// The cache cannot be built: the embedder is not in this build, or not there.
+    pub(crate) async fn with_embedder(
+        index: IndexType,
+        embedder: &EmbedderConfig,
+        policy: PolicyHandle,
+    ) -> Result<Self> {
         let memory = MemoryConfig {
             max_bytes: ByteSize(ROOM_FOR_ALL),
             ..MemoryConfig::default()
@@ -44,6 +60,7 @@ impl Lab {
         };
         config.semantic.volatile.action = VolatileAction::Ignore;
         config.semantic.index.kind = index;
+        config.semantic.embedder = embedder.clone();
         let policy = Arc::new(Exchangeable(RwLock::new(policy)));
         let handle = Arc::clone(&policy) as PolicyHandle;
         let cache = SemanticCache::builder()
@@ -55,7 +72,7 @@ impl Lab {
     }
 
     /// Decides with `policy` from now on.
-    pub(super) fn decide_with(&self, policy: PolicyHandle) {
+    pub(crate) fn decide_with(&self, policy: PolicyHandle) {
         *self
             .policy
             .0
@@ -64,7 +81,7 @@ impl Lab {
     }
 
     /// Stores an answer; the cache has room, so anything but success is an error.
-    pub(super) async fn store(&self, request: &Request, answer: &str) -> Result<EntryId> {
+    pub(crate) async fn store(&self, request: &Request, answer: &str) -> Result<EntryId> {
         let options = StoreOptions {
             ttl: Ttl::Forever,
             usage: Some(Usage::default()),
@@ -109,7 +126,7 @@ impl HitPolicy for Exchangeable {
 
 /// Serves every candidate, so that an explanation holds the evidence of all of them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ServeAll;
+pub(crate) struct ServeAll;
 
 impl HitPolicy for ServeAll {
     fn name(&self) -> &'static str {
@@ -130,17 +147,17 @@ impl HitPolicy for ServeAll {
 
 /// Draws progress bars on a terminal, or nothing.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     hidden: bool,
 }
 
 impl Progress {
     /// A bar needs a terminal at standard error; `hidden` switches it off there too.
-    pub(super) fn new(hidden: bool) -> Self {
+    pub(crate) fn new(hidden: bool) -> Self {
         Self { hidden }
     }
 
-    pub(super) fn bar(self, what: &'static str, steps: usize) -> ProgressBar {
+    pub(crate) fn bar(self, what: impl Into<Cow<'static, str>>, steps: usize) -> ProgressBar {
         let target = if self.hidden {
             ProgressDrawTarget::hidden()
         } else {
@@ -160,7 +177,7 @@ impl Progress {
 ///
 /// # Errors
 /// The first error of `work`.
-pub(super) async fn spread<T, R, W, F>(items: Vec<T>, work: W) -> Result<Vec<R>>
+pub(crate) async fn spread<T, R, W, F>(items: Vec<T>, work: W) -> Result<Vec<R>>
 where
     T: Send + 'static,
     R: Send + 'static,

@@ -8,20 +8,20 @@ use serde::Serialize;
 const Z: f64 = 1.959_963_984_540_054;
 
 /// `part / whole`; `None` when there is no whole.
-pub(super) fn share(part: usize, whole: usize) -> Option<f64> {
+pub(crate) fn share(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 /// Where a true share lies with 95 % confidence.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Interval {
-    pub(super) low: f64,
-    pub(super) high: f64,
+pub(crate) struct Interval {
+    pub(crate) low: f64,
+    pub(crate) high: f64,
 }
 
 /// Wilson's score interval (E. Wilson 1927). Holds for few and for none, where the textbook interval
 /// has no width. `None` when there is no whole.
-pub(super) fn wilson(part: usize, whole: usize) -> Option<Interval> {
+pub(crate) fn wilson(part: usize, whole: usize) -> Option<Interval> {
     let p = share(part, whole)?;
     let n = whole as f64;
     let z2 = Z * Z;
@@ -33,17 +33,48 @@ pub(super) fn wilson(part: usize, whole: usize) -> Option<Interval> {
     })
 }
 
+/// The upper bound at 95 % on a share of which `part` of `whole` were seen (C. Clopper, E. Pearson 1934):
+/// the largest share under which so few had a chance of 5 %. `None` when there is no whole.
+pub(crate) fn upper_bound(part: usize, whole: usize) -> Option<f64> {
+    share(part, whole)?;
+    if part >= whole {
+        return Some(1.0);
+    }
+    // The chance of at most `part` of `whole`, term by term, each in logarithms: it falls as p rises.
+    let at_most = |p: f64| {
+        let (hit, miss) = (p.ln(), (-p).ln_1p());
+        let (mut ways, mut sum) = (0.0_f64, 0.0);
+        for i in 0..=part {
+            if i > 0 {
+                ways += ((whole - i + 1) as f64 / i as f64).ln();
+            }
+            sum += (ways + i as f64 * hit + (whole - i) as f64 * miss).exp();
+        }
+        sum
+    };
+    let (mut low, mut high) = (share(part, whole)?, 1.0);
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        if at_most(middle) > 0.05 {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    Some(high)
+}
+
 /// How well a score ranks what is positive above what is not.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Ranking {
+pub(crate) struct Ranking {
     /// Chance that a positive scores above a negative; ties count half.
-    pub(super) auc: f64,
+    pub(crate) auc: f64,
     /// Mean precision over all positives, best score first; equal scores enter together.
-    pub(super) average_precision: f64,
+    pub(crate) average_precision: f64,
 }
 
 /// Ranks `(score, positive)`; `None` unless both kinds are there.
-pub(super) fn ranking(scored: &[(f32, bool)]) -> Option<Ranking> {
+pub(crate) fn ranking(scored: &[(f32, bool)]) -> Option<Ranking> {
     let positives = scored.iter().filter(|(_, positive)| *positive).count();
     let negatives = scored.len() - positives;
     if positives == 0 || negatives == 0 {
@@ -72,14 +103,14 @@ pub(super) fn ranking(scored: &[(f32, bool)]) -> Option<Ranking> {
 
 /// How long something took.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Timing {
-    pub(super) samples: usize,
-    pub(super) p50_us: f64,
-    pub(super) p99_us: f64,
+pub(crate) struct Timing {
+    pub(crate) samples: usize,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
 }
 
 /// Percentiles by nearest rank; `None` without samples.
-pub(super) fn timing(mut samples: Vec<Duration>) -> Option<Timing> {
+pub(crate) fn timing(mut samples: Vec<Duration>) -> Option<Timing> {
     samples.sort_unstable();
     let at = |q: f64| {
         let rank = (q * samples.len() as f64).ceil() as usize;
@@ -116,6 +147,17 @@ mod tests {
             assert!(close(interval.high, high), "{interval:?}");
         }
         assert_eq!(wilson(0, 0), None);
+    }
+
+    #[test]
+    fn the_upper_bound_is_the_published_one() {
+        // Hits needed to show 1 % at 95 %: 299 without a wrong one, 473 with one, 1,693 with ten.
+        for (wrong, needed) in [(0, 299), (1, 473), (10, 1_693)] {
+            assert!(upper_bound(wrong, needed).unwrap() <= 0.01);
+            assert!(upper_bound(wrong, needed - 1).unwrap() > 0.01);
+        }
+        assert_eq!(upper_bound(3, 3), Some(1.0));
+        assert_eq!(upper_bound(0, 0), None);
     }
 
     #[test]

@@ -28,37 +28,37 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Where rows came from, as a report states it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Source {
+pub(crate) struct Source {
     /// The file's name without its folder, or `golden`.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// SHA-256 of the file as it is on disk; `None` for the golden prompts.
-    pub(super) sha256: Option<String>,
+    pub(crate) sha256: Option<String>,
     /// Rows read.
-    pub(super) rows: usize,
+    pub(crate) rows: usize,
 }
 
 /// Two prompts that may share one answer, or may not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pair {
-    pub(super) a: String,
-    pub(super) b: String,
-    pub(super) same: bool,
+pub(crate) struct Pair {
+    pub(crate) a: String,
+    pub(crate) b: String,
+    pub(crate) same: bool,
     /// What the pair is an example of, where the data says so.
-    pub(super) kind: Option<String>,
+    pub(crate) kind: Option<String>,
 }
 
 /// A prompt and the name of its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Labelled {
-    pub(super) text: String,
-    pub(super) cluster: String,
+pub(crate) struct Labelled {
+    pub(crate) text: String,
+    pub(crate) cluster: String,
 }
 
 /// Rows of one source.
 #[derive(Clone, Debug)]
-pub(super) struct Dataset<T> {
-    pub(super) source: Source,
-    pub(super) rows: Vec<T>,
+pub(crate) struct Dataset<T> {
+    pub(crate) source: Source,
+    pub(crate) rows: Vec<T>,
 }
 
 #[derive(Deserialize)]
@@ -87,7 +87,7 @@ enum ClusterId {
 ///
 /// # Errors
 /// The file cannot be read, holds no row, or a row is not as described; with file and line.
-pub(super) fn pairs(path: &Path) -> Result<Dataset<Pair>> {
+pub(crate) fn pairs(path: &Path) -> Result<Dataset<Pair>> {
     read(path, |row: PairRow| {
         let same = match row.label {
             0 => false,
@@ -109,7 +109,7 @@ pub(super) fn pairs(path: &Path) -> Result<Dataset<Pair>> {
 ///
 /// # Errors
 /// The file cannot be read, holds no row, or a row is not as described; with file and line.
-pub(super) fn clusters(path: &Path) -> Result<Dataset<Labelled>> {
+pub(crate) fn clusters(path: &Path) -> Result<Dataset<Labelled>> {
     read(path, |row: ClusterRow| {
         ensure!(!row.text.trim().is_empty(), "`text` is empty");
         let cluster = match row.cluster {
@@ -122,6 +122,55 @@ pub(super) fn clusters(path: &Path) -> Result<Dataset<Labelled>> {
             cluster,
         })
     })
+}
+
+/// Rows of either kind.
+#[derive(Clone, Debug)]
+pub(crate) enum Rows {
+    Pairs(Vec<Pair>),
+    Clusters(Vec<Labelled>),
+}
+
+/// Reads a file of pairs or of clusters: the fields of its first row tell which.
+///
+/// # Errors
+/// As [`pairs`] and [`clusters`].
+pub(crate) fn labelled(path: &Path) -> Result<(Source, Rows)> {
+    if holds_clusters(path)? {
+        let Dataset { source, rows } = clusters(path)?;
+        Ok((source, Rows::Clusters(rows)))
+    } else {
+        let Dataset { source, rows } = pairs(path)?;
+        Ok((source, Rows::Pairs(rows)))
+    }
+}
+
+/// Whether the first row has a `cluster`.
+fn holds_clusters(path: &Path) -> Result<bool> {
+    let shown = path.display();
+    let failed = || format!("failed to read {shown}");
+    let file = File::open(path).with_context(|| format!("failed to open {shown}"))?;
+    let mut raw = BufReader::new(file);
+    let gzip = raw
+        .fill_buf()
+        .with_context(failed)?
+        .starts_with(&GZIP_MAGIC);
+    let mut reader: Box<dyn BufRead> = if gzip {
+        Box::new(BufReader::new(MultiGzDecoder::new(raw)))
+    } else {
+        Box::new(raw)
+    };
+    let mut line = Vec::new();
+    while line.trim_ascii().is_empty() {
+        line.clear();
+        let read = Read::take(&mut *reader, ROW_LIMIT).read_until(b'\n', &mut line);
+        if read.with_context(failed)? == 0 {
+            bail!("{shown} holds no row");
+        }
+    }
+    // A row that is no JSON is refused, with its place, by whoever reads all rows.
+    let row: serde_json::Value = serde_json::from_slice(&line).unwrap_or_default();
+    Ok(row.get("cluster").is_some())
 }
 
 fn read<R: DeserializeOwned, T>(
@@ -224,7 +273,7 @@ impl Read for Hashing {
 
 macro_rules! golden_pairs {
     ($($name:literal),* $(,)?) => {
-        &[$(($name, include_str!(concat!("../../../../tests/golden/", $name, ".toml")))),*]
+        &[$(($name, include_str!(concat!("../../../tests/golden/", $name, ".toml")))),*]
     };
 }
 
@@ -253,7 +302,7 @@ const GOLDEN_PAIRS: &[(&str, &str)] = golden_pairs![
     "unrelated",
 ];
 
-const GOLDEN_CLUSTERS: &str = include_str!("../../../../tests/golden/clusters.toml");
+const GOLDEN_CLUSTERS: &str = include_str!("../../../tests/golden/clusters.toml");
 
 #[derive(Deserialize)]
 struct GoldenPairs {
@@ -290,7 +339,7 @@ struct GoldenCluster {
 ///
 /// # Errors
 /// A file in the source tree is not as described; found by a test before it can reach a user.
-pub(super) fn golden_pairs() -> Result<Dataset<Pair>> {
+pub(crate) fn golden_pairs() -> Result<Dataset<Pair>> {
     let mut rows = Vec::new();
     for (kind, text) in GOLDEN_PAIRS {
         let file: GoldenPairs =
@@ -312,7 +361,7 @@ pub(super) fn golden_pairs() -> Result<Dataset<Pair>> {
 ///
 /// # Errors
 /// The file in the source tree is not as described; found by a test before it can reach a user.
-pub(super) fn golden_clusters() -> Result<Dataset<Labelled>> {
+pub(crate) fn golden_clusters() -> Result<Dataset<Labelled>> {
     let file: GoldenClusters =
         toml::from_str(GOLDEN_CLUSTERS).context("tests/golden/clusters.toml")?;
     let mut rows = Vec::new();
@@ -458,6 +507,16 @@ mod tests {
         let rows = b"{\"text\":\"x\",\"cluster\":7}\n{\"text\":\"y\",\"cluster\":\"7\"}\n";
         let read = clusters(file(rows).path()).unwrap();
         assert_eq!(read.rows[0].cluster, read.rows[1].cluster);
+    }
+
+    #[test]
+    fn the_first_row_tells_pairs_from_clusters() {
+        let clusters = gzip(b"\n{\"text\":\"x\",\"cluster\":7}\n");
+        let (_, rows) = labelled(file(&clusters).path()).unwrap();
+        assert!(matches!(rows, Rows::Clusters(rows) if rows.len() == 1));
+        let (source, rows) = labelled(file(PAIRS).path()).unwrap();
+        assert!(matches!(rows, Rows::Pairs(rows) if rows.len() == source.rows));
+        assert!(labelled(file(b"").path()).is_err());
     }
 
     #[test]

@@ -3,14 +3,14 @@
 /// SplitMix64 (G. Steele, D. Lea, C. Flood 2014). Own code, because a report states its seed, and the
 /// seed must mean the same sequence after an update of any crate.
 #[derive(Clone, Debug)]
-pub(super) struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,24 +18,29 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    pub(super) fn coin(&mut self) -> bool {
+    pub(crate) fn coin(&mut self) -> bool {
         self.next() >> 63 == 1
     }
 
     /// A number below `bound`, which must be above 0. The bias is below `bound / 2^64`.
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
 
+    /// A number above 0 and at most 1, of 53 random bits.
+    pub(crate) fn unit(&mut self) -> f64 {
+        ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    }
+
     /// Puts `items` into random order (Fisher and Yates).
-    pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
         }
     }
 
     /// At most `limit` of `items`, each equally likely, in random order.
-    pub(super) fn sample<T>(&mut self, mut items: Vec<T>, limit: Option<usize>) -> Vec<T> {
+    pub(crate) fn sample<T>(&mut self, mut items: Vec<T>, limit: Option<usize>) -> Vec<T> {
         self.shuffle(&mut items);
         items.truncate(limit.unwrap_or(usize::MAX));
         items

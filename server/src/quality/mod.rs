@@ -1,0 +1,30 @@
+//! Labelled prompts through a real cache: what the tools that measure and fit hit quality share.
+//!
+//! | file | does |
+//! |---|---|
+//! | `data.rs` | reads labelled pairs and clusters, or the project's own |
+//! | `split.rs` | which part of the data a text belongs to: fitted on, calibrated on, or tested on |
+//! | `corpus.rs` | what the labels say of any two texts; `components.rs`: the graph under it |
+//! | `stream.rs` | who is stored and who is asked, in which order |
+//! | `lab.rs` | the cache under test |
+//! | `record.rs` | plays a stream and keeps every decision with its evidence and its truth |
+//! | `stats.rs`, `seed.rs` | intervals, ranking, percentiles; random numbers that repeat |
+//!
+//! Always true: decisions are recorded by explaining requests to a real [`SemanticCache`], so evidence is
+//! what the engine computes and never a copy of it; and a record holds no text.
+//!
+//! [`SemanticCache`]: askonce::SemanticCache
+
+pub(crate) mod components;
+pub(crate) mod corpus;
+pub(crate) mod data;
+pub(crate) mod lab;
+pub(crate) mod record;
+pub(crate) mod seed;
+pub(crate) mod split;
+pub(crate) mod stats;
+pub(crate) mod stream;
+
+pub(crate) use record::{RecordSettings, record};
+pub(crate) use split::Part;
+pub(crate) use stream::Order;

@@ -1,0 +1,396 @@
+//! Plays a stream through a real cache and keeps every decision with its evidence and its truth.
+//!
+//! The policy of the recording cache serves nothing that a lookup would end with, so every candidate is
+//! there with its evidence, and every asked text of a filling stream is stored. What a policy would have
+//! done is worked out of the records later: they do not depend on any policy.
+//!
+//! Texts with one answer are stored with the same answer text, as a model would give that is never asked
+//! twice for one answer: the margin to the next *other* answer means what it does in a cache that serves.
+//!
+//! What is right: a candidate that labels link to the question. What is wrong: any other candidate, except
+//! under [`Order::Pairs`], where a candidate that no label compares with the question has no truth.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use askonce::cache::Explanation;
+use askonce::config::{EmbedderConfig, IndexType};
+use askonce::decision::{CandidateRecord, DecisionRecord};
+use askonce::policy::{Decision, Evidence, HitPolicy};
+use askonce::{EntryId, HitKind, Request};
+use indicatif::ProgressBar;
+
+use super::corpus::{self, AnswerId, Set, TextId, Truth};
+use super::lab::{Lab, Progress, spread};
+use super::split::Part;
+use super::stream::{Order, Plan, plan};
+
+/// What to record.
+#[derive(Clone, Debug)]
+pub(crate) struct RecordSettings {
+    /// The parts of the data whose texts are stored and asked.
+    pub(crate) parts: Vec<Part>,
+    /// The order of requests; `None`: [`Order::Pairs`] for pairs, except those of natural questions and all
+    /// clusters, which are streams in random order.
+    pub(crate) order: Option<Order>,
+    /// Seed of every random choice.
+    pub(crate) seed: u64,
+    /// Most requests of one set.
+    pub(crate) limit: Option<usize>,
+    /// Whether the second cosine is asked for wherever it can be had.
+    pub(crate) refine: bool,
+    /// The embedding.
+    pub(crate) embedder: EmbedderConfig,
+    /// The structure of the vector index.
+    pub(crate) index: IndexType,
+    /// Whether and where bars are drawn.
+    pub(crate) progress: Progress,
+}
+
+impl Default for RecordSettings {
+    /// The part to report on, whole, with the built-in embedding and an exact index; no bars.
+    fn default() -> Self {
+        Self {
+            parts: vec![Part::Test],
+            order: None,
+            seed: 42,
+            limit: None,
+            refine: true,
+            embedder: EmbedderConfig::default(),
+            index: IndexType::Flat,
+            progress: Progress::new(true),
+        }
+    }
+}
+
+/// Records the decisions on all files; without files, on the project's own prompts.
+///
+/// Sets in which every text stands alone are left out: they hold nothing to decide by themselves.
+///
+/// # Errors
+/// A file cannot be read; the cache cannot be built or refuses a store.
+pub(crate) async fn record(
+    files: &[PathBuf],
+    settings: &RecordSettings,
+) -> Result<Vec<DecisionRecord>> {
+    let sets = if files.is_empty() {
+        corpus::golden()?
+    } else {
+        corpus::read(files)?
+    };
+    let mut records = Vec::new();
+    for set in sets.iter().filter(|set| !set.is_background()) {
+        let order = settings.order.unwrap_or_else(|| usual_order(set));
+        if order == Order::Pairs && set.pairs.is_empty() {
+            continue;
+        }
+        let recorded = record_set(set, order, settings).await;
+        records.extend(
+            recorded
+                .with_context(|| format!("failed to record {}", set.name))?
+                .0,
+        );
+    }
+    Ok(records)
+}
+
+/// The order in which a set is played when none is asked for.
+///
+/// Pairs that were made to be near-misses are judged as pairs: among them many are unlabelled that a
+/// person would call the same.
+pub(crate) fn usual_order(set: &Set) -> Order {
+    if set.pairs.is_empty() || set.rule == super::split::Rule::Trained {
+        Order::Random
+    } else {
+        Order::Pairs
+    }
+}
+
+/// What came beside the records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Skipped {
+    /// Requests that matched exactly: one text spelt in two ways that the engine does not tell apart.
+    pub(crate) exact: usize,
+    /// Pairs that could not be asked: see [`Plan::left_out`].
+    pub(crate) pairs: usize,
+}
+
+/// Records the decisions on one set.
+///
+/// # Errors
+/// The cache cannot be built or refuses a store.
+pub(crate) async fn record_set(
+    set: &Set,
+    order: Order,
+    settings: &RecordSettings,
+) -> Result<(Vec<DecisionRecord>, Skipped)> {
+    let plan = plan(set, &settings.parts, order, settings.seed, settings.limit);
+    let policy = Recording {
+        refine: settings.refine,
+    };
+    let lab = Lab::with_embedder(settings.index, &settings.embedder, Arc::new(policy)).await?;
+    let (bar, what) = (settings.progress, set.name.clone());
+    let bar = bar.bar(what, plan.stored.len() + plan.asked.len());
+    let mut stored = Stored::default();
+    for &text in &plan.stored {
+        stored.store(&lab, set, text).await?;
+        bar.inc(1);
+    }
+    let records = if plan.fills {
+        one_by_one(set, order, &plan, &lab, stored, &bar).await?
+    } else {
+        at_once(set, order, &plan, &lab, stored, &bar).await?
+    };
+    bar.finish_and_clear();
+    let exact = plan.asked.len() - records.len();
+    let skipped = Skipped {
+        exact,
+        pairs: plan.left_out,
+    };
+    Ok((records, skipped))
+}
+
+/// Asks, then stores.
+async fn one_by_one(
+    set: &Set,
+    order: Order,
+    plan: &Plan,
+    lab: &Lab,
+    mut stored: Stored,
+    bar: &ProgressBar,
+) -> Result<Vec<DecisionRecord>> {
+    let mut records = Vec::with_capacity(plan.asked.len());
+    for (at, &text) in plan.asked.iter().enumerate() {
+        records.extend(ask(set, order, lab, &stored, text, at).await?);
+        stored.store(lab, set, text).await?;
+        bar.inc(1);
+    }
+    Ok(records)
+}
+
+/// Requests given to one task at a time.
+const BATCH: usize = 64;
+
+/// Asks a cache that stays as it is, on all cores.
+async fn at_once(
+    set: &Set,
+    order: Order,
+    plan: &Plan,
+    lab: &Lab,
+    stored: Stored,
+    bar: &ProgressBar,
+) -> Result<Vec<DecisionRecord>> {
+    let asked: Vec<(usize, TextId)> = plan.asked.iter().copied().enumerate().collect();
+    let batches: Vec<_> = asked.chunks(BATCH).map(<[_]>::to_vec).collect();
+    let shared = (Arc::new(set.clone()), lab.clone(), Arc::new(stored));
+    let bar = bar.clone();
+    let work = move |batch: Vec<(usize, TextId)>| {
+        let ((set, lab, stored), bar) = (shared.clone(), bar.clone());
+        async move {
+            let mut records = Vec::with_capacity(batch.len());
+            for (at, text) in batch {
+                records.extend(ask(&set, order, &lab, &stored, text, at).await?);
+                bar.inc(1);
+            }
+            Ok(records)
+        }
+    };
+    Ok(spread(batches, work).await?.into_iter().flatten().collect())
+}
+
+/// What the cache under test holds.
+#[derive(Debug, Default)]
+struct Stored {
+    texts: BTreeMap<EntryId, TextId>,
+    answers: BTreeMap<AnswerId, usize>,
+}
+
+impl Stored {
+    async fn store(&mut self, lab: &Lab, set: &Set, text: TextId) -> Result<()> {
+        let answer = set.texts.answer(text);
+        let request = Request::prompt(set.texts.text(text));
+        let entry = lab.store(&request, &answer_text(answer)).await?;
+        self.texts.insert(entry, text);
+        *self.answers.entry(answer).or_default() += 1;
+        Ok(())
+    }
+}
+
+/// The stored answer: short, and different for different answers.
+pub(crate) fn answer_text(answer: AnswerId) -> String {
+    format!("answer {answer}")
+}
+
+/// The record of one request; `None` when it matched exactly.
+async fn ask(
+    set: &Set,
+    order: Order,
+    lab: &Lab,
+    stored: &Stored,
+    text: TextId,
+    at: usize,
+) -> Result<Option<DecisionRecord>> {
+    let request = Request::prompt(set.texts.text(text));
+    let explained = lab.cache.explain(&request).await;
+    let exact = |kind: &HitKind| matches!(kind, HitKind::Exact { .. });
+    if explained.hit.as_ref().is_some_and(|hit| exact(&hit.kind)) {
+        return Ok(None);
+    }
+    Ok(Some(DecisionRecord {
+        at: at as u64,
+        group: set.texts.group(text),
+        set: Some(set.name.clone()),
+        policy: "none".to_owned(),
+        spaces: explained.embedder.iter().cloned().collect(),
+        candidates: candidates(set, order, stored, text, &explained)?,
+        answerable: Some(stored.answers.contains_key(&set.texts.answer(text))),
+        ..DecisionRecord::default()
+    }))
+}
+
+fn candidates(
+    set: &Set,
+    order: Order,
+    stored: &Stored,
+    text: TextId,
+    explained: &Explanation,
+) -> Result<Vec<CandidateRecord>> {
+    let judged = explained
+        .candidates
+        .iter()
+        .filter_map(|candidate| Some((candidate.entry, candidate.evidence?)));
+    judged
+        .map(|(entry, evidence)| {
+            let other = stored.texts.get(&entry).copied();
+            let other = other.context("a candidate is no entry that was stored")?;
+            let right = match set.texts.truth(text, other) {
+                Truth::Right => Some(true),
+                Truth::Wrong => Some(false),
+                Truth::Unknown => (order != Order::Pairs).then_some(false),
+            };
+            Ok(CandidateRecord {
+                entry,
+                evidence,
+                right,
+            })
+        })
+        .collect()
+}
+
+/// Asks for all that can be known of every candidate.
+#[derive(Clone, Copy, Debug)]
+struct Recording {
+    refine: bool,
+}
+
+impl HitPolicy for Recording {
+    fn name(&self) -> &'static str {
+        "recording"
+    }
+
+    fn decide(&self, evidence: &Evidence) -> Decision {
+        if self.refine && evidence.can_refine && evidence.refined.is_none() {
+            return Decision::Refine { probability: None };
+        }
+        Decision::Serve {
+            probability: None,
+            utility: f64::from(evidence.similarity),
+        }
+    }
+
+    fn least_similarity(&self) -> f32 {
+        f32::NEG_INFINITY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn golden(order: Order) -> Vec<DecisionRecord> {
+        let settings = RecordSettings {
+            order: Some(order),
+            ..RecordSettings::default()
+        };
+        record(&[], &settings).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_recorded_with_evidence_and_truth() {
+        let records = golden(Order::Random).await;
+        let first = &records[0];
+        assert!(first.candidates.is_empty() && first.answerable == Some(false));
+        for record in &records {
+            let similarities = record.candidates.iter();
+            let similarities = similarities.map(|candidate| candidate.evidence.similarity);
+            assert!(similarities.is_sorted_by(|a, b| a >= b));
+            assert!(
+                record
+                    .candidates
+                    .iter()
+                    .all(|candidate| candidate.right.is_some())
+            );
+            let right = record
+                .candidates
+                .iter()
+                .any(|candidate| candidate.right == Some(true));
+            assert!(!right || record.answerable == Some(true));
+        }
+        let right = |record: &&DecisionRecord| {
+            record
+                .candidates
+                .first()
+                .is_some_and(|candidate| candidate.right == Some(true))
+        };
+        assert!(records.iter().filter(right).count() > 100);
+    }
+
+    #[tokio::test]
+    async fn under_pairs_only_labels_count() {
+        let records = golden(Order::Pairs).await;
+        let truths = |truth| {
+            let candidates = records.iter().flat_map(|record| &record.candidates);
+            candidates
+                .filter(|candidate| candidate.right == truth)
+                .count()
+        };
+        assert!(truths(Some(true)) > 80, "{}", truths(Some(true)));
+        assert!(truths(Some(false)) > 100, "{}", truths(Some(false)));
+        assert!(truths(None) > truths(Some(true)));
+        assert!(
+            records
+                .iter()
+                .all(|record| record.set.as_deref() == Some("golden_pairs"))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_recording_repeats_but_for_the_names_of_entries() {
+        let stripped = |records: Vec<DecisionRecord>| -> Vec<(u64, Vec<(f32, Option<bool>)>)> {
+            let row = |record: DecisionRecord| {
+                let candidates = record.candidates.iter();
+                let candidates = candidates
+                    .map(|candidate| (candidate.evidence.similarity, candidate.right))
+                    .collect();
+                (record.group, candidates)
+            };
+            records.into_iter().map(row).collect()
+        };
+        let (first, second) = (
+            golden(Order::Retrieval).await,
+            golden(Order::Retrieval).await,
+        );
+        let (first, second) = (stripped(first), stripped(second));
+        assert!(first.len() > 200);
+        for (first, second) in first.iter().zip(&second) {
+            assert_eq!(first.0, second.0);
+            // Equal similarities come in the order of entry ids, which are random.
+            let similarities = |row: &[(f32, Option<bool>)]| -> Vec<f32> {
+                row.iter().map(|candidate| candidate.0).collect()
+            };
+            assert_eq!(similarities(&first.1), similarities(&second.1));
+        }
+    }
+}
