@@ -21,6 +21,8 @@ use crate::codec::Codec;
 use crate::config::{
     BackendConfig, BackendSection, Config, EmbedderConfig, HttpEmbedderConfig, RefinerConfig,
 };
+#[cfg(feature = "minilm")]
+use crate::embed::OffThread;
 use crate::embed::{EmbedStage, Refiner};
 use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +41,9 @@ const TEND_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a lookup waits for a second embedding that was given and not configured.
 const REFINE_DEADLINE: Duration = Duration::from_millis(50);
+
+/// Recent texts whose vectors by the transformer are remembered: 1.5 KB each.
+const MINILM_MEMO: u64 = 1_000;
 
 /// Batches of dead entries that one look takes out at most: many die at once where many were stored at once.
 const TEND_ROUNDS: usize = 1024;
@@ -168,8 +173,9 @@ impl CacheBuilder {
             if let (None, EmbedderConfig::Http(http)) = (&self.embedder, embedder) {
                 self.embedder = remote_embedder(http, "semantic.embedder").await?;
             }
-            if let (None, EmbedderConfig::Cascade { refiner, .. }) = (&self.refiner, embedder) {
-                let RefinerConfig::Http(http) = refiner;
+            if let (None, EmbedderConfig::Cascade { refiner, .. }) = (&self.refiner, embedder)
+                && let RefinerConfig::Http(http) = refiner
+            {
                 self.refiner = remote_embedder(http, "semantic.embedder.refiner").await?;
             }
         }
@@ -400,6 +406,10 @@ fn semantic(
         }
         (Some(embedder), _) => EmbedStage::new(embedder, 0, patience),
         (None, EmbedderConfig::Http(_)) => return Err(needs_async("semantic.embedder.type")),
+        (None, EmbedderConfig::Minilm { path }) => {
+            let model = minilm(path.as_deref(), processors(), "semantic.embedder")?;
+            EmbedStage::new(model, MINILM_MEMO, patience)
+        }
         (None, EmbedderConfig::Static | EmbedderConfig::Cascade { .. }) => {
             EmbedStage::new(Arc::new(StaticEmbedder::builtin()), 0, patience)
         }
@@ -427,27 +437,67 @@ fn semantic(
 
 /// The second embedding, as the settings say or as it was given.
 fn second(config: &EmbedderConfig, given: Option<EmbedderHandle>) -> Result<Option<Arc<Refiner>>> {
-    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-    match (given, config) {
-        (
-            Some(given),
-            EmbedderConfig::Cascade {
-                refiner,
-                deadline,
-                concurrency,
-            },
-        ) => {
-            let RefinerConfig::Http(http) = refiner;
-            let concurrency = concurrency.unwrap_or_else(processors);
-            let memo = http.memo_entries;
-            Ok(Some(Refiner::new(given, *deadline, concurrency, memo)))
+    let EmbedderConfig::Cascade {
+        refiner,
+        deadline,
+        concurrency,
+    } = config
+    else {
+        return Ok(given.map(|given| Refiner::new(given, REFINE_DEADLINE, processors(), 0)));
+    };
+    let concurrency = concurrency.unwrap_or_else(processors);
+    let (model, memo) = match (given, refiner) {
+        (Some(given), RefinerConfig::Http(http)) => (given, http.memo_entries),
+        (Some(given), RefinerConfig::Minilm { .. }) => (given, 0),
+        (None, RefinerConfig::Minilm { path }) => {
+            let field = "semantic.embedder.refiner";
+            let model = minilm(path.as_deref(), concurrency, field)?;
+            (model, MINILM_MEMO)
         }
-        (Some(given), _) => Ok(Some(Refiner::new(given, REFINE_DEADLINE, processors(), 0))),
-        (None, EmbedderConfig::Cascade { .. }) => {
-            Err(needs_async("semantic.embedder.refiner.type"))
+        (None, RefinerConfig::Http(_)) => {
+            return Err(needs_async("semantic.embedder.refiner.type"));
         }
-        (None, _) => Ok(None),
-    }
+    };
+    Ok(Some(Refiner::new(model, *deadline, concurrency, memo)))
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The transformer, off the threads that serve.
+#[cfg(feature = "minilm")]
+fn minilm(
+    path: Option<&std::path::Path>,
+    concurrency: usize,
+    field: &'static str,
+) -> Result<EmbedderHandle> {
+    use askonce_models::MiniLm;
+
+    let model = match path {
+        Some(path) => MiniLm::open(path).map_err(|error| {
+            Error::new(ErrorKind::Config, "the transformer cannot be used")
+                .with("field", format!("{field}.path"))
+                .with("value", path.display())
+                .caused_by(error)
+        })?,
+        #[cfg(feature = "minilm-weights")]
+        None => MiniLm::builtin(),
+        #[cfg(not(feature = "minilm-weights"))]
+        None => return Err(no_weights(field)),
+    };
+    Ok(Arc::new(OffThread::new(Arc::new(model), concurrency)))
+}
+
+#[cfg(not(feature = "minilm"))]
+fn minilm(_: Option<&std::path::Path>, _: usize, field: &'static str) -> Result<EmbedderHandle> {
+    Err(no_weights(field))
+}
+
+/// Checked with the other settings, so nobody gets so far.
+#[cfg(not(feature = "minilm-weights"))]
+fn no_weights(field: &'static str) -> Error {
+    Error::new(ErrorKind::Config, "this build has no such transformer").with("field", field)
 }
 
 fn needs_async(field: &str) -> Error {

@@ -147,7 +147,9 @@ impl Inner {
         if let Some(profile) = Profile::of(&entry) {
             let entries = self.catalog.len();
             let profile = semantic.profiles.insert(id, profile, entries);
-            if let Some(backlog) = &semantic.backlog {
+            if let Some(backlog) = &semantic.backlog
+                && semantic.policy.may_refine()
+            {
                 backlog.push(&profile, text);
             }
         }

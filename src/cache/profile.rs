@@ -23,10 +23,7 @@ use crate::policy::TextTraits;
 use crate::savings::Usd;
 
 /// Bytes that the memory bound counts for the profile of an entry, its second vector left out.
-pub(super) const PROFILE_BYTES: usize = 2048;
-
-/// Bytes that traits take for each byte of their text, rounded up: a word of six bytes is kept in two sets.
-const TRAIT_BYTES: usize = 24;
+pub(super) const PROFILE_BYTES: usize = 1536;
 
 /// Bytes of a profile beside the traits and the second vector: itself, its counters and its map slot.
 const FIXED_BYTES: usize = size_of::<Profile>() + 16 + 2 * size_of::<(EntryId, Arc<Profile>)>();
@@ -51,10 +48,10 @@ pub(super) struct Profile {
 impl Profile {
     /// The profile of an entry; `None` when it has no text to compare.
     pub(super) fn of(entry: &Entry) -> Option<Self> {
-        let text = entry.text.as_deref()?;
+        let traits = TextTraits::of(entry.text.as_deref()?);
         Some(Self {
-            traits: TextTraits::of(text),
-            bytes: FIXED_BYTES + TRAIT_BYTES * text.len(),
+            bytes: FIXED_BYTES + traits.heap_bytes(),
+            traits,
             answer: digest(&entry.answer),
             created: entry.created,
             cost: entry.cost.map(Usd::as_dollars),
@@ -282,6 +279,14 @@ mod tests {
             assert!(Quantized::of(&b).cosine(&b).unwrap() > 0.998);
             assert_eq!(Quantized::of(&b).cosine(&a[1..]), None);
         }
+    }
+
+    #[test]
+    fn a_question_of_twenty_words_fits_what_is_counted_for_it() {
+        let text = "How do I change the password of my second account when the first one was closed by \
+                    the bank last year?";
+        let bytes = profile(text).bytes;
+        assert!(bytes <= PROFILE_BYTES, "{bytes}");
     }
 
     #[test]

@@ -222,7 +222,8 @@ impl Inner {
         if let (Some(profile), Some(backlog)) = (profile, &semantic.backlog) {
             match &made.second {
                 Some(vector) => profile.keep_second(Some(vector)),
-                None => backlog.push(&profile, text),
+                None if semantic.policy.may_refine() => backlog.push(&profile, text),
+                None => {}
             }
         }
         let vector = match made.vector {

@@ -1,5 +1,6 @@
 //! What turns text into vectors: settings.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -7,14 +8,22 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What turns text into vectors.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+///
+/// Default: `cascade` with the built-in transformer where a build has its weights, `static` where not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum EmbedderConfig {
-    /// The built-in table: microseconds, no network, English. The default.
-    #[default]
+    /// The built-in table: microseconds, no network, English.
     Static,
+    /// The transformer alone: a millisecond or two for each request that has no exact match. Needs the
+    /// feature `minilm`.
+    Minilm {
+        /// The file with the weights. Default: those in the binary, with the feature `minilm-weights`.
+        #[serde(default)]
+        path: Option<PathBuf>,
+    },
     /// A server with an OpenAI-compatible `/v1/embeddings`. Needs the feature `http-embedder`.
     Http(HttpEmbedderConfig),
     /// The built-in table for all requests, and a second, slower embedding for those that the policy is in
@@ -41,6 +50,12 @@ pub enum EmbedderConfig {
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum RefinerConfig {
+    /// The transformer. Needs the feature `minilm`.
+    Minilm {
+        /// The file with the weights. Default: those in the binary, with the feature `minilm-weights`.
+        #[serde(default)]
+        path: Option<PathBuf>,
+    },
     /// A server with an OpenAI-compatible `/v1/embeddings`. Needs the feature `http-embedder`. Its own
     /// `timeout` holds for vectors that are made in the background.
     Http(HttpEmbedderConfig),
@@ -89,6 +104,20 @@ const fn ten_thousand() -> u64 {
     10_000
 }
 
+impl Default for EmbedderConfig {
+    fn default() -> Self {
+        if cfg!(feature = "minilm-weights") {
+            Self::Cascade {
+                refiner: RefinerConfig::Minilm { path: None },
+                deadline: fifty_milliseconds(),
+                concurrency: None,
+            }
+        } else {
+            Self::Static
+        }
+    }
+}
+
 impl EmbedderConfig {
     /// Checks every field; `path` is where the section stands in the file.
     ///
@@ -97,6 +126,7 @@ impl EmbedderConfig {
     pub(super) fn validate(&self, path: &str) -> Result<()> {
         match self {
             Self::Static => Ok(()),
+            Self::Minilm { path: file } => has_weights(file.is_some(), path),
             Self::Http(http) => http.validate(path),
             Self::Cascade {
                 refiner,
@@ -124,9 +154,32 @@ impl EmbedderConfig {
 impl RefinerConfig {
     fn validate(&self, path: &str) -> Result<()> {
         match self {
+            Self::Minilm { path: file } => has_weights(file.is_some(), path),
             Self::Http(http) => http.validate(path),
         }
     }
+}
+
+/// Whether this build has the transformer, and its weights if no file is named.
+fn has_weights(file: bool, path: &str) -> Result<()> {
+    let (what, field, remedy) = if !cfg!(feature = "minilm") {
+        (
+            "this build has no transformer",
+            "type",
+            "build with the feature minilm, or use type static",
+        )
+    } else if !file && !cfg!(feature = "minilm-weights") {
+        (
+            "this build has no weights of the transformer",
+            "path",
+            "name their file, or build with the feature minilm-weights",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Config, what)
+        .with("field", format!("{path}.{field}"))
+        .with("remedy", remedy))
 }
 
 impl HttpEmbedderConfig {
@@ -146,5 +199,55 @@ impl HttpEmbedderConfig {
                 .with("field", format!("{path}.timeout")));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> EmbedderConfig {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_cascade_is_read_and_what_is_out_of_range_is_refused_by_name() {
+        let cascade = |more: &str| {
+            let http = r#"{"type": "http", "base_url": "http://localhost/v1", "model": "m"}"#;
+            read(&format!(
+                r#"{{"type": "cascade", "refiner": {http}{more}}}"#
+            ))
+        };
+        let EmbedderConfig::Cascade { deadline, .. } = cascade("") else {
+            panic!("no cascade");
+        };
+        assert_eq!(deadline, Duration::from_millis(50));
+        let again = serde_json::to_string(&cascade(r#", "concurrency": 3"#)).unwrap();
+        assert_eq!(read(&again), cascade(r#", "concurrency": 3"#));
+        for (more, field) in [
+            (r#", "deadline": "0s""#, "e.deadline"),
+            (r#", "deadline": "11s""#, "e.deadline"),
+            (r#", "concurrency": 0"#, "e.concurrency"),
+        ] {
+            let error = cascade(more).validate("e").unwrap_err().to_string();
+            assert!(error.contains(&format!("field: {field}")), "{error}");
+        }
+        let unknown = r#"{"type": "cascade", "refiner": {"type": "minilm", "pth": "x"}}"#;
+        assert!(serde_json::from_str::<EmbedderConfig>(unknown).is_err());
+    }
+
+    #[test]
+    fn a_transformer_that_is_not_in_the_build_is_refused_with_the_remedy() {
+        let named = read(r#"{"type": "minilm", "path": "weights.bin"}"#);
+        let built_in = read(r#"{"type": "cascade", "refiner": {"type": "minilm"}}"#);
+        assert_eq!(named.validate("e").is_ok(), cfg!(feature = "minilm"));
+        assert_eq!(
+            built_in.validate("e").is_ok(),
+            cfg!(feature = "minilm-weights")
+        );
+        if let Err(error) = built_in.validate("e") {
+            assert!(error.to_string().contains("remedy: "), "{error}");
+        }
+        EmbedderConfig::default().validate("e").unwrap();
     }
 }

@@ -35,6 +35,11 @@ impl PolicySlot {
         self.0.load().decide(evidence)
     }
 
+    /// As [`HitPolicy::may_refine`](super::HitPolicy::may_refine).
+    pub(crate) fn may_refine(&self) -> bool {
+        self.0.load().may_refine()
+    }
+
     /// As [`HitPolicy::least_similarity`](super::HitPolicy::least_similarity).
     pub(crate) fn least_similarity(&self) -> f32 {
         self.0.load().least_similarity()

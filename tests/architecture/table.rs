@@ -37,6 +37,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ("search", &["clock", "entry", "index", "observe", "request"]),
     ("policy", &["entry", "models", "request", "savings"]),
     ("decision", &["entry", "policy"]),
+    ("calibrate", &["decision", "entry", "models", "policy"]),
     ("stampede", &["backend", "clock", "observe"]),
     // One holder at a time, among processes.
     ("lock", &["backend", "clock", "observe"]),

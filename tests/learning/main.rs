@@ -17,7 +17,7 @@ use askonce::cache::Stats;
 use askonce::clock::{ManualClock, Timestamp};
 use askonce::config::DecisionLogConfig;
 use askonce::learning::{Agreement, Judge, JudgeQuestion, Judgement, decision_log};
-use askonce::policy::{CostAware, ExactOnly, Threshold, WrongAnswerCost};
+use askonce::policy::{Decision, Evidence, ExactOnly, HitPolicy, Threshold};
 use askonce::{
     Answer, CacheBuilder, Config, ErrorKind, Fill, Result, SemanticCache, Served, Verdict,
 };
@@ -521,12 +521,27 @@ async fn a_policy_is_replaced_while_the_cache_runs() {
     assert!(answer_to(&cache, &ask("near")).await.is_err());
     cache.replace_policy(before).unwrap();
     assert!(answer_to(&cache, &ask("near")).await.is_ok());
-    // Fitted on the built-in embedding, and this cache has another.
-    let foreign = Arc::new(CostAware::new(WrongAnswerCost::default()));
-    if askonce::policy::HitPolicy::calibrated_for(&*foreign).is_some() {
-        assert_eq!(
-            cache.replace_policy(foreign).unwrap_err().kind(),
-            ErrorKind::Config
-        );
+    let foreign = Arc::new(Foreign(vec!["another embedding".to_owned()]));
+    let refused = cache.replace_policy(foreign).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Config);
+    assert!(answer_to(&cache, &ask("near")).await.is_ok());
+}
+
+/// A policy that was fitted on embeddings that no test has.
+#[derive(Debug)]
+struct Foreign(Vec<String>);
+
+impl HitPolicy for Foreign {
+    fn name(&self) -> &'static str {
+        "foreign"
+    }
+    fn decide(&self, evidence: &Evidence) -> Decision {
+        ExactOnly.decide(evidence)
+    }
+    fn calibrated_for(&self) -> &[String] {
+        &self.0
+    }
+    fn least_similarity(&self) -> f32 {
+        0.0
     }
 }

@@ -12,6 +12,7 @@ mod config;
 mod direct;
 mod doctor;
 mod keys;
+mod replay;
 mod serve;
 
 use std::io::Write as _;
@@ -129,6 +130,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Measure hits, wrong hits, latency and memory on labelled prompts.
     Bench(bench::Args),
+    /// Decide again what a log of decisions holds, under other settings.
+    Replay(replay::Args),
 }
 
 impl Cli {
@@ -152,6 +155,7 @@ impl Cli {
             Command::Config(args) => config::run(&args, &global),
             Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Bench(args) => bench::run(args).await,
+            Command::Replay(args) => replay::run(&args, &global),
         }
     }
 }
