@@ -13,7 +13,7 @@ use super::invalidate::WrongHits;
 use super::migrate::Migration;
 use super::profile::{self, Profiles};
 use super::stats::{Counters, Probes, RunningMean};
-use super::{Inner, Probe, Semantic, SemanticCache};
+use super::{Inner, Probe, Semantic, SemanticCache, learn};
 use crate::assembly::Stores;
 use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
@@ -28,7 +28,8 @@ use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Events, RemovalCause};
 use crate::layer::{LayerConfig, Layered};
-use crate::policy::{ExactOnly, OtherEmbedding, PolicyHandle};
+use crate::learning::{JudgeHandle, Learning};
+use crate::policy::{ExactOnly, OtherEmbedding, PolicyHandle, PolicySlot};
 use crate::request::ExactKey;
 use crate::savings::{Ledger, PriceTable, TokenCounter};
 use crate::search::{Restored, SearchStage};
@@ -57,6 +58,7 @@ pub struct CacheBuilder {
     embedder: Option<EmbedderHandle>,
     refiner: Option<EmbedderHandle>,
     policy: Option<PolicyHandle>,
+    judge: Option<JudgeHandle>,
     codec: Option<Codec>,
     registry: BackendRegistry,
     events: Events,
@@ -111,6 +113,14 @@ impl CacheBuilder {
     #[must_use]
     pub fn policy(mut self, policy: PolicyHandle) -> Self {
         self.policy = Some(policy);
+        self
+    }
+
+    /// Asks `judge` about answers that cheaper means cannot compare, within the budget of
+    /// [`JudgeConfig`](crate::config::JudgeConfig). Default: none.
+    #[must_use]
+    pub fn judge(mut self, judge: JudgeHandle) -> Self {
+        self.judge = Some(judge);
         self
     }
 
@@ -203,6 +213,7 @@ struct Parts {
     context: BackendContext,
     dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
     given: Vec<Tier>,
+    judge: Option<JudgeHandle>,
     codec: Codec,
 }
 
@@ -240,6 +251,7 @@ impl Parts {
             context,
             dropped,
             given: builder.tiers,
+            judge: builder.judge,
             codec,
         })
     }
@@ -301,6 +313,7 @@ impl Parts {
             restored,
             context,
             dropped,
+            judge,
             codec,
             ..
         } = self;
@@ -313,6 +326,11 @@ impl Parts {
         let handles = layers.iter().map(|tier| Arc::clone(tier) as BackendHandle);
         let shared = Arc::clone(&clock);
         let tiers = TierStack::shared(handles.collect(), codec, together, shared)?;
+        let settings = &config.semantic.learning;
+        let file = settings.file(config.semantic.index.path.as_deref());
+        let file = file.filter(|_| semantic.is_some());
+        let shares = learn::shared_tier(&layers).is_some();
+        let learning = Learning::new(settings, file, judge, shares)?;
         let inner = Arc::new(Inner {
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,
@@ -327,6 +345,7 @@ impl Parts {
             flights: SingleFlight::default(),
             epochs: InvalidationLog::default(),
             wrong_hits: WrongHits::default(),
+            learning,
             migration: Migration::default(),
             prices: PriceTable::new(&config.prices)?,
             tokens: TokenCounter::new(),
@@ -342,14 +361,18 @@ impl Parts {
             clock,
         });
         inner.list_again(restored);
+        inner.remember_wrong_hits();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            if let Some(queue) = inner.learning.take_queue() {
+                runtime.spawn(Inner::learn(Arc::downgrade(&inner), queue));
+            }
             if !inner.migration.is_empty() {
                 runtime.spawn(Inner::migrate(Arc::downgrade(&inner)));
             }
             let weak = Arc::downgrade(&inner);
             runtime.spawn(async move {
                 let mut ticks = tokio::time::interval(TEND_INTERVAL);
-                loop {
+                for turn in 0_u64.. {
                     ticks.tick().await;
                     let Some(inner) = weak.upgrade() else { return };
                     for _ in 0..TEND_ROUNDS {
@@ -360,6 +383,7 @@ impl Parts {
                     }
                     inner.tend_shared().await;
                     Inner::tend_index(inner.clone()).await;
+                    Inner::tend_learning(&inner, turn).await;
                     inner.show_holdings().await;
                 }
             });
@@ -402,7 +426,7 @@ fn semantic(
     let semantic = Semantic {
         embed,
         search,
-        policy,
+        policy: PolicySlot::new(policy),
         backlog: refiner.clone().map(Backlog::new),
         refiner,
         profiles: Profiles::new(second),
