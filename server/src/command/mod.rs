@@ -12,6 +12,7 @@ mod direct;
 mod doctor;
 mod keys;
 mod serve;
+mod train;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -126,6 +127,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Measure hits, wrong hits, latency and memory on labelled prompts.
     Bench(bench::Args),
+    /// Adapt the embedding table to labelled pairs.
+    Train(train::Args),
 }
 
 impl Cli {
@@ -148,6 +151,7 @@ impl Cli {
             Command::Config(args) => config::run(&args, &global),
             Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Bench(args) => bench::run(args).await,
+            Command::Train(args) => train::run(args, &global).await,
         }
     }
 }
