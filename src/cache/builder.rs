@@ -1,6 +1,7 @@
 //! From settings to a running cache.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -347,11 +348,11 @@ fn semantic(
                 ..
             },
         ) => EmbedStage::new(embedder, *memo_entries, *timeout),
-        (Some(embedder), EmbedderConfig::Static) => {
+        (Some(embedder), EmbedderConfig::Static { .. }) => {
             EmbedStage::new(embedder, 0, Duration::from_secs(2))
         }
-        (None, EmbedderConfig::Static) => EmbedStage::new(
-            Arc::new(StaticEmbedder::builtin()),
+        (None, EmbedderConfig::Static { path }) => EmbedStage::new(
+            Arc::new(static_embedder(path.as_deref())?),
             0,
             Duration::from_secs(2),
         ),
@@ -390,6 +391,22 @@ fn semantic(
         settings,
     };
     Ok((semantic, restored))
+}
+
+/// The table in a file, or the built-in one.
+fn static_embedder(path: Option<&Path>) -> Result<StaticEmbedder> {
+    match path {
+        None => Ok(StaticEmbedder::builtin()),
+        Some(path) => StaticEmbedder::open(path).map_err(|error| {
+            Error::new(ErrorKind::Config, "the embedding table cannot be used")
+                .with("field", "semantic.embedder.path")
+                .with(
+                    "remedy",
+                    "name a file that `askonce train` wrote, or leave `path` out",
+                )
+                .caused_by(error)
+        }),
+    }
 }
 
 #[cfg(feature = "http-embedder")]

@@ -16,6 +16,7 @@ mod reference;
 mod section;
 mod service;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -430,14 +431,17 @@ impl SemanticConfig {
 }
 
 /// What turns text into vectors.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum EmbedderConfig {
-    /// The built-in table: microseconds, no network, English. The default.
-    #[default]
-    Static,
+    /// A table: microseconds, no network, English. The default.
+    Static {
+        /// The file of a table, such as `askonce train` writes. Default: `null`, the built-in one.
+        #[serde(default)]
+        path: Option<PathBuf>,
+    },
     /// A server with an OpenAI-compatible `/v1/embeddings`. Needs the feature `http-embedder`.
     Http {
         /// Where the API lives, up to and without `/embeddings`: `https://api.openai.com/v1`.
@@ -473,6 +477,13 @@ const fn two() -> usize {
 
 const fn ten_thousand() -> u64 {
     10_000
+}
+
+impl Default for EmbedderConfig {
+    /// The built-in table.
+    fn default() -> Self {
+        Self::Static { path: None }
+    }
 }
 
 impl EmbedderConfig {
