@@ -7,7 +7,8 @@
 //! - `MiniLm` (feature `minilm`): a transformer of six layers in 8 bits, 384 dimensions. A
 //!   millisecond or two for a short text; its weights are a file of 24 MB, or in the binary (feature
 //!   `minilm-weights`).
-//! - `HttpEmbedder` (feature `http`): any server that speaks the OpenAI embeddings API.
+//! - `HttpEmbedder` (feature `http`): any server that speaks the embeddings API of OpenAI, of
+//!   text-embeddings-inference or of Ollama.
 //!
 //! ```
 //! use askonce_models::StaticEmbedder;
@@ -39,6 +40,7 @@ mod blob;
 mod embedder;
 mod error;
 mod fit;
+mod idf;
 mod model_id;
 
 pub mod wordpiece;
@@ -60,6 +62,7 @@ pub use error::ModelError;
 pub use fit::FitError;
 #[cfg(feature = "http")]
 pub use http::{HttpConfig, HttpEmbedder};
+pub use idf::inverse_document_frequency;
 #[cfg(feature = "minilm")]
 pub use minilm::MiniLm;
 pub use model_id::ModelId;

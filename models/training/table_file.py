@@ -44,3 +44,17 @@ def read_rows(path):
     size, count, dimension, scale = fields[2:6]
     rows = np.frombuffer(data, np.int8, count * dimension, size).reshape(count, dimension)
     return rows, scale
+
+
+def read_vocabulary(path):
+    """The tokens of a table file, in the order of their ids."""
+    data = path.read_bytes()
+    fields = HEADER.unpack_from(data)
+    assert fields[:2] == (MAGIC, VERSION)
+    size, count, dimension = fields[2:5]
+    tokens, at = [], size + count * dimension
+    for _ in range(count):
+        end = at + 1 + data[at]
+        tokens.append(data[at + 1 : end].decode("utf-8"))
+        at = end
+    return tokens

@@ -1,11 +1,12 @@
 //! The binary `askonce train`, from the outside: what it writes, and when it writes nothing.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use askonce_models::StaticEmbedder;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 fn train(pairs: &Path, output: &Path, more: &[&str]) -> Output {
@@ -25,13 +26,20 @@ fn errors(output: &Output) -> String {
 }
 
 /// A file of pairs about so many things, each by itself: `ask` and its other wording `same`, and a `near`
-/// miss.
-fn pairs(folder: &TempDir, things: usize, [ask, same, near]: [&str; 3]) -> std::path::PathBuf {
+/// miss. Labels are turned around where `turned` says so of the near miss.
+fn pairs(
+    folder: &TempDir,
+    things: usize,
+    [ask, same, near]: [&str; 3],
+    turned: impl Fn(&str) -> bool,
+) -> PathBuf {
     let nouns = ["invoice", "parcel", "router", "garden", "passport"];
     let mut text = String::new();
     for thing in 0..things {
         let about = |frame: &str| format!("{frame} {} {thing}", nouns[thing % nouns.len()]);
-        for (other, label) in [(same, 1), (near, 0)] {
+        let turned = turned(&about(near));
+        for (other, label) in [(same, !turned), (near, turned)] {
+            let label = u8::from(label);
             text += &format!(
                 "{}\n",
                 json!({ "a": about(ask), "b": about(other), "label": label })
@@ -43,13 +51,14 @@ fn pairs(folder: &TempDir, things: usize, [ask, same, near]: [&str; 3]) -> std::
     path
 }
 
-/// Words of a trade that the built-in table cannot know: it takes both for equally near.
+/// Words of a trade that the built-in table cannot know: it takes both for equally near. The
+/// near miss is the smallest text of its component.
 const JARGON: [&str; 3] = ["zorp my", "flimble a", "blentify a"];
 
 #[test]
 fn a_table_learns_the_jargon_of_a_trade() {
     let folder = tempfile::tempdir().unwrap();
-    let pairs = pairs(&folder, 400, JARGON);
+    let pairs = pairs(&folder, 400, JARGON, |_| false);
     let output = folder.path().join("trained");
     let ran = train(
         &pairs,
@@ -79,15 +88,14 @@ fn a_table_learns_the_jargon_of_a_trade() {
 #[test]
 fn a_table_that_ranks_worse_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
-    let wordings = [
-        "how do I reset my",
-        "how can I reset my",
-        "why is it raining on the",
-    ];
-    let pairs = pairs(&folder, 400, wordings);
+    // What is judged by contradicts what is trained on: one component in five, by its digest.
+    let judged = |smallest: &str| {
+        let digest = Sha256::digest(smallest);
+        u64::from_be_bytes(*digest.first_chunk().unwrap()) % 5 == 0
+    };
+    let pairs = pairs(&folder, 400, JARGON, judged);
     let output = folder.path().join("trained");
-    // Steps so large that they wreck the table.
-    let ran = train(&pairs, &output, &["--rate", "1", "--batch", "8"]);
+    let ran = train(&pairs, &output, &["--epochs", "20", "--batch", "64"]);
     assert!(!ran.status.success());
     assert!(
         errors(&ran).contains("nothing is written"),
@@ -100,7 +108,7 @@ fn a_table_that_ranks_worse_is_not_written() {
 #[test]
 fn too_few_pairs_are_refused_with_how_many_are_missing() {
     let folder = tempfile::tempdir().unwrap();
-    let pairs = pairs(&folder, 60, JARGON);
+    let pairs = pairs(&folder, 60, JARGON, |_| false);
     let ran = train(&pairs, &folder.path().join("trained"), &[]);
     assert!(!ran.status.success());
     let errors = errors(&ran);

@@ -35,7 +35,9 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ),
     ("embed", &["models", "observe", "request"]),
     ("search", &["clock", "entry", "index", "observe", "request"]),
-    ("policy", &["entry", "request", "savings"]),
+    ("policy", &["entry", "models", "request", "savings"]),
+    ("decision", &["entry", "policy"]),
+    ("calibrate", &["decision", "entry", "models", "policy"]),
     ("stampede", &["backend", "clock", "observe"]),
     // One holder at a time, among processes.
     ("lock", &["backend", "clock", "observe"]),
@@ -67,6 +69,12 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
             "savings", "schema", "search", "stampede", "tier",
         ],
     ),
+    (
+        "learning",
+        &[
+            "backend", "clock", "config", "decision", "entry", "models", "observe", "policy",
+        ],
+    ),
     ("assembly", &["backend", "config", "layer", "tier"]),
     (
         "cache",
@@ -76,11 +84,13 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
             "clock",
             "codec",
             "config",
+            "decision",
             "embed",
             "entry",
             "event",
             "generation",
             "layer",
+            "learning",
             "models",
             "observe",
             "policy",

@@ -137,6 +137,30 @@ impl StaticEmbedder {
         Ok(out)
     }
 
+    /// The row that a token of [`wordpiece`](Self::wordpiece) takes. Tokens of one row cannot be told
+    /// apart by the table.
+    #[must_use]
+    pub fn row_of(&self, piece: Piece) -> u32 {
+        match piece {
+            Piece::Known(id) => id,
+            Piece::Unknown { hash } => self.table.hashed_id(hash),
+        }
+    }
+
+    /// Cosine of two rows, -1 to 1; 0 where one of them is zero or outside the table. 1 for a row with
+    /// itself.
+    #[must_use]
+    pub fn row_cosine(&self, a: u32, b: u32) -> f32 {
+        self.table.cosine(a, b)
+    }
+
+    /// Adds a row to `sums`, which has a place per dimension; a row outside the table adds nothing.
+    pub fn add_row(&self, row: u32, sums: &mut [i32]) {
+        for (sum, &value) in sums.iter_mut().zip(self.table.row_if_any(row)) {
+            *sum += i32::from(value.cast_signed());
+        }
+    }
+
     /// The exact sum of the rows of `text`, before it is brought to unit length. What the training
     /// side computes too, so that both can be compared to the last bit.
     ///
@@ -180,10 +204,7 @@ impl StaticEmbedder {
             if tokens > MAX_TOKENS {
                 return ControlFlow::Break(());
             }
-            let row = match piece {
-                Piece::Known(id) => self.table.row(id),
-                Piece::Unknown { hash } => self.table.hashed_row(hash),
-            };
+            let row = self.table.row(self.row_of(piece));
             for (sum, &value) in sums.iter_mut().zip(row) {
                 *sum += i32::from(value.cast_signed());
             }
@@ -242,7 +263,7 @@ impl StaticEmbedder {
             }
             out.push(match piece {
                 Piece::Known(id) => id,
-                Piece::Unknown { hash } => self.table.hashed_number(hash) as u32,
+                Piece::Unknown { hash } => self.table.hashed_id(hash),
             });
             ControlFlow::Continue(())
         });

@@ -21,6 +21,7 @@
 //! | end - 32 | 32 | BLAKE3 of everything before |
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use crate::ModelId;
 use crate::blob::Blob;
@@ -52,12 +53,14 @@ pub(super) struct Table {
     file: Blob,
     rows: Blob,
     hashed: HashedRows,
+    /// One over the length of each row, 0 for a row of zeros; worked out when first asked for.
+    inverse_lengths: OnceLock<Vec<f32>>,
 }
 
 /// The rows that unknown words share out by hash.
 #[derive(Debug)]
 struct HashedRows {
-    first: usize,
+    first: u32,
     count: u64,
 }
 
@@ -98,10 +101,10 @@ impl Table {
         }
         let unknown = u32_at(body, 32)?;
         let hashed = HashedRows {
-            first: size_at(body, 44)?,
+            first: u32_at(body, 44)?,
             count: u32_at(body, 48)?.into(),
         };
-        let hashed_end = u64::from(u32_at(body, 44)?) + hashed.count;
+        let hashed_end = u64::from(hashed.first) + hashed.count;
         if hashed.count == 0 || hashed_end > tokens as u64 {
             return Err(format!(
                 "hashed rows up to {hashed_end} do not lie in {tokens} rows"
@@ -128,6 +131,7 @@ impl Table {
             wordpiece: WordPiece::from_blob(vocabulary, tokens, unknown)?,
             rows: file.slice(HEADER_BYTES..rows_end),
             hashed,
+            inverse_lengths: OnceLock::new(),
         })
     }
 
@@ -138,15 +142,35 @@ impl Table {
         &self.rows[start..start + self.dimension]
     }
 
-    /// The row that a word outside the vocabulary takes.
-    pub(super) fn hashed_row(&self, hash: u64) -> &[u8] {
-        let start = self.hashed_number(hash) * self.dimension;
-        &self.rows[start..start + self.dimension]
+    /// The row of a token, or nothing.
+    pub(super) fn row_if_any(&self, id: u32) -> &[u8] {
+        let start = (id as usize).saturating_mul(self.dimension);
+        let end = start.saturating_add(self.dimension);
+        self.rows.get(start..end).unwrap_or_default()
     }
 
-    /// The number of that row.
-    pub(super) fn hashed_number(&self, hash: u64) -> usize {
-        self.hashed.first + (hash % self.hashed.count) as usize
+    /// The row that a word outside the vocabulary takes.
+    pub(super) fn hashed_id(&self, hash: u64) -> u32 {
+        self.hashed.first + (hash % self.hashed.count) as u32
+    }
+
+    pub(super) fn cosine(&self, a: u32, b: u32) -> f32 {
+        let inverse = self.inverse_lengths.get_or_init(|| {
+            self.rows
+                .chunks_exact(self.dimension)
+                .map(|row| match dot(row, row) {
+                    0 => 0.0,
+                    square => 1.0 / (square as f32).sqrt(),
+                })
+                .collect()
+        });
+        let (Some(&x), Some(&y)) = (inverse.get(a as usize), inverse.get(b as usize)) else {
+            return 0.0;
+        };
+        if a == b {
+            return f32::from(x > 0.0);
+        }
+        dot(self.row(a), self.row(b)) as f32 * x * y
     }
 }
 
@@ -173,6 +197,14 @@ impl Table {
         file.extend_from_slice(checksum.as_bytes());
         file
     }
+}
+
+/// Exact: at most 4096 * 128 * 128, so it cannot overflow.
+fn dot(a: &[u8], b: &[u8]) -> i32 {
+    a.iter()
+        .zip(b)
+        .map(|(&x, &y)| i32::from(x.cast_signed()) * i32::from(y.cast_signed()))
+        .sum()
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Result<u32, String> {

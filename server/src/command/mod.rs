@@ -5,12 +5,14 @@
 
 mod ask;
 mod bench;
+mod breaker;
 mod cache;
 mod client;
 mod config;
 mod direct;
 mod doctor;
 mod keys;
+mod replay;
 mod serve;
 mod train;
 
@@ -121,12 +123,16 @@ enum Command {
     Invalidate(cache::InvalidateArgs),
     /// Remove everything from a backend, or from all.
     Clear(keys::ClearArgs),
+    /// Let a running server serve by similarity again after too many hits were wrong.
+    ResetBreaker(breaker::Args),
     /// Check or show the settings.
     Config(config::Args),
     /// Check that everything the server needs is there.
     Doctor(doctor::Args),
     /// Measure hits, wrong hits, latency and memory on labelled prompts.
     Bench(bench::Args),
+    /// Decide again what a log of decisions holds, under other settings.
+    Replay(replay::Args),
     /// Adapt the embedding table to labelled pairs.
     Train(train::Args),
 }
@@ -148,9 +154,11 @@ impl Cli {
             Command::Get(args) => keys::get(args, &global).await,
             Command::Invalidate(args) => cache::invalidate(args, &global).await,
             Command::Clear(args) => keys::clear(args, &global).await,
+            Command::ResetBreaker(args) => breaker::reset(args, &global).await,
             Command::Config(args) => config::run(&args, &global),
             Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Bench(args) => bench::run(args).await,
+            Command::Replay(args) => replay::run(&args, &global),
             Command::Train(args) => train::run(args, &global).await,
         }
     }

@@ -9,6 +9,8 @@
 //! lookup for a query.
 
 pub mod guard;
+mod lexicon;
+mod reading;
 mod text;
 
 use std::fmt;
@@ -86,6 +88,16 @@ impl Evidence {
         .into_iter()
         .chain(TextFeatures::NAMES)
         .chain(GuardKind::ALL.into_iter().map(GuardKind::as_str))
+    }
+
+    /// Which way each value of [`features`](Self::features) speaks, in their order: 1 where more of it
+    /// can only speak for a match, -1 where it can only speak against it, 0 where that depends.
+    pub fn feature_signs() -> impl Iterator<Item = i8> {
+        // Similarities and margins for; a denser neighbourhood and a fuller partition against.
+        [1, 1, 1, 1, -1, -1]
+            .into_iter()
+            .chain(TextFeatures::SIGNS)
+            .chain(GuardKind::ALL.into_iter().map(GuardKind::sign))
     }
 
     /// The evidence as numbers for a fitted model, written over `out`: not-a-number for what is not
