@@ -14,6 +14,7 @@ mod doctor;
 mod keys;
 mod replay;
 mod serve;
+mod train;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -132,6 +133,8 @@ enum Command {
     Bench(bench::Args),
     /// Decide again what a log of decisions holds, under other settings.
     Replay(replay::Args),
+    /// Adapt the embedding table to labelled pairs.
+    Train(train::Args),
 }
 
 impl Cli {
@@ -156,6 +159,7 @@ impl Cli {
             Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Bench(args) => bench::run(args).await,
             Command::Replay(args) => replay::run(&args, &global),
+            Command::Train(args) => train::run(args, &global).await,
         }
     }
 }
