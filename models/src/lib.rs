@@ -36,8 +36,8 @@
 mod blob;
 mod embedder;
 mod error;
-mod idf;
 mod fit;
+mod idf;
 mod model_id;
 
 pub mod wordpiece;
