@@ -53,6 +53,8 @@ pub mod static_model;
 pub mod http;
 
 pub mod additive;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod trees;
 
 pub use embedder::{BoxFuture, DynEmbedder, Embedder, EmbedderHandle};

@@ -13,7 +13,7 @@ use super::invalidate::WrongHits;
 use super::migrate::Migration;
 use super::profile::{self, Profiles};
 use super::stats::{Counters, Probes, RunningMean};
-use super::{Inner, Probe, Semantic, SemanticCache};
+use super::{Inner, Probe, Semantic, SemanticCache, learn};
 use crate::assembly::Stores;
 use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
@@ -28,7 +28,8 @@ use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Events, RemovalCause};
 use crate::layer::{LayerConfig, Layered};
-use crate::policy::PolicyHandle;
+use crate::learning::{JudgeHandle, Learning};
+use crate::policy::{ExactOnly, OtherEmbedding, PolicyHandle, PolicySlot};
 use crate::request::ExactKey;
 use crate::savings::{Ledger, PriceTable, TokenCounter};
 use crate::search::{Restored, SearchStage};
@@ -57,6 +58,7 @@ pub struct CacheBuilder {
     embedder: Option<EmbedderHandle>,
     refiner: Option<EmbedderHandle>,
     policy: Option<PolicyHandle>,
+    judge: Option<JudgeHandle>,
     codec: Option<Codec>,
     registry: BackendRegistry,
     events: Events,
@@ -111,6 +113,14 @@ impl CacheBuilder {
     #[must_use]
     pub fn policy(mut self, policy: PolicyHandle) -> Self {
         self.policy = Some(policy);
+        self
+    }
+
+    /// Asks `judge` about answers that cheaper means cannot compare, within the budget of
+    /// [`JudgeConfig`](crate::config::JudgeConfig). Default: none.
+    #[must_use]
+    pub fn judge(mut self, judge: JudgeHandle) -> Self {
+        self.judge = Some(judge);
         self
     }
 
@@ -203,6 +213,7 @@ struct Parts {
     context: BackendContext,
     dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
     given: Vec<Tier>,
+    judge: Option<JudgeHandle>,
     codec: Codec,
 }
 
@@ -240,6 +251,7 @@ impl Parts {
             context,
             dropped,
             given: builder.tiers,
+            judge: builder.judge,
             codec,
         })
     }
@@ -301,6 +313,7 @@ impl Parts {
             restored,
             context,
             dropped,
+            judge,
             codec,
             ..
         } = self;
@@ -313,6 +326,11 @@ impl Parts {
         let handles = layers.iter().map(|tier| Arc::clone(tier) as BackendHandle);
         let shared = Arc::clone(&clock);
         let tiers = TierStack::shared(handles.collect(), codec, together, shared)?;
+        let settings = &config.semantic.learning;
+        let file = settings.file(config.semantic.index.path.as_deref());
+        let file = file.filter(|_| semantic.is_some());
+        let shares = learn::shared_tier(&layers).is_some();
+        let learning = Learning::new(settings, file, judge, shares)?;
         let inner = Arc::new(Inner {
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,
@@ -327,6 +345,7 @@ impl Parts {
             flights: SingleFlight::default(),
             epochs: InvalidationLog::default(),
             wrong_hits: WrongHits::default(),
+            learning,
             migration: Migration::default(),
             prices: PriceTable::new(&config.prices)?,
             tokens: TokenCounter::new(),
@@ -342,14 +361,18 @@ impl Parts {
             clock,
         });
         inner.list_again(restored);
+        inner.remember_wrong_hits();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            if let Some(queue) = inner.learning.take_queue() {
+                runtime.spawn(Inner::learn(Arc::downgrade(&inner), queue));
+            }
             if !inner.migration.is_empty() {
                 runtime.spawn(Inner::migrate(Arc::downgrade(&inner)));
             }
             let weak = Arc::downgrade(&inner);
             runtime.spawn(async move {
                 let mut ticks = tokio::time::interval(TEND_INTERVAL);
-                loop {
+                for turn in 0_u64.. {
                     ticks.tick().await;
                     let Some(inner) = weak.upgrade() else { return };
                     for _ in 0..TEND_ROUNDS {
@@ -360,6 +383,7 @@ impl Parts {
                     }
                     inner.tend_shared().await;
                     Inner::tend_index(inner.clone()).await;
+                    Inner::tend_learning(&inner, turn).await;
                     inner.show_holdings().await;
                 }
             });
@@ -397,12 +421,12 @@ fn semantic(
         Some(policy) => policy,
         None => settings.policy.build()?,
     };
-    let refiner = match_spaces(&policy, &embed, refiner);
+    let (policy, refiner) = match_spaces(policy, &embed, refiner)?;
     let second = refiner.as_ref().map_or(0, |refiner| refiner.dimension());
     let semantic = Semantic {
         embed,
         search,
-        policy,
+        policy: PolicySlot::new(policy),
         backlog: refiner.clone().map(Backlog::new),
         refiner,
         profiles: Profiles::new(second),
@@ -482,30 +506,55 @@ fn needs_async(field: &str) -> Error {
         .with("remedy", "use SemanticCache::builder().build().await")
 }
 
-/// Says where the policy's numbers belong to other embeddings than these. A second embedding that they do
-/// not belong to is not asked: its cosines would mean nothing to the policy.
+/// Sees to it that no policy decides on cosines of another embedding than its numbers were fitted on, unless
+/// it says that it may. A second embedding that they do not belong to is not asked.
 fn match_spaces(
-    policy: &PolicyHandle,
+    policy: PolicyHandle,
     embed: &EmbedStage,
     refiner: Option<Arc<Refiner>>,
-) -> Option<Arc<Refiner>> {
+) -> Result<(PolicyHandle, Option<Arc<Refiner>>)> {
     let mut calibrated = policy.calibrated_for().iter();
     match calibrated.next() {
         Some(fingerprint) if fingerprint == embed.fingerprint() => {}
-        Some(fingerprint) => tracing::warn!(
-            policy = policy.name(),
-            calibrated_for = fingerprint,
-            embedder = embed.fingerprint(),
-            "the policy's numbers were fitted on another embedding: its probabilities mean nothing here"
-        ),
+        Some(fingerprint) => match policy.on_other_embedding() {
+            OtherEmbedding::Refuse => {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    "the policy was calibrated for another embedding",
+                )
+                .with("field", "semantic.policy")
+                .with("calibrated_for", fingerprint)
+                .with("embedder", embed.fingerprint())
+                .with(
+                    "remedy",
+                    "calibrate it for this embedder with askonce calibrate, or use the embedder it was made for",
+                ));
+            }
+            OtherEmbedding::ServeNothing => {
+                tracing::warn!(
+                    policy = policy.name(),
+                    calibrated_for = fingerprint,
+                    embedder = embed.fingerprint(),
+                    "the built-in policy was calibrated for another embedding: nothing is served by similarity; \
+                     calibrate a policy for this one with askonce calibrate"
+                );
+                return Ok((Arc::new(ExactOnly), None));
+            }
+            OtherEmbedding::Warn => tracing::warn!(
+                policy = policy.name(),
+                calibrated_for = fingerprint,
+                embedder = embed.fingerprint(),
+                "the policy's numbers were fitted on another embedding: its probabilities mean nothing here"
+            ),
+        },
         None => tracing::warn!(
             policy = policy.name(),
             embedder = embed.fingerprint(),
             "the policy was not calibrated for this embedding: wrong hits are not bounded"
         ),
     }
-    let refiner = refiner?;
-    match calibrated.next() {
+    let second = calibrated.next().cloned();
+    let refiner = refiner.filter(|refiner| match &second {
         Some(fingerprint) if fingerprint != refiner.fingerprint() => {
             tracing::warn!(
                 policy = policy.name(),
@@ -513,10 +562,11 @@ fn match_spaces(
                 refiner = refiner.fingerprint(),
                 "the policy's numbers were fitted on another second embedding: it is not asked"
             );
-            None
+            false
         }
-        _ => Some(refiner),
-    }
+        _ => policy.may_refine(),
+    });
+    Ok((policy, refiner))
 }
 
 #[cfg(feature = "http-embedder")]
