@@ -11,6 +11,8 @@
 //! | [`CostAware`] | the expected gain is above zero and the probability above a floor | the default |
 //! | [`ExactOnly`] | never, by similarity | to switch similarity off |
 //!
+//! [`VcacheRule`] is the rule of another cache, to compare with; it is no policy, because it keeps labels.
+//!
 //! All of them treat a [`guard`] conflict as a pass unless told otherwise. Exact matches never reach
 //! a policy.
 
@@ -20,6 +22,7 @@ mod curve;
 mod evidence;
 mod threshold;
 mod utility;
+mod vcache;
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,6 +42,7 @@ pub use evidence::guard::{self, GuardKind, GuardReport, GuardState};
 pub use evidence::{Category, EntryRecord, Evidence, TextComparison, TextFeatures, TextTraits};
 pub use threshold::Threshold;
 pub use utility::WrongAnswerCost;
+pub use vcache::{Observation, VcacheRule};
 
 /// Why a policy did not serve a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]

@@ -11,6 +11,7 @@ mod config;
 mod direct;
 mod doctor;
 mod keys;
+mod replay;
 mod serve;
 
 use std::io::Write as _;
@@ -126,6 +127,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Measure hits, wrong hits, latency and memory on labelled prompts.
     Bench(bench::Args),
+    /// Decide again what a log of decisions holds, under other settings.
+    Replay(replay::Args),
 }
 
 impl Cli {
@@ -148,6 +151,7 @@ impl Cli {
             Command::Config(args) => config::run(&args, &global),
             Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Bench(args) => bench::run(args).await,
+            Command::Replay(args) => replay::run(&args, &global),
         }
     }
 }

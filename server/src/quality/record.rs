@@ -109,7 +109,7 @@ pub(crate) fn usual_order(set: &Set) -> Order {
 }
 
 /// What came beside the records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Skipped {
     /// Requests that matched exactly: one text spelt in two ways that the engine does not tell apart.
     pub(crate) exact: usize,
