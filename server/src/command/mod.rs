@@ -6,6 +6,7 @@
 mod ask;
 mod bench;
 mod cache;
+mod calibrate;
 mod client;
 mod config;
 mod direct;
@@ -127,6 +128,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Measure hits, wrong hits, latency and memory on labelled prompts.
     Bench(bench::Args),
+    /// Fit a policy to labelled data or a log, and certify what it promises.
+    Calibrate(calibrate::Args),
     /// Decide again what a log of decisions holds, under other settings.
     Replay(replay::Args),
 }
@@ -150,6 +153,7 @@ impl Cli {
             Command::Clear(args) => keys::clear(args, &global).await,
             Command::Config(args) => config::run(&args, &global),
             Command::Doctor(args) => doctor::run(args, &global).await,
+            Command::Calibrate(args) => calibrate::run(args, &global).await,
             Command::Bench(args) => bench::run(args).await,
             Command::Replay(args) => replay::run(&args, &global),
         }
