@@ -7,7 +7,8 @@
 //! - `MiniLm` (feature `minilm`): a transformer of six layers in 8 bits, 384 dimensions. A
 //!   millisecond or two for a short text; its weights are a file of 24 MB, or in the binary (feature
 //!   `minilm-weights`).
-//! - `HttpEmbedder` (feature `http`): any server that speaks the OpenAI embeddings API.
+//! - `HttpEmbedder` (feature `http`): any server that speaks the embeddings API of OpenAI, of
+//!   text-embeddings-inference or of Ollama.
 //!
 //! ```
 //! use askonce_models::StaticEmbedder;
@@ -52,6 +53,8 @@ pub mod static_model;
 pub mod http;
 
 pub mod additive;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod trees;
 
 pub use embedder::{BoxFuture, DynEmbedder, Embedder, EmbedderHandle};

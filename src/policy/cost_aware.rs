@@ -111,8 +111,12 @@ impl HitPolicy for CostAware {
         }
     }
 
-    fn calibrated_for(&self) -> Option<&str> {
-        self.curve.fingerprint.as_deref()
+    fn calibrated_for(&self) -> &[String] {
+        self.curve.fingerprint.as_slice()
+    }
+
+    fn may_refine(&self) -> bool {
+        false
     }
 
     fn least_similarity(&self) -> f32 {

@@ -20,6 +20,7 @@ mod calibrated;
 mod cost_aware;
 mod curve;
 mod evidence;
+mod slot;
 mod threshold;
 mod utility;
 mod vcache;
@@ -40,6 +41,7 @@ pub use cost_aware::CostAware;
 pub use curve::SimilarityCurve;
 pub use evidence::guard::{self, GuardKind, GuardReport, GuardState};
 pub use evidence::{Category, EntryRecord, Evidence, TextComparison, TextFeatures, TextTraits};
+pub(crate) use slot::PolicySlot;
 pub use threshold::Threshold;
 pub use utility::WrongAnswerCost;
 pub use vcache::{Observation, VcacheRule};
@@ -146,16 +148,15 @@ pub trait HitPolicy: fmt::Debug + Send + Sync + 'static {
     /// Judges one candidate.
     fn decide(&self, evidence: &Evidence) -> Decision;
 
-    /// The fingerprint of the embedding that this policy's numbers were fitted on; `None` when they
-    /// were not fitted at all.
-    fn calibrated_for(&self) -> Option<&str> {
-        None
+    /// The fingerprints of the embeddings that this policy's numbers were fitted on: of the first space, and
+    /// of the second if it asks for one. Empty when they were not fitted at all.
+    fn calibrated_for(&self) -> &[String] {
+        &[]
     }
 
-    /// The fingerprint of the second embedding that the numbers were fitted on: with another one there,
-    /// [`Evidence::refined`] must stay unknown. `None` when the policy reads no second cosine.
-    fn refined_by(&self) -> Option<&str> {
-        None
+    /// Whether it may ever say [`Decision::Refine`]. If not, no vectors are made for it in the second space.
+    fn may_refine(&self) -> bool {
+        true
     }
 
     /// What becomes of the policy beside another embedding than that of
@@ -185,6 +186,10 @@ impl HitPolicy for ExactOnly {
             reason: PassReason::ExactOnly,
             probability: None,
         }
+    }
+
+    fn may_refine(&self) -> bool {
+        false
     }
 
     fn least_similarity(&self) -> f32 {

@@ -69,6 +69,12 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
             "savings", "schema", "search", "stampede", "tier",
         ],
     ),
+    (
+        "learning",
+        &[
+            "backend", "clock", "config", "decision", "entry", "models", "observe", "policy",
+        ],
+    ),
     ("assembly", &["backend", "config", "layer", "tier"]),
     (
         "cache",
@@ -78,11 +84,13 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
             "clock",
             "codec",
             "config",
+            "decision",
             "embed",
             "entry",
             "event",
             "generation",
             "layer",
+            "learning",
             "models",
             "observe",
             "policy",

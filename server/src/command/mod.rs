@@ -5,6 +5,7 @@
 
 mod ask;
 mod bench;
+mod breaker;
 mod cache;
 mod calibrate;
 mod client;
@@ -122,6 +123,8 @@ enum Command {
     Invalidate(cache::InvalidateArgs),
     /// Remove everything from a backend, or from all.
     Clear(keys::ClearArgs),
+    /// Let a running server serve by similarity again after too many hits were wrong.
+    ResetBreaker(breaker::Args),
     /// Check or show the settings.
     Config(config::Args),
     /// Check that everything the server needs is there.
@@ -151,6 +154,7 @@ impl Cli {
             Command::Get(args) => keys::get(args, &global).await,
             Command::Invalidate(args) => cache::invalidate(args, &global).await,
             Command::Clear(args) => keys::clear(args, &global).await,
+            Command::ResetBreaker(args) => breaker::reset(args, &global).await,
             Command::Config(args) => config::run(&args, &global),
             Command::Doctor(args) => doctor::run(args, &global).await,
             Command::Calibrate(args) => calibrate::run(args, &global).await,

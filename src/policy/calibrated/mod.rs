@@ -351,13 +351,12 @@ impl HitPolicy for Calibrated {
         }
     }
 
-    fn calibrated_for(&self) -> Option<&str> {
-        self.file.spaces.first().map(String::as_str)
+    fn calibrated_for(&self) -> &[String] {
+        &self.file.spaces
     }
 
-    fn refined_by(&self) -> Option<&str> {
-        let full = self.file.stages.full.as_ref();
-        full.and(self.file.spaces.get(1)).map(String::as_str)
+    fn may_refine(&self) -> bool {
+        self.file.stages.full.is_some()
     }
 
     fn on_other_embedding(&self) -> super::OtherEmbedding {
