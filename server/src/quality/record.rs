@@ -243,7 +243,12 @@ async fn ask(
         group: set.texts.group(text),
         set: Some(set.name.clone()),
         policy: "none".to_owned(),
-        spaces: explained.embedder.iter().cloned().collect(),
+        spaces: explained
+            .embedder
+            .iter()
+            .chain(&explained.refiner)
+            .cloned()
+            .collect(),
         candidates: candidates(set, order, stored, text, &explained)?,
         answerable: Some(stored.answers.contains_key(&set.texts.answer(text))),
         ..DecisionRecord::default()
