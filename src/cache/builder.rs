@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Events, RemovalCause};
 use crate::layer::{LayerConfig, Layered};
 use crate::learning::{JudgeHandle, Learning};
-use crate::policy::{PolicyHandle, PolicySlot};
+use crate::policy::{ExactOnly, OtherEmbedding, PolicyHandle, PolicySlot};
 use crate::request::ExactKey;
 use crate::savings::{Ledger, PriceTable, TokenCounter};
 use crate::search::{Restored, SearchStage};
@@ -421,7 +421,7 @@ fn semantic(
         Some(policy) => policy,
         None => settings.policy.build()?,
     };
-    let refiner = match_spaces(&policy, &embed, refiner);
+    let (policy, refiner) = match_spaces(policy, &embed, refiner)?;
     let second = refiner.as_ref().map_or(0, |refiner| refiner.dimension());
     let semantic = Semantic {
         embed,
@@ -506,30 +506,55 @@ fn needs_async(field: &str) -> Error {
         .with("remedy", "use SemanticCache::builder().build().await")
 }
 
-/// Says where the policy's numbers belong to other embeddings than these. A second embedding that they do
-/// not belong to is not asked: its cosines would mean nothing to the policy.
+/// Sees to it that no policy decides on cosines of another embedding than its numbers were fitted on, unless
+/// it says that it may. A second embedding that they do not belong to is not asked.
 fn match_spaces(
-    policy: &PolicyHandle,
+    policy: PolicyHandle,
     embed: &EmbedStage,
     refiner: Option<Arc<Refiner>>,
-) -> Option<Arc<Refiner>> {
+) -> Result<(PolicyHandle, Option<Arc<Refiner>>)> {
     let mut calibrated = policy.calibrated_for().iter();
     match calibrated.next() {
         Some(fingerprint) if fingerprint == embed.fingerprint() => {}
-        Some(fingerprint) => tracing::warn!(
-            policy = policy.name(),
-            calibrated_for = fingerprint,
-            embedder = embed.fingerprint(),
-            "the policy's numbers were fitted on another embedding: its probabilities mean nothing here"
-        ),
+        Some(fingerprint) => match policy.on_other_embedding() {
+            OtherEmbedding::Refuse => {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    "the policy was calibrated for another embedding",
+                )
+                .with("field", "semantic.policy")
+                .with("calibrated_for", fingerprint)
+                .with("embedder", embed.fingerprint())
+                .with(
+                    "remedy",
+                    "calibrate it for this embedder with askonce calibrate, or use the embedder it was made for",
+                ));
+            }
+            OtherEmbedding::ServeNothing => {
+                tracing::warn!(
+                    policy = policy.name(),
+                    calibrated_for = fingerprint,
+                    embedder = embed.fingerprint(),
+                    "the built-in policy was calibrated for another embedding: nothing is served by similarity; \
+                     calibrate a policy for this one with askonce calibrate"
+                );
+                return Ok((Arc::new(ExactOnly), None));
+            }
+            OtherEmbedding::Warn => tracing::warn!(
+                policy = policy.name(),
+                calibrated_for = fingerprint,
+                embedder = embed.fingerprint(),
+                "the policy's numbers were fitted on another embedding: its probabilities mean nothing here"
+            ),
+        },
         None => tracing::warn!(
             policy = policy.name(),
             embedder = embed.fingerprint(),
             "the policy was not calibrated for this embedding: wrong hits are not bounded"
         ),
     }
-    let refiner = refiner?;
-    match calibrated.next() {
+    let second = calibrated.next().cloned();
+    let refiner = refiner.filter(|refiner| match &second {
         Some(fingerprint) if fingerprint != refiner.fingerprint() => {
             tracing::warn!(
                 policy = policy.name(),
@@ -537,10 +562,11 @@ fn match_spaces(
                 refiner = refiner.fingerprint(),
                 "the policy's numbers were fitted on another second embedding: it is not asked"
             );
-            None
+            false
         }
-        _ => Some(refiner),
-    }
+        _ => policy.may_refine(),
+    });
+    Ok((policy, refiner))
 }
 
 #[cfg(feature = "http-embedder")]

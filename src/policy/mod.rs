@@ -159,12 +159,6 @@ pub trait HitPolicy: fmt::Debug + Send + Sync + 'static {
         true
     }
 
-    /// The fingerprint of the second embedding that the numbers were fitted on: with another one there,
-    /// [`Evidence::refined`] must stay unknown. `None` when the policy reads no second cosine.
-    fn refined_by(&self) -> Option<&str> {
-        None
-    }
-
     /// What becomes of the policy beside another embedding than that of
     /// [`calibrated_for`](Self::calibrated_for).
     fn on_other_embedding(&self) -> OtherEmbedding {

@@ -485,10 +485,6 @@ async fn what_another_embedding_made_searchable_is_embedded_anew() {
         .unwrap();
 
     let new = build("new").await;
-    // On one thread, so nothing was done yet: the entry is listed, and matches exactly only.
-    let stats = new.stats().await;
-    assert_eq!((stats.entries, stats.searchable), (2, 0));
-    assert_eq!(stats.migration.unwrap().waiting, 2);
     for _ in 0..500 {
         if new.stats().await.migration.unwrap().waiting == 0 {
             break;
@@ -501,6 +497,55 @@ async fn what_another_embedding_made_searchable_is_embedded_anew() {
     let migration = stats.migration.unwrap();
     assert_eq!((migration.embedded, migration.dropped), (1, 1));
     assert_eq!((stats.entries, stats.searchable), (1, 1));
+}
+
+/// With the transformer itself, where the repository has its weights.
+#[cfg(feature = "minilm")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configured_cascade_asks_the_transformer() {
+    let weights = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/models/assets/minilm-l6-int8.bin"
+    );
+    if !std::path::Path::new(weights).exists() {
+        println!("SKIPPED: {weights} is not there");
+        return;
+    }
+    let section = serde_json::json!({"type": "cascade", "deadline": "10s",
+        "refiner": {"type": "minilm", "path": weights}});
+    let mut config = Config::default();
+    config.semantic.embedder = serde_json::from_value(section).unwrap();
+    let policy = Banded::new(0.3, 2.0, 0.7);
+    let cache = SemanticCache::builder()
+        .config(&config)
+        .policy(Arc::clone(&policy) as _)
+        .build()
+        .await
+        .unwrap();
+    put(&cache, "How do I reset my password?", "Open Settings.").await;
+    put(&cache, "How do I reset my router?", "Press the button.").await;
+    cache.refined_all().await;
+    let asked = ask("how can I reset my password");
+    let explained = cache.explain(&asked).await;
+    let refined = explained.candidates[0].evidence.unwrap().refined.unwrap();
+    assert!(refined > 0.7, "{refined}");
+    assert_eq!(answer_to(&cache, &asked).await, Ok("Open Settings.".into()));
+    assert_ne!(cache.refiner_fingerprint(), cache.fingerprint());
+    config.semantic.embedder = serde_json::from_value(serde_json::json!(
+        {"type": "minilm", "path": weights}))
+    .unwrap();
+    let alone = SemanticCache::builder()
+        .config(&config)
+        .build()
+        .await
+        .unwrap();
+    assert_eq!(alone.fingerprint(), cache.refiner_fingerprint());
+    put(&alone, "How do I reset my password?", "Open Settings.").await;
+    let similarity = alone.explain(&asked).await.candidates[0].similarity;
+    assert!(
+        (similarity - refined).abs() < 0.01,
+        "{similarity} {refined}"
+    );
 }
 
 #[test]

@@ -235,7 +235,7 @@ pub(crate) async fn reset_breaker(
     }
     let caller = app.auth.identify(&headers, peer)?;
     caller.require_admin("reset the breaker")?;
-    let mut fields = read_fields(&app, body, &["category"]).await?;
+    let fields = read_fields(&app, body, &["category"]).await?;
     let Options { category } = fields.only()?;
     app.cache.reset_breaker(category.as_deref());
     Ok(Json(json!({ "outcome": "reset", "category": category })).into_response())

@@ -190,8 +190,12 @@ impl HitPolicy for Blinded {
         self.policy.decide(&evidence)
     }
 
-    fn calibrated_for(&self) -> Option<&str> {
+    fn calibrated_for(&self) -> &[String] {
         self.policy.calibrated_for()
+    }
+
+    fn may_refine(&self) -> bool {
+        self.hidden != Hidden::Refined && self.policy.may_refine()
     }
 
     fn least_similarity(&self) -> f32 {

@@ -352,17 +352,11 @@ impl HitPolicy for Calibrated {
     }
 
     fn calibrated_for(&self) -> &[String] {
-        let read = if self.file.stages.full.is_some() {
-            2
-        } else {
-            1
-        };
-        &self.file.spaces[..read.min(self.file.spaces.len())]
+        &self.file.spaces
     }
 
-    fn refined_by(&self) -> Option<&str> {
-        let full = self.file.stages.full.as_ref();
-        full.and(self.file.spaces.get(1)).map(String::as_str)
+    fn may_refine(&self) -> bool {
+        self.file.stages.full.is_some()
     }
 
     fn on_other_embedding(&self) -> super::OtherEmbedding {
