@@ -1,6 +1,7 @@
 //! What a finished lookup teaches: noted on the way, compared in the background.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -17,10 +18,11 @@ use crate::entry::{Answer, EntryId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layered;
 use crate::learning::{
-    Accuser, Agreement, Comparison, Label, LabelSource, LearningStats, News, Purse,
+    Accuser, Agreement, Comparison, Label, LabelSource, LearningStats, News, Purse, Recalibration,
+    Refit, refit,
 };
 use crate::observe;
-use crate::policy::PolicyHandle;
+use crate::policy::{PolicyConfig, PolicyHandle};
 use crate::request::Request;
 use crate::savings::Usd;
 
@@ -60,6 +62,50 @@ impl SemanticCache {
     /// Those of the tier.
     pub async fn share_learning(&self) -> Result<()> {
         self.inner.share_learning().await
+    }
+
+    /// Fits the calibrated policy anew on the labels of the decision log, and decides by the result if it keeps
+    /// the same promises on them. Takes seconds, on a thread of its own. A running cache does so by itself where
+    /// [`recalibrate_every`](crate::config::LearningConfig::recalibrate_every) is set.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] without a log or a calibrated policy in the settings; those of reading
+    /// either.
+    pub async fn recalibrate(&self) -> Result<Recalibration> {
+        let unsupported = |message| Error::new(ErrorKind::Unsupported, message);
+        let inner = &self.inner;
+        let settings = inner.semantic.as_ref().and_then(|semantic| {
+            if let PolicyConfig::Calibrated(settings) = &semantic.settings.policy {
+                Some(settings.clone())
+            } else {
+                None
+            }
+        });
+        let settings =
+            settings.ok_or_else(|| unsupported("only a calibrated policy can be fitted anew"))?;
+        if inner.learning.log_path().is_none() {
+            return Err(unsupported("a policy is fitted anew on a decision log"));
+        }
+        let (fitting, now) = (Arc::clone(inner), inner.clock.now());
+        let fit = move || {
+            // With what is not written yet.
+            fitting.learning.save()?;
+            let path = fitting.learning.log_path().unwrap_or_else(|| Path::new(""));
+            refit(path, &settings, now)
+        };
+        let Refit { decisions, policy } =
+            tokio::task::spawn_blocking(fit)
+                .await
+                .unwrap_or_else(|error| {
+                    Err(Error::new(ErrorKind::Config, "the fit did not end").caused_by(error))
+                })?;
+        Ok(match policy {
+            Ok(policy) => {
+                self.replace_policy(Arc::new(policy))?;
+                Recalibration::Replaced { decisions }
+            }
+            Err(reason) => Recalibration::Refused { decisions, reason },
+        })
     }
 
     /// Decides with `policy` from now on, and lets all categories serve again. Returns the policy before.
@@ -359,6 +405,17 @@ impl Inner {
     pub(super) async fn tend_learning(inner: &Arc<Self>, turn: u64) {
         if let Err(error) = inner.share_learning().await {
             tracing::debug!(%error, "what was learnt was not shared");
+        }
+        if inner.learning.recalibration_is_due(inner.clock.now()) {
+            let cache = SemanticCache {
+                inner: Arc::clone(inner),
+            };
+            tokio::spawn(async move {
+                match cache.recalibrate().await {
+                    Ok(outcome) => tracing::info!(?outcome, "the policy was fitted anew"),
+                    Err(error) => tracing::warn!(%error, "the policy was not fitted anew"),
+                }
+            });
         }
         if turn % 6 == 5
             && let Err(error) = Self::save_learning(Arc::clone(inner)).await

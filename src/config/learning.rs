@@ -44,6 +44,12 @@ pub struct LearningConfig {
     pub breaker: HitBreakerConfig,
     /// The decision log. Default: `null`, none is written.
     pub log: Option<DecisionLogConfig>,
+    /// How often the policy is fitted anew on the labels of the log, at least 1m, the first time at the start:
+    /// it takes the place of the one before if it keeps the same promises on them. Needs `log` and a policy of
+    /// type `calibrated`. Default: `null`, never.
+    #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
+    pub recalibrate_every: Option<Duration>,
 }
 
 impl Default for LearningConfig {
@@ -60,6 +66,7 @@ impl Default for LearningConfig {
             feedback: FeedbackConfig::default(),
             breaker: HitBreakerConfig::default(),
             log: None,
+            recalibrate_every: None,
         }
     }
 }
@@ -259,6 +266,20 @@ impl LearningConfig {
         lasting(self.feedback.window, "feedback.window")?;
         inside(self.breaker.bound, "breaker.bound")?;
         inside(self.breaker.false_alarm, "breaker.false_alarm")?;
+        if let Some(every) = self.recalibrate_every {
+            check(
+                every >= Duration::from_secs(60),
+                "recalibrate_every",
+                format!("{every:?}"),
+                "at least 1m, or null",
+            )?;
+            check(
+                self.log.is_some(),
+                "log",
+                "null".to_owned(),
+                "a log, where recalibrate_every is set",
+            )?;
+        }
         if let Some(log) = &self.log {
             check(
                 log.max_bytes >= ByteSize::kib(4),
@@ -304,6 +325,8 @@ mod tests {
                 "feedback.per_principal",
             ),
             (r#"{"breaker": {"bound": 1}}"#, "breaker.bound"),
+            (r#"{"recalibrate_every": "1s"}"#, "recalibrate_every"),
+            (r#"{"recalibrate_every": "1h"}"#, "log"),
             (r#"{"log": {"path": "x", "max_bytes": 1}}"#, "log.max_bytes"),
         ] {
             let config: LearningConfig = serde_json::from_str(text).unwrap();

@@ -442,7 +442,15 @@ impl SemanticConfig {
         self.policy.validate(&format!("{path}.policy"))?;
         category::validate(&self.categories, &format!("{path}.categories"))?;
         self.volatile.validate(&format!("{path}.volatile"))?;
-        self.learning.validate(&format!("{path}.learning"))
+        self.learning.validate(&format!("{path}.learning"))?;
+        let calibrated = matches!(self.policy, PolicyConfig::Calibrated(_));
+        if self.learning.recalibrate_every.is_some() && !calibrated {
+            let message = "only a calibrated policy can be fitted anew";
+            return Err(Error::new(ErrorKind::Config, message)
+                .with("field", format!("{path}.learning.recalibrate_every"))
+                .with("remedy", "use a policy of type calibrated, or leave it out"));
+        }
+        Ok(())
     }
 }
 

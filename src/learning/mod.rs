@@ -22,6 +22,7 @@ pub mod decision_log;
 mod estimate;
 mod judge;
 mod posterior;
+mod recalibrate;
 mod recent;
 mod state;
 mod view;
@@ -53,8 +54,10 @@ use crate::policy::{Category, Decision, EntryRecord, Evidence, HitPolicy};
 pub use compare::Agreement;
 pub use estimate::FalseHitRate;
 pub use judge::{Judge, JudgeHandle, JudgeQuestion, Judgement};
+pub use recalibrate::Recalibration;
 
 pub(crate) use audit::Drawn;
+pub(crate) use recalibrate::{Refit, refit};
 
 use caps::Windows;
 use decision_log::{DecisionId, DecisionLog, LoggedLabel};
@@ -219,6 +222,8 @@ pub(crate) struct Learning {
     refused: AtomicU64,
     /// The file lacks something.
     dirty: AtomicBool,
+    /// When the policy was last fitted anew, or tried to.
+    recalibrated: Mutex<Option<Timestamp>>,
 }
 
 /// What labels change.
@@ -272,6 +277,7 @@ impl Learning {
             unsure: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
+            recalibrated: Mutex::default(),
         };
         learning
             .view
@@ -690,6 +696,24 @@ impl Learning {
             drifts: state.drifts,
             variance: state.spread.variance(self.config.prior_variance),
         }
+    }
+
+    /// The decision log's file, where there is one.
+    pub(crate) fn log_path(&self) -> Option<&Path> {
+        self.config.log.as_ref().map(|log| log.path.as_path())
+    }
+
+    /// Whether the policy is to be fitted anew now, which is then taken as done. The first time is at once.
+    pub(crate) fn recalibration_is_due(&self, now: Timestamp) -> bool {
+        let Some(every) = self.config.recalibrate_every else {
+            return false;
+        };
+        let mut last = self.recalibrated.lock();
+        let due = last.is_none_or(|last| now.since(last) >= every);
+        if due {
+            *last = Some(now);
+        }
+        due
     }
 
     // ---- what outlives the process ----

@@ -72,7 +72,16 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     (
         "learning",
         &[
-            "backend", "clock", "config", "decision", "entry", "models", "observe", "policy",
+            "backend",
+            "calibrate",
+            "clock",
+            "config",
+            "decision",
+            "entry",
+            "models",
+            "observe",
+            "policy",
+            "savings",
         ],
     ),
     ("assembly", &["backend", "config", "layer", "tier"]),
