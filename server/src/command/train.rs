@@ -162,7 +162,7 @@ fn split(sets: &[Set]) -> (Vec<Pair<'_>>, Vec<Pair<'_>>) {
             },
             _ => None,
         };
-        for pair in set.pairs_of(&Part::ALL) {
+        for pair in set.pairs_of(&[Part::Train, Part::Dev, Part::Calibration, Part::Test]) {
             let [a, b] = [pair.a, pair.b].map(|text| set.texts.text(text));
             let list = match used(pair.a) {
                 Some(Use::Train) => &mut pairs,
