@@ -310,3 +310,27 @@ proptest! {
         prop_assert_eq!(together, apart);
     }
 }
+
+#[test]
+fn rows_of_near_words_are_nearer_than_those_of_far_ones() {
+    let embedder = StaticEmbedder::builtin();
+    let row = |word: &str| {
+        let mut ids = Vec::new();
+        embedder.wordpiece().tokenize(word, &mut ids);
+        ids[0]
+    };
+    let (car, automobile, banana) = (row("car"), row("automobile"), row("banana"));
+    assert_eq!(embedder.row_cosine(car, car), 1.0);
+    assert!(embedder.row_cosine(car, automobile) > embedder.row_cosine(car, banana));
+    assert_eq!(
+        embedder.row_cosine(car, banana),
+        embedder.row_cosine(banana, car)
+    );
+    // Outside the table nothing is near, and nothing is added.
+    assert_eq!(embedder.row_cosine(car, u32::MAX), 0.0);
+    let mut sums = vec![0; embedder.dimension()];
+    embedder.add_row(u32::MAX, &mut sums);
+    assert!(sums.iter().all(|&sum| sum == 0));
+    embedder.add_row(car, &mut sums);
+    assert_eq!(sums, embedder.row_sums("car").unwrap());
+}

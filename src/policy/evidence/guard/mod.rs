@@ -117,9 +117,10 @@ impl GuardKind {
     /// -1 where a fitted model must not take more disagreement for a match, 0 where it may.
     pub(crate) const fn sign(self) -> i8 {
         match self {
-            // Texts that lean on the same unnamed thing agree, and are no safer for it.
-            Self::Pronoun => 0,
-            _ => 0,
+            // Reordered and exchanged words are as often mere wording; and texts that lean on the same
+            // unnamed thing agree, and are no safer for it.
+            Self::Order | Self::Substitution | Self::Pronoun => 0,
+            _ => -1,
         }
     }
 
