@@ -1,6 +1,7 @@
 //! From settings to a running cache.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -410,8 +411,13 @@ fn semantic(
             let model = minilm(path.as_deref(), processors(), "semantic.embedder")?;
             EmbedStage::new(model, MINILM_MEMO, patience)
         }
-        (None, EmbedderConfig::Static | EmbedderConfig::Cascade { .. }) => {
-            EmbedStage::new(Arc::new(StaticEmbedder::builtin()), 0, patience)
+        (None, EmbedderConfig::Static { path }) => {
+            let table = static_embedder(path.as_deref(), "semantic.embedder.path")?;
+            EmbedStage::new(Arc::new(table), 0, patience)
+        }
+        (None, EmbedderConfig::Cascade { table, .. }) => {
+            let table = static_embedder(table.as_deref(), "semantic.embedder.table")?;
+            EmbedStage::new(Arc::new(table), 0, patience)
         }
     };
     let refiner = second(&settings.embedder, refiner)?;
@@ -441,6 +447,7 @@ fn second(config: &EmbedderConfig, given: Option<EmbedderHandle>) -> Result<Opti
         refiner,
         deadline,
         concurrency,
+        ..
     } = config
     else {
         return Ok(given.map(|given| Refiner::new(given, REFINE_DEADLINE, processors(), 0)));
@@ -567,6 +574,22 @@ fn match_spaces(
         _ => policy.may_refine(),
     });
     Ok((policy, refiner))
+}
+
+/// The table in a file, or the built-in one.
+fn static_embedder(path: Option<&Path>, field: &'static str) -> Result<StaticEmbedder> {
+    match path {
+        None => Ok(StaticEmbedder::builtin()),
+        Some(path) => StaticEmbedder::open(path).map_err(|error| {
+            Error::new(ErrorKind::Config, "the embedding table cannot be used")
+                .with("field", field)
+                .with(
+                    "remedy",
+                    "name a file that `askonce train` wrote, or leave the field out",
+                )
+                .caused_by(error)
+        }),
+    }
 }
 
 #[cfg(feature = "http-embedder")]

@@ -87,6 +87,7 @@ impl PassReason {
             Self::Guard(GuardKind::Language) => "guard_language",
             Self::Guard(GuardKind::Entity) => "guard_entity",
             Self::Guard(GuardKind::Pronoun) => "guard_pronoun",
+            Self::Guard(GuardKind::Connective) => "guard_connective",
             Self::ExactOnly => "exact_only",
         }
     }

@@ -7,6 +7,7 @@ mod ask;
 mod bench;
 mod breaker;
 mod cache;
+mod calibrate;
 mod client;
 mod config;
 mod direct;
@@ -14,6 +15,7 @@ mod doctor;
 mod keys;
 mod replay;
 mod serve;
+mod train;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -130,8 +132,12 @@ enum Command {
     Doctor(doctor::Args),
     /// Measure hits, wrong hits, latency and memory on labelled prompts.
     Bench(bench::Args),
+    /// Fit a policy to labelled data or a log, and certify what it promises.
+    Calibrate(calibrate::Args),
     /// Decide again what a log of decisions holds, under other settings.
     Replay(replay::Args),
+    /// Adapt the embedding table to labelled pairs.
+    Train(train::Args),
 }
 
 impl Cli {
@@ -154,8 +160,10 @@ impl Cli {
             Command::ResetBreaker(args) => breaker::reset(args, &global).await,
             Command::Config(args) => config::run(&args, &global),
             Command::Doctor(args) => doctor::run(args, &global).await,
+            Command::Calibrate(args) => calibrate::run(args, &global).await,
             Command::Bench(args) => bench::run(args).await,
             Command::Replay(args) => replay::run(&args, &global),
+            Command::Train(args) => train::run(args, &global).await,
         }
     }
 }
