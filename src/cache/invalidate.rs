@@ -8,7 +8,7 @@ use super::{Inner, SemanticCache, marks};
 use crate::entry::EntryId;
 use crate::entry::catalog::{Row, Selector};
 use crate::error::{Error, ErrorKind, Result};
-use crate::learning::Accuser;
+use crate::learning::{Accuser, Report};
 use crate::observe;
 use crate::request::{ExactKey, Request, Scope};
 
@@ -158,7 +158,7 @@ impl SemanticCache {
     /// As [`feedback`](Self::feedback), for a report of `principal`: a user, or whoever else can be told from
     /// others. `false` when it has reported too much of late
     /// ([`FeedbackConfig::per_principal`](crate::config::FeedbackConfig::per_principal)), and nothing was
-    /// noted. An entry that two principals found wrong, for whatever queries, only answers its own request.
+    /// noted. The policy hears of one report of a principal of each entry in that time. An entry that two principals found wrong, for whatever queries, only answers its own request.
     ///
     /// # Errors
     /// As [`feedback`](Self::feedback).
@@ -191,7 +191,12 @@ impl SemanticCache {
                     return Ok(false);
                 }
                 observe::feedback("right");
-                inner.learn_from_report(entry, None, true);
+                let report = Report {
+                    query: None,
+                    right: true,
+                    principal,
+                };
+                inner.learn_from_report(entry, report);
             }
             Verdict::Wrong { query } => {
                 if query.partition() != row.partition {
@@ -217,7 +222,12 @@ impl SemanticCache {
                     inner.remove(entry, "reported_wrong").await;
                 } else {
                     let query = fingerprint(&query);
-                    inner.learn_from_report(entry, Some(query), false);
+                    let report = Report {
+                        query: Some(query),
+                        right: false,
+                        principal,
+                    };
+                    inner.learn_from_report(entry, report);
                     inner.never_again(entry, query, Accuser::Caller(principal));
                 }
             }

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layered;
 use crate::learning::{
     Accuser, Agreement, Comparison, Label, LabelSource, LearningStats, News, Purse, Recalibration,
-    Refit, refit,
+    Refit, Report, refit,
 };
 use crate::observe;
 use crate::policy::{PolicyConfig, PolicyHandle};
@@ -359,10 +359,10 @@ impl Inner {
     }
 
     /// Takes in a report of a hit as a label.
-    pub(super) fn learn_from_report(&self, entry: EntryId, query: Option<[u8; 32]>, right: bool) {
+    pub(super) fn learn_from_report(&self, entry: EntryId, report: Report<'_>) {
         if let Some(semantic) = &self.semantic {
             let (policy, now) = (semantic.policy.current(), self.clock.now());
-            self.learning.reported(entry, query, right, &*policy, now);
+            self.learning.reported(entry, report, &*policy, now);
         }
     }
 

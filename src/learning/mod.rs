@@ -212,6 +212,8 @@ pub(crate) struct Learning {
     held: Mutex<Held>,
     recent: Recent,
     windows: Mutex<Windows>,
+    /// Reports of one principal of one entry.
+    voices: Mutex<Windows>,
     queue: mpsc::Sender<Comparison>,
     waiting: Mutex<Option<mpsc::Receiver<Comparison>>>,
     embedder: OnceLock<StaticEmbedder>,
@@ -268,6 +270,7 @@ impl Learning {
             held: Mutex::default(),
             recent: Recent::default(),
             windows: Mutex::default(),
+            voices: Mutex::default(),
             queue,
             waiting: Mutex::new(Some(waiting)),
             embedder: OnceLock::new(),
@@ -283,6 +286,7 @@ impl Learning {
             .view
             .replace(&state, learning.config.prior_variance);
         learning.held.lock().state = state;
+        learning.show_all();
         Ok(learning)
     }
 
@@ -516,17 +520,29 @@ impl Learning {
         admitted
     }
 
-    /// Takes in a report that a hit was right or wrong, as a label. Without the query, of its last hit.
+    /// Takes in a report that a hit was right or wrong, as a label. Without the query, of its last hit. A
+    /// principal has one voice in an entry within the window, lest it talk the entry up or down alone.
     pub(crate) fn reported(
         &self,
         entry: EntryId,
-        query: Option<[u8; 32]>,
-        right: bool,
+        report: Report<'_>,
         policy: &dyn HitPolicy,
         now: Timestamp,
     ) {
+        let Report {
+            query,
+            right,
+            principal,
+        } = report;
         if !self.config.enabled {
             return;
+        }
+        if let Some(principal) = principal {
+            let voice = digest(principal) ^ entry.get();
+            let window = self.config.feedback.window;
+            if !self.voices.lock().admit(voice, now, 1, window) {
+                return;
+            }
         }
         if let Some(hit) = self.recent.find(entry, query) {
             let label = Label {
@@ -606,10 +622,7 @@ impl Learning {
     pub(crate) fn reset(&self, category: Option<&str>) {
         let category = category.map(str::to_owned);
         self.apply(Op::Reset { category });
-        let names: Vec<_> = self.held.lock().state.categories.keys().cloned().collect();
-        for name in names {
-            self.show(&name);
-        }
+        self.show_all();
     }
 
     /// An entry is gone.
@@ -644,6 +657,14 @@ impl Learning {
         }
         self.dirty.store(true, Ordering::Relaxed);
         effect
+    }
+
+    /// Shows what is known of all categories.
+    fn show_all(&self) {
+        let names: Vec<_> = self.held.lock().state.categories.keys().cloned().collect();
+        for name in names {
+            self.show(&name);
+        }
     }
 
     /// Shows what is known of a category.
@@ -816,8 +837,20 @@ impl Learning {
         held.state = state;
         held.seen = digest;
         self.dirty.store(true, Ordering::Relaxed);
+        drop(held);
+        self.show_all();
         news
     }
+}
+
+/// What a caller says of a hit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Report<'a> {
+    /// Fingerprint of the query that was answered, if it was told.
+    pub(crate) query: Option<[u8; 32]>,
+    pub(crate) right: bool,
+    /// Who says so; `None` when the application vouches for it.
+    pub(crate) principal: Option<&'a str>,
 }
 
 /// Who found a hit wrong.

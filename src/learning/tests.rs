@@ -209,3 +209,93 @@ fn one_principal_is_heard_so_often_and_no_more() {
     assert!(learning.admits(Some("ann"), at(3_600_001)));
     assert_eq!(learning.stats().refused, 1);
 }
+
+/// Decisions on one candidate each, whose answer is right the likelier the more similar it is; `drift` is the
+/// share of right ones that have gone wrong.
+fn logged(seed: u64, count: u64, drift: f64) -> Vec<DecisionRecord> {
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+    let mut random = StdRng::seed_from_u64(seed);
+    (0..count)
+        .map(|at| {
+            let similarity: f64 = random.random();
+            let right = similarity > 0.6 && random.random::<f64>() >= drift;
+            DecisionRecord {
+                at,
+                group: at,
+                spaces: vec!["first".to_owned()],
+                candidates: vec![CandidateRecord {
+                    right: Some(right),
+                    ..candidate(at, similarity as f32)
+                }],
+                ..DecisionRecord::default()
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn a_policy_is_fitted_anew_where_the_log_carries_its_promises_and_not_where_it_does_not() {
+    use crate::calibrate::{FitSettings, Models, Parts, fit};
+    use crate::config::DecisionLogConfig;
+    use crate::policy::CalibratedSettings;
+
+    let folder = tempfile::tempdir().unwrap();
+    let made = logged(1, 6_000, 0.0);
+    let settings = FitSettings {
+        models: Models::Curve,
+        ..FitSettings::default()
+    };
+    let (policy, _) = fit(&Parts::split(&made, 0.4, 0.3, 1), &settings).unwrap();
+    let path = folder.path().join("policy.json");
+    fs::write(&path, policy.to_json().unwrap()).unwrap();
+    let settings = CalibratedSettings {
+        path: Some(path),
+        wrong_per_request: None,
+        wrong_per_hit: Some(0.05),
+        ..CalibratedSettings::default()
+    };
+
+    let refitted = |name: &str, count, drift| {
+        let config = DecisionLogConfig {
+            path: folder.path().join(name),
+            max_bytes: bytesize::ByteSize::mib(64),
+            keep: 1,
+        };
+        let log = DecisionLog::open(&config).unwrap();
+        for (id, mut decision) in (0..).zip(logged(2, count, drift)) {
+            let labelled = decision.candidates[0];
+            decision.candidates[0].right = None;
+            log.decision(id, &decision);
+            let label = LoggedLabel {
+                entry: labelled.entry,
+                right: labelled.right.unwrap(),
+                source: LabelSource::Miss,
+                weight: 1.0,
+                at: 0,
+            };
+            log.label(id, label);
+            if id % 256 == 0 {
+                log.flush().unwrap();
+            }
+        }
+        drop(log);
+        refit(&config.path, &settings, at(0)).unwrap()
+    };
+    let kept = refitted("good", 4_000, 0.0);
+    assert_eq!(kept.decisions, 4_000);
+    let policy = kept.policy.unwrap();
+    assert_eq!(policy.calibrated_for(), ["first"]);
+    let served = |similarity| {
+        let decision = policy.decide(&Evidence::similarity(similarity));
+        matches!(decision, Decision::Serve { .. })
+    };
+    assert!(served(0.95) && !served(0.3));
+
+    // Three in ten of the best are wrong: no cut-off keeps 5 %.
+    let refused = refitted("bad", 4_000, 0.3);
+    assert!(refused.policy.is_err());
+    let few = refitted("few", 60, 0.0);
+    assert!(few.policy.is_err());
+    assert_eq!(few.decisions, 60);
+}

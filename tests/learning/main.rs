@@ -280,6 +280,41 @@ async fn too_many_wrong_hits_leave_exact_hits_alone_until_the_breaker_is_reset()
 }
 
 #[tokio::test]
+async fn a_category_that_is_stopped_stops_no_other() {
+    let cache = cache(&clock(), &audited()).build().await.unwrap();
+    put(&cache, "stored", "It takes 3 days.").await;
+    for n in 0..40_u64 {
+        let scope = askonce::Scope::tenant(format!("tenant {n}"));
+        let stored = ask("stored").scope(scope.clone());
+        let options = askonce::StoreOptions::default();
+        support::put_with(&cache, &stored, "It takes 3 days.", options).await;
+        let call =
+            || async { Ok::<_, std::io::Error>(Fill::from(Answer::text("It takes 5 days."))) };
+        let near = ask("near").scope(scope).category("returns");
+        if cache
+            .get_or_call(&near, call)
+            .await
+            .unwrap()
+            .source
+            .hit()
+            .is_none()
+        {
+            break;
+        }
+        until(&cache, |stats| {
+            let category = stats.learning.categories.get("returns");
+            category.is_some_and(|category| category.uniform_audits == n + 1)
+        })
+        .await;
+    }
+    let near = ask("near").category("returns");
+    assert_eq!(answer_to(&cache, &near).await.unwrap_err(), "breaker_open");
+    assert!(answer_to(&cache, &ask("near")).await.is_ok());
+    cache.reset_breaker(Some("returns"));
+    assert!(answer_to(&cache, &near).await.is_ok());
+}
+
+#[tokio::test]
 async fn two_principals_quarantine_an_entry_and_one_does_not() {
     let cache = cache(&clock(), &Config::default()).build().await.unwrap();
     let entry = put(&cache, "stored", "It takes 3 days.").await;
@@ -351,6 +386,28 @@ async fn reports_move_the_record_in_part_and_both_ways() {
     };
     let shift = record(bad).unwrap();
     assert!(shift < 0.0 && shift > -0.6, "{shift}");
+}
+
+#[tokio::test]
+async fn a_principal_has_one_voice_in_an_entry() {
+    let cache = cache(&clock(), &Config::default()).build().await.unwrap();
+    let entry = put(&cache, "stored", "It takes 3 days.").await;
+    for _ in 0..10 {
+        assert!(
+            cache
+                .feedback_from(entry, Verdict::Right, "eve")
+                .await
+                .unwrap()
+        );
+    }
+    assert_eq!(labels(&cache.stats().await, "feedback"), [1, 0]);
+    assert!(
+        cache
+            .feedback_from(entry, Verdict::Right, "ann")
+            .await
+            .unwrap()
+    );
+    assert_eq!(labels(&cache.stats().await, "feedback"), [2, 0]);
 }
 
 fn kept_in(folder: &Path) -> Config {
