@@ -267,6 +267,10 @@ fn explanation(told: &Value) -> String {
         lines.push(format!(
             "{entry:<16}  {similarity:>10}  {probability:>11}  {outcome}"
         ));
+        lines.extend(evidence(&json!({
+            "first_decision": candidate["before"],
+            "decision": candidate["decision"],
+        })));
         lines.extend(evidence(&candidate["evidence"]));
     }
     let stages = told["stage_micros"]
@@ -493,4 +497,39 @@ fn text(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_explanation_shows_every_number_that_is_known() {
+        let told = json!({
+            "miss": { "reasons": ["below_cutoff"] },
+            "tiers": ["memory"],
+            "candidates": [{
+                "entry": "07", "similarity": 0.91, "probability": 0.4, "serve": false,
+                "stopped_by": "below_cutoff",
+                "before": { "verdict": "refine", "probability": 0.5 },
+                "decision": { "verdict": "pass", "probability": 0.4, "reason": "below_cutoff" },
+                "evidence": {
+                    "similarity": 0.91, "refined": 0.62, "margin": null,
+                    "record": { "shift": 0.25, "precision": 2.0 },
+                },
+            }],
+            "stage_micros": [],
+        });
+        let shown = explanation(&told);
+        for part in [
+            "refined",
+            "0.62",
+            "shift 0.25",
+            "verdict refine",
+            "reason below_cutoff",
+        ] {
+            assert!(shown.contains(part), "{part} is not in\n{shown}");
+        }
+        assert!(!shown.contains("margin"));
+    }
 }

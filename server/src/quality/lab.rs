@@ -6,6 +6,7 @@
 //! - prompts that ask for something current are treated as any other (`semantic.volatile.action:
 //!   ignore`), because the labels of the data do not know of time; how many there are is reported;
 //! - its policy can be exchanged between phases, so that one filled cache serves several policies;
+//! - nothing is learnt on the way, so that a decision depends on what is stored alone;
 //! - a lookup waits for the second embedding as long as it takes;
 //! - stores state their token counts, so that no tokenizer is loaded.
 
@@ -64,6 +65,7 @@ impl Lab {
             ..Config::default()
         };
         config.semantic.volatile.action = VolatileAction::Ignore;
+        config.semantic.learning.enabled = false;
         config.semantic.index.kind = index;
         config.semantic.embedder = embedder.clone();
         if let EmbedderConfig::Cascade { deadline, .. } = &mut config.semantic.embedder {

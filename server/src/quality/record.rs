@@ -385,7 +385,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_recording_repeats_but_for_the_names_of_entries() {
-        let stripped = |records: Vec<DecisionRecord>| -> Vec<(u64, Vec<(f32, Option<bool>)>)> {
+        type Judged = Vec<(f32, Option<bool>)>;
+        let stripped = |records: Vec<DecisionRecord>| -> Vec<(u64, Judged)> {
             let row = |record: DecisionRecord| {
                 let candidates = record.candidates.iter();
                 let candidates = candidates

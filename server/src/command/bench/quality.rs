@@ -478,7 +478,7 @@ impl Runner {
     fn name(&self) -> String {
         match self {
             Self::Policy(contender) => contender.name.clone(),
-            Self::Vcache(delta, _) => format!("vCache rule {}%", delta * 100.0),
+            Self::Vcache(delta, _) => format!("vCache rule {:.0}%", delta * 100.0),
         }
     }
 
