@@ -597,9 +597,16 @@ async fn remote_embedder(
     config: &HttpEmbedderConfig,
     field: &'static str,
 ) -> Result<Option<EmbedderHandle>> {
+    use crate::config::EmbeddingApi;
+    use askonce_models::http::Api;
     use askonce_models::{HttpConfig, HttpEmbedder};
 
     let mut http = HttpConfig::new(&config.base_url, &config.model);
+    http.api = match config.api {
+        EmbeddingApi::OpenAi => Api::OpenAi,
+        EmbeddingApi::Tei => Api::Tei,
+        EmbeddingApi::Ollama => Api::Ollama,
+    };
     http.api_key_env.clone_from(&config.api_key_env);
     http.dimension = config.dimension;
     http.timeout = config.timeout;

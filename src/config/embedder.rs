@@ -28,7 +28,7 @@ pub enum EmbedderConfig {
         #[serde(default)]
         path: Option<PathBuf>,
     },
-    /// A server with an OpenAI-compatible `/v1/embeddings`. Needs the feature `http-embedder`.
+    /// A server that embeds. Needs the feature `http-embedder`.
     Http(HttpEmbedderConfig),
     /// A table for all requests, and a second, slower embedding for those that the policy is in
     /// doubt about.
@@ -63,8 +63,7 @@ pub enum RefinerConfig {
         #[serde(default)]
         path: Option<PathBuf>,
     },
-    /// A server with an OpenAI-compatible `/v1/embeddings`. Needs the feature `http-embedder`. Its own
-    /// `timeout` holds for vectors that are made in the background.
+    /// A server that embeds. Needs the feature `http-embedder`. Its own `timeout` holds for vectors that are made in the background.
     Http(HttpEmbedderConfig),
 }
 
@@ -73,8 +72,12 @@ pub enum RefinerConfig {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HttpEmbedderConfig {
-    /// Where the API lives, up to and without `/embeddings`: `https://api.openai.com/v1`.
+    /// Where the API lives: up to and without `/embeddings` for the API `openai`,
+    /// `https://api.openai.com/v1`; the server's root for the others, `http://127.0.0.1:11434`.
     pub base_url: String,
+    /// Which protocol the server speaks: `openai` (default), `tei` or `ollama`.
+    #[serde(default)]
+    pub api: EmbeddingApi,
     /// The model to ask for.
     pub model: String,
     /// The environment variable that holds the key. Default: none is sent.
@@ -93,6 +96,22 @@ pub struct HttpEmbedderConfig {
     /// Recent texts whose vectors are remembered. Default: 10 000.
     #[serde(default = "ten_thousand")]
     pub memo_entries: u64,
+}
+
+/// A protocol of an embedding server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EmbeddingApi {
+    /// OpenAI's `/embeddings`, which most servers speak besides their own. The default.
+    #[default]
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// `/embed` of Hugging Face's text-embeddings-inference.
+    Tei,
+    /// `/api/embed` of Ollama.
+    Ollama,
 }
 
 const fn fifty_milliseconds() -> Duration {

@@ -35,7 +35,7 @@ use crate::tier::TierConfig;
 pub use crate::backend::BackendConfig;
 pub use crate::search::{IndexConfig, IndexType, Precision};
 pub use category::CategoryRule;
-pub use embedder::{EmbedderConfig, HttpEmbedderConfig, RefinerConfig};
+pub use embedder::{EmbedderConfig, EmbeddingApi, HttpEmbedderConfig, RefinerConfig};
 pub use learning::{
     AuditConfig, DecisionLogConfig, FeedbackConfig, HitBreakerConfig, JudgeConfig, LearningConfig,
 };
