@@ -15,13 +15,21 @@ use metrics::{
 pub const LOOKUPS: &str = "askonce_lookups_total";
 /// Seconds spent in each `stage` of a lookup.
 pub const LOOKUP_SECONDS: &str = "askonce_lookup_duration_seconds";
+/// Lookups that reached each `stage`: `exact`, `embed`, `search`, `decide`, `refine`, `fetch`.
+pub const LOOKUP_STAGES: &str = "askonce_lookup_stages_total";
+/// Lookups in doubt that asked for the second embedding, by `outcome`: `refined`, `not_embeddable`, `busy`,
+/// `timeout`, `failed`, or `resting` after several failures.
+pub const REFINEMENTS: &str = "askonce_refine_total";
+/// Entries that wait for a vector, by `reason`: `second` (in the second embedding space), `migration` (found
+/// under an embedding that is not in use any more).
+pub const EMBEDDING_WAITING: &str = "askonce_embedding_waiting";
 /// Answers stored, by `outcome`.
 pub const STORES: &str = "askonce_stores_total";
 /// Entries removed, by `cause`.
 pub const REMOVALS: &str = "askonce_removals_total";
 /// Live entries.
 pub const ENTRIES: &str = "askonce_entries";
-/// Bytes held, by `part`: tier or index.
+/// Bytes held, by `part`: `tier`, `index`, or `profile` (what lookups weigh entries by).
 pub const BYTES: &str = "askonce_bytes";
 /// Share of true neighbours that the audited lookups of late found, 0 to 1.
 pub const INDEX_RECALL: &str = "askonce_index_recall";
@@ -52,6 +60,15 @@ pub const BREAKER_STATE: &str = "askonce_breaker_state";
 pub const TYPED_LOADS: &str = "askonce_typed_loads_total";
 /// Reports by callers that a hit was `right` or `wrong`.
 pub const FEEDBACK: &str = "askonce_feedback_total";
+/// Labels of candidates, by `source` (miss, judge, audit, feedback) and `verdict`.
+pub const LABELS: &str = "askonce_labels_total";
+/// Comparisons of answers that made no label, by `reason`: `unsure`, or `dropped` when too many waited.
+pub const UNLABELLED: &str = "askonce_unlabelled_total";
+/// Estimated share of hits by similarity that were wrong, 0 to 1, by `category` and `bound`: `estimate`, and
+/// `lower` and `upper` at 95 %.
+pub const FALSE_HIT_RATE: &str = "askonce_false_hit_rate";
+/// Whether a `category` serves nothing by similarity as too many hits were wrong: 0 or 1.
+pub const SIMILARITY_BREAKER: &str = "askonce_similarity_breaker_open";
 /// What became of locks, by `outcome`: acquired, held, failed, lost, released, or released_late
 pub const LOCKS: &str = "askonce_locks_total";
 
@@ -62,6 +79,15 @@ pub fn describe() {
         LOOKUP_SECONDS,
         Unit::Seconds,
         "Time spent in each stage of a lookup"
+    );
+    describe_counter!(LOOKUP_STAGES, "Lookups that reached each stage");
+    describe_counter!(
+        REFINEMENTS,
+        "Lookups that asked for the second embedding, by outcome"
+    );
+    describe_gauge!(
+        EMBEDDING_WAITING,
+        "Entries that wait for a vector, by reason"
     );
     describe_counter!(STORES, "Answers stored, by outcome");
     describe_counter!(REMOVALS, "Entries removed, by cause");
@@ -99,6 +125,19 @@ pub fn describe() {
     );
     describe_counter!(TYPED_LOADS, "Lookups of typed caches, by outcome");
     describe_counter!(FEEDBACK, "Reports by callers on hits, by verdict");
+    describe_counter!(LABELS, "Labels of candidates, by source and verdict");
+    describe_counter!(
+        UNLABELLED,
+        "Comparisons of answers that made no label, by reason"
+    );
+    describe_gauge!(
+        FALSE_HIT_RATE,
+        "Estimated share of wrong hits by similarity, by category and bound"
+    );
+    describe_gauge!(
+        SIMILARITY_BREAKER,
+        "Categories that serve nothing by similarity: 0 or 1"
+    );
     describe_counter!(LOCKS, "What became of locks, by outcome");
 }
 
@@ -108,9 +147,20 @@ pub(crate) fn lookup(tier: &str, outcome: &'static str, reason: &'static str) {
         .increment(1);
 }
 
-/// Records the time that one stage took.
+/// Counts a lookup that reached a stage, and records the time that it took there.
 pub(crate) fn stage(stage: &'static str, took: Duration) {
+    counter!(LOOKUP_STAGES, "stage" => stage).increment(1);
     histogram!(LOOKUP_SECONDS, "stage" => stage).record(took.as_secs_f64());
+}
+
+/// Counts one lookup that asked for the second embedding.
+pub(crate) fn refine(outcome: &'static str) {
+    counter!(REFINEMENTS, "outcome" => outcome).increment(1);
+}
+
+/// Shows how many entries wait for a vector.
+pub(crate) fn embedding_waiting(reason: &'static str, entries: usize) {
+    gauge!(EMBEDDING_WAITING, "reason" => reason).set(entries as f64);
 }
 
 /// Counts one stored or refused answer.
@@ -133,10 +183,11 @@ pub(crate) fn saved(usd: Option<f64>, tokens: u64, time: Duration) {
 }
 
 /// Shows how much is held.
-pub(crate) fn holding(entries: u64, tier_bytes: u64, index_bytes: u64) {
+pub(crate) fn holding(entries: u64, parts: [(&'static str, u64); 3]) {
     gauge!(ENTRIES).set(entries as f64);
-    gauge!(BYTES, "part" => "tier").set(tier_bytes as f64);
-    gauge!(BYTES, "part" => "index").set(index_bytes as f64);
+    for (part, bytes) in parts {
+        gauge!(BYTES, "part" => part).set(bytes as f64);
+    }
 }
 
 /// Counts audited lookups, and shows what those of late found.
@@ -195,4 +246,32 @@ pub(crate) fn typed_load(outcome: &'static str) {
 /// Counts one report by a caller.
 pub(crate) fn feedback(verdict: &'static str) {
     counter!(FEEDBACK, "verdict" => verdict).increment(1);
+}
+
+/// Counts one label of a candidate.
+pub(crate) fn label(source: &'static str, right: bool) {
+    let verdict = if right { "right" } else { "wrong" };
+    counter!(LABELS, "source" => source, "verdict" => verdict).increment(1);
+}
+
+/// Counts one comparison that came to nothing.
+pub(crate) fn learning_unsure() {
+    counter!(UNLABELLED, "reason" => "unsure").increment(1);
+}
+
+/// Counts one comparison that found no room.
+pub(crate) fn learning_dropped() {
+    counter!(UNLABELLED, "reason" => "dropped").increment(1);
+}
+
+/// Shows how many hits of a category are wrong.
+pub(crate) fn false_hit_rate(category: &str, estimate: f64, lower: f64, upper: f64) {
+    for (bound, value) in [("estimate", estimate), ("lower", lower), ("upper", upper)] {
+        gauge!(FALSE_HIT_RATE, "category" => category.to_owned(), "bound" => bound).set(value);
+    }
+}
+
+/// Shows whether a category serves by similarity.
+pub(crate) fn similarity_breaker(category: &str, open: bool) {
+    gauge!(SIMILARITY_BREAKER, "category" => category.to_owned()).set(if open { 1.0 } else { 0.0 });
 }

@@ -1,10 +1,14 @@
 //! Embedding models: text in, unit vectors out.
 //!
-//! Everything here is an [`Embedder`]. Two come with the crate:
+//! Everything here is an [`Embedder`]. Three come with the crate:
 //!
 //! - [`StaticEmbedder`]: a table of 30,522 word pieces by 128 dimensions, embedded in the binary
 //!   (4 MB). Microseconds per text, no files, no network. The default.
-//! - `HttpEmbedder` (feature `http`): any server that speaks the OpenAI embeddings API.
+//! - `MiniLm` (feature `minilm`): a transformer of six layers in 8 bits, 384 dimensions. A
+//!   millisecond or two for a short text; its weights are a file of 24 MB, or in the binary (feature
+//!   `minilm-weights`).
+//! - `HttpEmbedder` (feature `http`): any server that speaks the embeddings API of OpenAI, of
+//!   text-embeddings-inference or of Ollama.
 //!
 //! ```
 //! use askonce_models::StaticEmbedder;
@@ -27,11 +31,10 @@
 //! - Vectors carry a [`ModelId`]; vectors of different ids are never compared.
 //! - Errors and `Debug` output hold no text and no key.
 //!
-//! The crate knows text and vectors, and nothing of caching or of indexes. A local transformer
-//! would be a further module beside [`static_model`]: it shares [`wordpiece`] and implements the
-//! same trait.
+//! The crate knows text and vectors, and nothing of caching or of indexes. A further local model
+//! would be a module beside [`static_model`]: it shares [`wordpiece`] and implements the same trait.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // vector instructions, in one module, are the exception
 
 mod blob;
 mod embedder;
@@ -42,12 +45,16 @@ mod model_id;
 
 pub mod wordpiece;
 
+#[cfg(feature = "minilm")]
+pub mod minilm;
 pub mod static_model;
 
 #[cfg(feature = "http")]
 pub mod http;
 
 pub mod additive;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod trees;
 
 pub use embedder::{BoxFuture, DynEmbedder, Embedder, EmbedderHandle};
@@ -56,5 +63,7 @@ pub use fit::FitError;
 #[cfg(feature = "http")]
 pub use http::{HttpConfig, HttpEmbedder};
 pub use idf::inverse_document_frequency;
+#[cfg(feature = "minilm")]
+pub use minilm::MiniLm;
 pub use model_id::ModelId;
 pub use static_model::StaticEmbedder;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use askonce_models::http::Encoding;
+use askonce_models::http::{Api, Encoding};
 use askonce_models::{Embedder, HttpConfig, HttpEmbedder, ModelError};
 use serde_json::{Value, json};
 use wiremock::matchers::{body_partial_json, header, method, path};
@@ -140,6 +140,100 @@ async fn the_request_says_what_is_configured() {
     };
     let embedder = HttpEmbedder::with_key(config, "sk-local-test\n").unwrap();
     assert_eq!(embedder.embed(&["a"]).await.unwrap(), [0.6, 0.8]);
+}
+
+#[tokio::test]
+async fn text_embeddings_inference_is_spoken() {
+    let server = MockServer::start().await;
+    Mock::given(method("POST"))
+        .and(path("/embed"))
+        .and(body_partial_json(
+            json!({ "inputs": ["a", "abc"], "truncate": false }),
+        ))
+        .respond_with(ResponseTemplate::new(200).set_body_json(json!([[3.0, 4.0], [0.0, 2.0]])))
+        .mount(&server)
+        .await;
+    let config = HttpConfig {
+        api: Api::Tei,
+        ..HttpConfig::new(server.uri(), "bge-small")
+    };
+    let embedder = HttpEmbedder::new(config).unwrap();
+    let rows = embedder.embed(&["a", "abc"]).await.unwrap();
+    assert_eq!(rows, [0.6, 0.8, 0.0, 1.0]);
+
+    let long = failing(
+        1,
+        ResponseTemplate::new(413).set_body_json(json!({
+            "error": "Input validation error: `inputs` must have less than 512 tokens",
+            "error_type": "Validation",
+        })),
+    )
+    .await;
+    let config = HttpConfig {
+        api: Api::Tei,
+        ..HttpConfig::new(long.uri(), "bge-small")
+    };
+    let error = HttpEmbedder::new(config).unwrap().embed(&["a"]).await;
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "the embedding provider answered 413 (validation)"
+    );
+}
+
+#[tokio::test]
+async fn ollama_is_spoken() {
+    let server = MockServer::start().await;
+    Mock::given(method("POST"))
+        .and(path("/api/embed"))
+        .and(body_partial_json(json!({
+            "model": "all-minilm",
+            "input": ["a"],
+            "truncate": false,
+            "dimensions": 2,
+        })))
+        .respond_with(ResponseTemplate::new(200).set_body_json(json!({
+            "model": "all-minilm",
+            "embeddings": [[3.0, 4.0]],
+            "total_duration": 14_143_917,
+        })))
+        .mount(&server)
+        .await;
+    let config = HttpConfig {
+        api: Api::Ollama,
+        dimension: Some(2),
+        request_dimension: true,
+        ..HttpConfig::new(server.uri(), "all-minilm")
+    };
+    let embedder = HttpEmbedder::new(config).unwrap();
+    assert_eq!(embedder.embed(&["a"]).await.unwrap(), [0.6, 0.8]);
+}
+
+#[tokio::test]
+async fn protocols_refuse_answers_to_something_else() {
+    for (api, body) in [
+        (Api::Tei, json!([])),
+        (Api::Tei, json!([[1.0], [1.0]])),
+        (Api::Tei, json!({ "data": [row(0, &[1.0])] })),
+        (Api::Tei, json!([["x"]])),
+        (Api::Ollama, json!([[1.0]])),
+        (Api::Ollama, json!({ "embeddings": [] })),
+        (Api::Ollama, json!({ "embedding": [1.0] })),
+    ] {
+        let server = MockServer::start().await;
+        Mock::given(method("POST"))
+            .respond_with(ResponseTemplate::new(200).set_body_json(&body))
+            .mount(&server)
+            .await;
+        let config = HttpConfig {
+            api,
+            ..HttpConfig::new(server.uri(), "m")
+        };
+        let error = HttpEmbedder::new(config).unwrap().embed(&["a"]).await;
+        assert!(
+            matches!(error, Err(ModelError::BadReply { .. })),
+            "{body}: {error:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -38,10 +38,16 @@ class SourceModel:
         )
 
     def _pooled_triples(self, ids):
+        return self.pooled(
+            np.stack([np.full_like(ids, CLS), ids, np.full_like(ids, SEP)], axis=1)
+        )
+
+    def pooled(self, ids):
+        """The mean of the last layer over each row of `ids`, control tokens included. Every row
+        is as long as the others: there is no padding."""
         t = self.tensors
-        triples = np.stack([np.full_like(ids, CLS), ids, np.full_like(ids, SEP)], axis=1)
-        x = t["embeddings.word_embeddings.weight"][triples]
-        x = x + t["embeddings.position_embeddings.weight"][:3]
+        x = t["embeddings.word_embeddings.weight"][ids]
+        x = x + t["embeddings.position_embeddings.weight"][: ids.shape[1]]
         x = x + t["embeddings.token_type_embeddings.weight"][0]
         x = self._norm(x, "embeddings.LayerNorm")
         for layer in range(LAYERS):

@@ -1,27 +1,36 @@
 //! From settings to a running cache.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use askonce_models::{EmbedderHandle, StaticEmbedder};
 use parking_lot::Mutex;
 
+use super::backlog::Backlog;
 use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
+use super::migrate::Migration;
+use super::profile::{self, Profiles};
 use super::stats::{Counters, Probes, RunningMean};
-use super::{Inner, Probe, Semantic, SemanticCache};
+use super::{Inner, Probe, Semantic, SemanticCache, learn};
 use crate::assembly::Stores;
 use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::codec::Codec;
-use crate::config::{BackendConfig, BackendSection, Config, EmbedderConfig};
-use crate::embed::EmbedStage;
+use crate::config::{
+    BackendConfig, BackendSection, Config, EmbedderConfig, HttpEmbedderConfig, RefinerConfig,
+};
+#[cfg(feature = "minilm")]
+use crate::embed::OffThread;
+use crate::embed::{EmbedStage, Refiner};
 use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Events, RemovalCause};
 use crate::layer::{LayerConfig, Layered};
-use crate::policy::PolicyHandle;
+use crate::learning::{JudgeHandle, Learning};
+use crate::policy::{ExactOnly, OtherEmbedding, PolicyHandle, PolicySlot};
 use crate::request::ExactKey;
 use crate::savings::{Ledger, PriceTable, TokenCounter};
 use crate::search::{Restored, SearchStage};
@@ -30,6 +39,12 @@ use crate::tier::{TierConfig, TierStack};
 
 /// How often a cache looks after itself when a runtime is there.
 const TEND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a lookup waits for a second embedding that was given and not configured.
+const REFINE_DEADLINE: Duration = Duration::from_millis(50);
+
+/// Recent texts whose vectors by the transformer are remembered: 1.5 KB each.
+const MINILM_MEMO: u64 = 1_000;
 
 /// Batches of dead entries that one look takes out at most: many die at once where many were stored at once.
 const TEND_ROUNDS: usize = 1024;
@@ -42,7 +57,9 @@ pub struct CacheBuilder {
     config: Config,
     clock: Option<ClockHandle>,
     embedder: Option<EmbedderHandle>,
+    refiner: Option<EmbedderHandle>,
     policy: Option<PolicyHandle>,
+    judge: Option<JudgeHandle>,
     codec: Option<Codec>,
     registry: BackendRegistry,
     events: Events,
@@ -85,10 +102,26 @@ impl CacheBuilder {
         self
     }
 
+    /// Asks `refiner` for a second, slower embedding where the policy is in doubt, instead of the configured
+    /// one. A model that computes in this process belongs into [`OffThread`](crate::embed::OffThread).
+    #[must_use]
+    pub fn refiner(mut self, refiner: EmbedderHandle) -> Self {
+        self.refiner = Some(refiner);
+        self
+    }
+
     /// Decides with `policy` instead of the configured one.
     #[must_use]
     pub fn policy(mut self, policy: PolicyHandle) -> Self {
         self.policy = Some(policy);
+        self
+    }
+
+    /// Asks `judge` about answers that cheaper means cannot compare, within the budget of
+    /// [`JudgeConfig`](crate::config::JudgeConfig). Default: none.
+    #[must_use]
+    pub fn judge(mut self, judge: JudgeHandle) -> Self {
+        self.judge = Some(judge);
         self
     }
 
@@ -136,8 +169,16 @@ impl CacheBuilder {
     /// when it cannot be reached to learn its dimension.
     pub async fn build(mut self) -> Result<SemanticCache> {
         self.config.validate_with(&self.registry)?;
-        if self.config.enabled && self.config.semantic.enabled && self.embedder.is_none() {
-            self.embedder = remote_embedder(&self.config.semantic.embedder).await?;
+        if self.config.enabled && self.config.semantic.enabled {
+            let embedder = &self.config.semantic.embedder;
+            if let (None, EmbedderConfig::Http(http)) = (&self.embedder, embedder) {
+                self.embedder = remote_embedder(http, "semantic.embedder").await?;
+            }
+            if let (None, EmbedderConfig::Cascade { refiner, .. }) = (&self.refiner, embedder)
+                && let RefinerConfig::Http(http) = refiner
+            {
+                self.refiner = remote_embedder(http, "semantic.embedder.refiner").await?;
+            }
         }
         let registry = self.registry.clone();
         let parts = Parts::new(self)?;
@@ -173,6 +214,7 @@ struct Parts {
     context: BackendContext,
     dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
     given: Vec<Tier>,
+    judge: Option<JudgeHandle>,
     codec: Codec,
 }
 
@@ -184,13 +226,16 @@ impl Parts {
             None => Codec::new(&config.codec_config())?,
         };
         let clock = builder.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        let semantic = (config.enabled && config.semantic.enabled)
-            .then(|| semantic(&config, builder.embedder, builder.policy, clock.now()));
+        let semantic = (config.enabled && config.semantic.enabled).then(|| {
+            let embedders = (builder.embedder, builder.refiner);
+            semantic(&config, embedders, builder.policy, clock.now())
+        });
         let (semantic, restored) = semantic.transpose()?.unzip();
-        // Beside its bytes a searchable entry costs a vector, its id, and a catalogue row.
-        let vector = semantic
-            .as_ref()
-            .map_or(0, |semantic| semantic.embed.dimension() * 4 + 160);
+        // Beside its bytes a searchable entry costs a vector, its id, a profile, and a catalogue row.
+        let vector = semantic.as_ref().map_or(0, |semantic| {
+            let second = semantic.refiner.as_ref().map_or(0, |r| r.dimension());
+            semantic.embed.dimension() * 4 + 160 + profile::share(second)
+        });
         let dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>> = Arc::default();
         let told = Arc::clone(&dropped);
         let context = BackendContext::new(clock, builder.events)
@@ -207,6 +252,7 @@ impl Parts {
             context,
             dropped,
             given: builder.tiers,
+            judge: builder.judge,
             codec,
         })
     }
@@ -268,6 +314,7 @@ impl Parts {
             restored,
             context,
             dropped,
+            judge,
             codec,
             ..
         } = self;
@@ -280,6 +327,11 @@ impl Parts {
         let handles = layers.iter().map(|tier| Arc::clone(tier) as BackendHandle);
         let shared = Arc::clone(&clock);
         let tiers = TierStack::shared(handles.collect(), codec, together, shared)?;
+        let settings = &config.semantic.learning;
+        let file = settings.file(config.semantic.index.path.as_deref());
+        let file = file.filter(|_| semantic.is_some());
+        let shares = learn::shared_tier(&layers).is_some();
+        let learning = Learning::new(settings, file, judge, shares)?;
         let inner = Arc::new(Inner {
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,
@@ -294,6 +346,8 @@ impl Parts {
             flights: SingleFlight::default(),
             epochs: InvalidationLog::default(),
             wrong_hits: WrongHits::default(),
+            learning,
+            migration: Migration::default(),
             prices: PriceTable::new(&config.prices)?,
             tokens: TokenCounter::new(),
             ledger: Ledger::new(Arc::clone(&clock)),
@@ -308,11 +362,18 @@ impl Parts {
             clock,
         });
         inner.list_again(restored);
+        inner.remember_wrong_hits();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            if let Some(queue) = inner.learning.take_queue() {
+                runtime.spawn(Inner::learn(Arc::downgrade(&inner), queue));
+            }
+            if !inner.migration.is_empty() {
+                runtime.spawn(Inner::migrate(Arc::downgrade(&inner)));
+            }
             let weak = Arc::downgrade(&inner);
             runtime.spawn(async move {
                 let mut ticks = tokio::time::interval(TEND_INTERVAL);
-                loop {
+                for turn in 0_u64.. {
                     ticks.tick().await;
                     let Some(inner) = weak.upgrade() else { return };
                     for _ in 0..TEND_ROUNDS {
@@ -323,6 +384,7 @@ impl Parts {
                     }
                     inner.tend_shared().await;
                     Inner::tend_index(inner.clone()).await;
+                    Inner::tend_learning(&inner, turn).await;
                     inner.show_holdings().await;
                 }
             });
@@ -333,89 +395,218 @@ impl Parts {
 
 fn semantic(
     config: &Config,
-    embedder: Option<EmbedderHandle>,
+    (embedder, refiner): (Option<EmbedderHandle>, Option<EmbedderHandle>),
     policy: Option<PolicyHandle>,
     now: Timestamp,
 ) -> Result<(Semantic, Vec<Restored>)> {
     let settings = config.semantic.clone();
+    let patience = Duration::from_secs(2);
     let embed = match (embedder, &settings.embedder) {
-        (
-            Some(embedder),
-            EmbedderConfig::Http {
-                memo_entries,
-                timeout,
-                ..
-            },
-        ) => EmbedStage::new(embedder, *memo_entries, *timeout),
-        (Some(embedder), EmbedderConfig::Static) => {
-            EmbedStage::new(embedder, 0, Duration::from_secs(2))
+        (Some(embedder), EmbedderConfig::Http(http)) => {
+            EmbedStage::new(embedder, http.memo_entries, http.timeout)
         }
-        (None, EmbedderConfig::Static) => EmbedStage::new(
-            Arc::new(StaticEmbedder::builtin()),
-            0,
-            Duration::from_secs(2),
-        ),
-        (None, EmbedderConfig::Http { .. }) => {
-            return Err(
-                Error::new(ErrorKind::Config, "a remote embedder needs an async start")
-                    .with("field", "semantic.embedder.type")
-                    .with("remedy", "use SemanticCache::builder().build().await"),
-            );
+        (Some(embedder), _) => EmbedStage::new(embedder, 0, patience),
+        (None, EmbedderConfig::Http(_)) => return Err(needs_async("semantic.embedder.type")),
+        (None, EmbedderConfig::Minilm { path }) => {
+            let model = minilm(path.as_deref(), processors(), "semantic.embedder")?;
+            EmbedStage::new(model, MINILM_MEMO, patience)
+        }
+        (None, EmbedderConfig::Static { path }) => {
+            let table = static_embedder(path.as_deref(), "semantic.embedder.path")?;
+            EmbedStage::new(Arc::new(table), 0, patience)
+        }
+        (None, EmbedderConfig::Cascade { table, .. }) => {
+            let table = static_embedder(table.as_deref(), "semantic.embedder.table")?;
+            EmbedStage::new(Arc::new(table), 0, patience)
         }
     };
+    let refiner = second(&settings.embedder, refiner)?;
     let (search, restored) =
         SearchStage::restored(embed.dimension(), &settings.index, embed.fingerprint(), now)?;
     let policy = match policy {
         Some(policy) => policy,
         None => settings.policy.build()?,
     };
-    match policy.calibrated_for() {
+    let (policy, refiner) = match_spaces(policy, &embed, refiner)?;
+    let second = refiner.as_ref().map_or(0, |refiner| refiner.dimension());
+    let semantic = Semantic {
+        embed,
+        search,
+        policy: PolicySlot::new(policy),
+        backlog: refiner.clone().map(Backlog::new),
+        refiner,
+        profiles: Profiles::new(second),
+        settings,
+    };
+    Ok((semantic, restored))
+}
+
+/// The second embedding, as the settings say or as it was given.
+fn second(config: &EmbedderConfig, given: Option<EmbedderHandle>) -> Result<Option<Arc<Refiner>>> {
+    let EmbedderConfig::Cascade {
+        refiner,
+        deadline,
+        concurrency,
+        ..
+    } = config
+    else {
+        return Ok(given.map(|given| Refiner::new(given, REFINE_DEADLINE, processors(), 0)));
+    };
+    let concurrency = concurrency.unwrap_or_else(processors);
+    let (model, memo) = match (given, refiner) {
+        (Some(given), RefinerConfig::Http(http)) => (given, http.memo_entries),
+        (Some(given), RefinerConfig::Minilm { .. }) => (given, 0),
+        (None, RefinerConfig::Minilm { path }) => {
+            let field = "semantic.embedder.refiner";
+            let model = minilm(path.as_deref(), concurrency, field)?;
+            (model, MINILM_MEMO)
+        }
+        (None, RefinerConfig::Http(_)) => {
+            return Err(needs_async("semantic.embedder.refiner.type"));
+        }
+    };
+    Ok(Some(Refiner::new(model, *deadline, concurrency, memo)))
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The transformer, off the threads that serve.
+#[cfg(feature = "minilm")]
+fn minilm(
+    path: Option<&std::path::Path>,
+    concurrency: usize,
+    field: &'static str,
+) -> Result<EmbedderHandle> {
+    use askonce_models::MiniLm;
+
+    let model = match path {
+        Some(path) => MiniLm::open(path).map_err(|error| {
+            Error::new(ErrorKind::Config, "the transformer cannot be used")
+                .with("field", format!("{field}.path"))
+                .with("value", path.display())
+                .caused_by(error)
+        })?,
+        #[cfg(feature = "minilm-weights")]
+        None => MiniLm::builtin(),
+        #[cfg(not(feature = "minilm-weights"))]
+        None => return Err(no_weights(field)),
+    };
+    Ok(Arc::new(OffThread::new(Arc::new(model), concurrency)))
+}
+
+#[cfg(not(feature = "minilm"))]
+fn minilm(_: Option<&std::path::Path>, _: usize, field: &'static str) -> Result<EmbedderHandle> {
+    Err(no_weights(field))
+}
+
+/// Checked with the other settings, so nobody gets so far.
+#[cfg(not(feature = "minilm-weights"))]
+fn no_weights(field: &'static str) -> Error {
+    Error::new(ErrorKind::Config, "this build has no such transformer").with("field", field)
+}
+
+fn needs_async(field: &str) -> Error {
+    Error::new(ErrorKind::Config, "a remote embedder needs an async start")
+        .with("field", field)
+        .with("remedy", "use SemanticCache::builder().build().await")
+}
+
+/// Sees to it that no policy decides on cosines of another embedding than its numbers were fitted on, unless
+/// it says that it may. A second embedding that they do not belong to is not asked.
+fn match_spaces(
+    policy: PolicyHandle,
+    embed: &EmbedStage,
+    refiner: Option<Arc<Refiner>>,
+) -> Result<(PolicyHandle, Option<Arc<Refiner>>)> {
+    let mut calibrated = policy.calibrated_for().iter();
+    match calibrated.next() {
         Some(fingerprint) if fingerprint == embed.fingerprint() => {}
-        Some(fingerprint) => tracing::warn!(
-            policy = policy.name(),
-            calibrated_for = fingerprint,
-            embedder = embed.fingerprint(),
-            "the policy's numbers were fitted on another embedding: its probabilities mean nothing here"
-        ),
+        Some(fingerprint) => match policy.on_other_embedding() {
+            OtherEmbedding::Refuse => {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    "the policy was calibrated for another embedding",
+                )
+                .with("field", "semantic.policy")
+                .with("calibrated_for", fingerprint)
+                .with("embedder", embed.fingerprint())
+                .with(
+                    "remedy",
+                    "calibrate it for this embedder with askonce calibrate, or use the embedder it was made for",
+                ));
+            }
+            OtherEmbedding::ServeNothing => {
+                tracing::warn!(
+                    policy = policy.name(),
+                    calibrated_for = fingerprint,
+                    embedder = embed.fingerprint(),
+                    "the built-in policy was calibrated for another embedding: nothing is served by similarity; \
+                     calibrate a policy for this one with askonce calibrate"
+                );
+                return Ok((Arc::new(ExactOnly), None));
+            }
+            OtherEmbedding::Warn => tracing::warn!(
+                policy = policy.name(),
+                calibrated_for = fingerprint,
+                embedder = embed.fingerprint(),
+                "the policy's numbers were fitted on another embedding: its probabilities mean nothing here"
+            ),
+        },
         None => tracing::warn!(
             policy = policy.name(),
             embedder = embed.fingerprint(),
             "the policy was not calibrated for this embedding: wrong hits are not bounded"
         ),
     }
-    let semantic = Semantic {
-        embed,
-        search,
-        policy,
-        settings,
-    };
-    Ok((semantic, restored))
+    let second = calibrated.next().cloned();
+    let refiner = refiner.filter(|refiner| match &second {
+        Some(fingerprint) if fingerprint != refiner.fingerprint() => {
+            tracing::warn!(
+                policy = policy.name(),
+                calibrated_for = fingerprint,
+                refiner = refiner.fingerprint(),
+                "the policy's numbers were fitted on another second embedding: it is not asked"
+            );
+            false
+        }
+        _ => policy.may_refine(),
+    });
+    Ok((policy, refiner))
+}
+
+/// The table in a file, or the built-in one.
+fn static_embedder(path: Option<&Path>, field: &'static str) -> Result<StaticEmbedder> {
+    match path {
+        None => Ok(StaticEmbedder::builtin()),
+        Some(path) => StaticEmbedder::open(path).map_err(|error| {
+            Error::new(ErrorKind::Config, "the embedding table cannot be used")
+                .with("field", field)
+                .with(
+                    "remedy",
+                    "name a file that `askonce train` wrote, or leave the field out",
+                )
+                .caused_by(error)
+        }),
+    }
 }
 
 #[cfg(feature = "http-embedder")]
-async fn remote_embedder(config: &EmbedderConfig) -> Result<Option<EmbedderHandle>> {
+async fn remote_embedder(
+    config: &HttpEmbedderConfig,
+    field: &'static str,
+) -> Result<Option<EmbedderHandle>> {
     use askonce_models::{HttpConfig, HttpEmbedder};
 
-    let EmbedderConfig::Http {
-        base_url,
-        model,
-        api_key_env,
-        dimension,
-        timeout,
-        retries,
-        ..
-    } = config
-    else {
-        return Ok(None);
-    };
-    let mut http = HttpConfig::new(base_url, model);
-    http.api_key_env.clone_from(api_key_env);
-    http.dimension = *dimension;
-    http.timeout = *timeout;
-    http.retries = *retries;
+    let mut http = HttpConfig::new(&config.base_url, &config.model);
+    http.api_key_env.clone_from(&config.api_key_env);
+    http.dimension = config.dimension;
+    http.timeout = config.timeout;
+    http.retries = config.retries;
     let unusable = |error| {
         Error::new(ErrorKind::Config, "the embedding server cannot be used")
-            .with("field", "semantic.embedder")
+            .with("field", field)
             .caused_by(error)
     };
     let embedder = HttpEmbedder::new(http).map_err(unusable)?;
@@ -425,6 +616,9 @@ async fn remote_embedder(config: &EmbedderConfig) -> Result<Option<EmbedderHandl
 }
 
 #[cfg(not(feature = "http-embedder"))]
-async fn remote_embedder(_: &EmbedderConfig) -> Result<Option<EmbedderHandle>> {
+async fn remote_embedder(
+    _: &HttpEmbedderConfig,
+    _: &'static str,
+) -> Result<Option<EmbedderHandle>> {
     Ok(None)
 }

@@ -8,7 +8,7 @@ use super::SemanticCache;
 use super::lookup::{Depth, LookupOptions, Verdict};
 use super::outcome::{HitKind, Miss, MissReason, Outcome};
 use crate::entry::EntryId;
-use crate::policy::Evidence;
+use crate::policy::{Decision, Evidence, PassReason};
 use crate::request::{ExactKey, IneligibleReason, PartitionKey, Request, VolatileReason};
 
 /// How a lookup of one request goes, in full. Free of prompt and answer text.
@@ -26,8 +26,12 @@ pub struct Explanation {
     pub tiers: Vec<String>,
     /// The embedding space; `None` when similarity is off.
     pub embedder: Option<String>,
+    /// The second embedding space; `None` when there is none.
+    pub refiner: Option<String>,
     /// The policy; `None` when similarity is off.
     pub policy: Option<&'static str>,
+    /// The kind of traffic; `None` for the default kind.
+    pub category: Option<String>,
     /// Least similarity that the policy could serve at all.
     pub least_similarity: Option<f32>,
     /// The candidates, most similar first.
@@ -59,14 +63,65 @@ pub struct ExplainedCandidate {
     pub entry: EntryId,
     /// Cosine of the two texts' embeddings.
     pub similarity: f32,
-    /// Whether the policy would serve it.
+    /// Whether the policy would serve it and its entry is alive.
     pub serve: bool,
     /// The policy's estimate that its answer is right.
     pub probability: Option<f64>,
     /// What stopped it.
     pub stopped_by: Option<MissReason>,
+    /// What the policy said by the first cosine alone; `None` when the candidate did not get so far.
+    pub before: Option<ExplainedDecision>,
+    /// What it said in the end: differs where the second cosine was asked for.
+    pub decision: Option<ExplainedDecision>,
     /// What the policy was told; `None` when the candidate did not get so far.
     pub evidence: Option<Evidence>,
+}
+
+/// What a policy said of a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum ExplainedDecision {
+    /// It may be served.
+    Serve {
+        /// Estimated probability that its answer is right.
+        probability: Option<f64>,
+        /// What serving it is expected to gain: the best of all is served.
+        utility: f64,
+    },
+    /// The second cosine would help.
+    Refine {
+        /// Estimated probability that its answer is right.
+        probability: Option<f64>,
+    },
+    /// It is not good enough.
+    Pass {
+        /// Estimated probability that its answer is right.
+        probability: Option<f64>,
+        /// What stopped it.
+        reason: PassReason,
+    },
+}
+
+impl From<Decision> for ExplainedDecision {
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Serve {
+                probability,
+                utility,
+            } => Self::Serve {
+                probability,
+                utility,
+            },
+            Decision::Refine { probability } => Self::Refine { probability },
+            Decision::Pass {
+                reason,
+                probability,
+            } => Self::Pass {
+                probability,
+                reason,
+            },
+        }
+    }
 }
 
 impl SemanticCache {
@@ -80,22 +135,18 @@ impl SemanticCache {
         let lookup = inner
             .lookup(request, &LookupOptions::of(request), Depth::All)
             .await;
-        let candidates = lookup.judged.into_iter().map(|judged| {
-            let (serve, probability, stopped_by) = match judged.verdict {
-                Verdict::Serve { probability, .. } => (true, probability, None),
-                Verdict::Stop {
-                    reason,
-                    probability,
-                } => (false, probability, Some(reason)),
-            };
-            ExplainedCandidate {
-                entry: judged.candidate.id,
-                similarity: judged.candidate.similarity,
-                serve,
-                probability,
-                stopped_by,
-                evidence: judged.evidence,
-            }
+        let candidates = lookup.judged.into_iter().map(|judged| ExplainedCandidate {
+            entry: judged.candidate.id,
+            similarity: judged.candidate.similarity,
+            serve: matches!(judged.verdict, Verdict::Serve),
+            probability: judged.probability(),
+            stopped_by: match judged.verdict {
+                Verdict::Stop(reason) => Some(reason),
+                Verdict::Open | Verdict::Serve => None,
+            },
+            before: judged.first.map(ExplainedDecision::from),
+            decision: judged.decision.map(ExplainedDecision::from),
+            evidence: judged.evidence,
         });
         let semantic = inner.semantic.as_ref();
         let (hit, miss) = match lookup.outcome {
@@ -120,7 +171,11 @@ impl SemanticCache {
             volatile: request.volatility().map(VolatileReason::as_str),
             tiers: inner.tiers.names().map(str::to_owned).collect(),
             embedder: self.fingerprint().map(str::to_owned),
+            refiner: self.refiner_fingerprint().map(str::to_owned),
             policy: semantic.map(|semantic| semantic.policy.name()),
+            category: semantic
+                .and_then(|semantic| semantic.category_of(request))
+                .map(str::to_owned),
             least_similarity: semantic.map(|semantic| semantic.policy.least_similarity()),
             candidates: candidates.collect(),
             hit,

@@ -1,24 +1,28 @@
 //! The read path. [`Inner::lookup`] reads as the path itself: one line a stage.
 //!
 //! A stage that cannot go on names its reason and the lookup ends as a miss; a failing part never
-//! becomes an error. Explaining a request runs the same code to the end instead of stopping at the
-//! first candidate that is served, so an explanation cannot differ from what happens.
+//! becomes an error. All candidates are weighed before any is fetched, and of those that the policy would
+//! serve the most useful that is alive is served, not the most similar. Explaining a request runs the same
+//! code to the end instead of stopping at the one that is served, so an explanation cannot differ from what
+//! happens.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::learn::Noted;
 use super::outcome::{Hit, HitKind, Miss, MissReason, Nearest, Outcome};
+use super::profile::Profile;
+use super::weigh::{self, Place};
 use super::{Inner, Semantic};
 use crate::clock::Timestamp;
 use crate::config::VolatileAction;
-use crate::embed::Vector;
-use crate::entry::Entry;
+use crate::embed::{Unrefined, Vector};
+use crate::entry::{Entry, EntryId};
 use crate::error::ErrorKind;
 use crate::observe;
-use crate::policy::{Decision, Evidence, GuardReport};
-use crate::request::{CacheControl, Eligibility, PartitionKey, Request};
-use crate::savings::Usd;
-use crate::search::Candidate;
+use crate::policy::{Category, Decision, Evidence, HitPolicy, TextTraits};
+use crate::request::{CacheControl, Eligibility, ExactKey, PartitionKey, Request};
+use crate::search::{Candidate, Found};
 use crate::tier::{Check, TierFault};
 
 /// What a caller accepts from the cache. The default accepts everything.
@@ -66,30 +70,119 @@ pub(super) enum Depth {
 /// A finished lookup: its outcome, and what later steps can use.
 pub(super) struct Lookup {
     pub(super) outcome: Outcome,
-    /// The query's vector, if it was made: a store after a miss need not make it again.
-    pub(super) vector: Option<Vector>,
-    /// Every candidate that was judged, when the depth asked for it.
+    /// What was made of the query's text on the way: a store after a miss need not make it again.
+    pub(super) made: Made,
+    /// What was decided, for what is learnt from it.
+    pub(super) noted: Option<Noted>,
+    /// Every candidate, most similar first, as far as the lookup came with it.
     pub(super) judged: Vec<Judged>,
     /// Time taken by each stage that was reached.
     pub(super) stages: Vec<(&'static str, Duration)>,
+}
+
+/// Vectors of a query, as far as they were needed.
+#[derive(Clone, Default)]
+pub(super) struct Made {
+    pub(super) vector: Option<Vector>,
+    /// In the second space.
+    pub(super) second: Option<Vector>,
 }
 
 /// One candidate and what became of it.
 pub(super) struct Judged {
     pub(super) candidate: Candidate,
     pub(super) evidence: Option<Evidence>,
+    /// What the policy said by the first cosine alone.
+    pub(super) first: Option<Decision>,
+    /// What it said last.
+    pub(super) decision: Option<Decision>,
     pub(super) verdict: Verdict,
+    profile: Option<Arc<Profile>>,
+    /// The entry, where its profile had to be made.
+    fetched: Option<Box<Entry>>,
 }
 
+/// How a lookup leaves a candidate.
 pub(super) enum Verdict {
-    Serve {
-        entry: Box<Entry>,
-        probability: Option<f64>,
-    },
-    Stop {
-        reason: MissReason,
-        probability: Option<f64>,
-    },
+    /// Nothing more was to be found out: another is served.
+    Open,
+    /// It may be served; its entry was fetched and checked.
+    Serve,
+    Stop(MissReason),
+}
+
+impl Judged {
+    fn new(candidate: Candidate) -> Self {
+        Self {
+            candidate,
+            evidence: None,
+            first: None,
+            decision: None,
+            verdict: Verdict::Open,
+            profile: None,
+            fetched: None,
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.verdict, Verdict::Open)
+    }
+
+    /// The policy's estimate that the answer is right.
+    pub(super) fn probability(&self) -> Option<f64> {
+        match self.decision? {
+            Decision::Serve { probability, .. }
+            | Decision::Refine { probability }
+            | Decision::Pass { probability, .. } => probability,
+        }
+    }
+
+    /// Whether another decision may change what becomes of it: it is alive, and what it was given so far is
+    /// a decision of the policy.
+    fn is_undecided(&self) -> bool {
+        self.profile.is_some()
+            && self.decision.is_some()
+            && matches!(
+                self.verdict,
+                Verdict::Open | Verdict::Stop(MissReason::Policy(_))
+            )
+    }
+
+    /// Where it stands among the others; `None` for what is dead, or farther than `least`.
+    fn place(&self, least: f32) -> Option<Place> {
+        let dead = matches!(self.verdict, Verdict::Stop(reason) if is_dead(reason));
+        (!dead && self.candidate.similarity >= least).then(|| Place {
+            similarity: self.candidate.similarity,
+            answer: self.profile.as_ref().map(|profile| profile.answer),
+        })
+    }
+
+    fn stop(&mut self, reason: MissReason) {
+        self.verdict = Verdict::Stop(reason);
+    }
+
+    /// Asks the policy, and keeps what it says.
+    fn decide(&mut self, policy: &dyn HitPolicy) {
+        let Some(evidence) = &self.evidence else {
+            return;
+        };
+        let decision = policy.decide(evidence);
+        self.first.get_or_insert(decision);
+        self.decision = Some(decision);
+        self.verdict = match decision {
+            Decision::Pass { reason, .. } => Verdict::Stop(MissReason::Policy(reason)),
+            Decision::Serve { .. } | Decision::Refine { .. } => Verdict::Open,
+        };
+    }
+}
+
+/// What is asked, for the stages that compare.
+struct Asked<'a> {
+    semantic: &'a Semantic,
+    request: &'a Request,
+    text: &'a str,
+    options: &'a LookupOptions,
+    now: Timestamp,
 }
 
 /// Collects what happens on the way.
@@ -100,7 +193,8 @@ struct Trail {
     reasons: Vec<MissReason>,
     faults: Vec<MissReason>,
     nearest: Option<Nearest>,
-    vector: Option<Vector>,
+    made: Made,
+    noted: Option<Noted>,
     judged: Vec<Judged>,
     stages: Vec<(&'static str, Duration)>,
     since: Instant,
@@ -114,7 +208,8 @@ impl Trail {
             reasons: Vec::new(),
             faults: Vec::new(),
             nearest: None,
-            vector: None,
+            made: Made::default(),
+            noted: None,
             judged: Vec::new(),
             stages: Vec::new(),
             since: Instant::now(),
@@ -147,7 +242,8 @@ impl Trail {
         };
         Lookup {
             outcome,
-            vector: self.vector,
+            made: self.made,
+            noted: self.noted,
             judged: self.judged,
             stages: self.stages,
         }
@@ -210,7 +306,7 @@ impl Inner {
         Some(serve(entry, kind, now))
     }
 
-    /// Stages 3 to 5: embed, search, decide.
+    /// Stages 3 to 5: embed, search, decide (and in doubt, refine).
     async fn similar_request(
         &self,
         request: &Request,
@@ -244,7 +340,7 @@ impl Inner {
             Depth::FirstServed => search.nearest_above(&partition, &vector, candidates, now, least),
             Depth::All => search.nearest(&partition, &vector, candidates, now),
         };
-        trail.vector = Some(vector);
+        trail.made.vector = Some(vector);
         trail.stage_done("search");
         let found = match found {
             Ok(found) => found,
@@ -254,17 +350,22 @@ impl Inner {
                 return None;
             }
         };
-        let hit = self
-            .first_served(semantic, request, text, options, found.candidates, trail)
-            .await;
-        if hit.is_none() && trail.nearest.is_none() && found.has_rows {
+        let asked = Asked {
+            semantic,
+            request,
+            text,
+            options,
+            now,
+        };
+        let has_rows = found.has_rows;
+        let hit = self.best_of(&asked, found, trail).await;
+        if hit.is_none() && trail.nearest.is_none() && has_rows {
             // There is something, and all of it is farther than was looked: the policy says what that means.
             let evidence = Evidence::similarity(least);
             if let Decision::Pass { reason, .. } = semantic.policy.decide(&evidence) {
                 trail.reasons.push(MissReason::Policy(reason));
             }
         }
-        trail.stage_done("decide");
         hit
     }
 
@@ -293,164 +394,288 @@ impl Inner {
         Ok((semantic, text))
     }
 
-    /// Judges candidates, best first, until one is served.
-    async fn first_served(
-        &self,
-        semantic: &Semantic,
-        request: &Request,
-        text: &str,
-        options: &LookupOptions,
-        candidates: Vec<Candidate>,
-        trail: &mut Trail,
-    ) -> Option<Hit> {
-        let now = self.clock.now();
-        let mut hit = None;
-        for candidate in candidates {
-            let judged = self
-                .judge(
-                    semantic,
-                    (request, text),
-                    options,
-                    candidate,
-                    &mut trail.check,
-                    now,
-                )
-                .await;
-            match &judged.verdict {
-                Verdict::Serve { entry, probability } if hit.is_none() => {
-                    let kind = HitKind::Semantic {
-                        similarity: candidate.similarity,
-                        probability: *probability,
-                    };
-                    hit = Some(serve(Entry::clone(entry), kind, now));
-                }
-                Verdict::Serve { .. } => {}
-                Verdict::Stop {
-                    reason,
-                    probability,
-                } => {
-                    // The decisive reason is that of the best candidate still alive, among those that a lookup
-                    // looks at.
-                    let decides = trail
-                        .nearest
-                        .is_none_or(|nearest| is_dead(nearest.stopped_by));
-                    if decides && candidate.similarity >= worth_a_look(semantic) {
-                        trail.nearest = Some(Nearest {
-                            entry: candidate.id,
-                            similarity: candidate.similarity,
-                            probability: *probability,
-                            stopped_by: *reason,
-                        });
-                    }
-                }
+    /// Of all candidates that the policy would serve, the one that gains most and is alive. The second
+    /// embedding is asked for where the policy is in doubt and nothing else can be served.
+    async fn best_of(&self, asked: &Asked<'_>, found: Found, trail: &mut Trail) -> Option<Hit> {
+        let mut leads: Vec<_> = found.candidates.into_iter().map(Judged::new).collect();
+        self.profile(asked, &mut leads, trail).await;
+        self.weigh(asked, found.rows, &mut leads);
+        let policy = asked.semantic.policy.current();
+        for lead in leads.iter_mut().filter(|lead| lead.is_open()) {
+            lead.decide(&*policy);
+        }
+        self.stop_if_tripped(asked, &mut leads);
+        trail.stage_done("decide");
+        let mut hit = self.serve_best(asked, &mut leads, trail).await;
+        if hit.is_none() && leads.iter().any(wants_refining) {
+            self.refine(asked, &mut leads, trail).await;
+            for lead in leads.iter_mut().filter(|lead| lead.is_undecided()) {
+                lead.decide(&*policy);
             }
-            let hopeless = candidate.similarity < semantic.policy.least_similarity();
-            if trail.depth == Depth::All {
-                trail.judged.push(judged);
-            } else if hit.is_some() || hopeless {
-                break;
+            trail.stage_done("refine");
+            hit = self.serve_best(asked, &mut leads, trail).await;
+        }
+        if hit.is_none() {
+            // A policy that is still in doubt serves nothing.
+            for lead in leads.iter_mut().filter(|lead| lead.is_open()) {
+                lead.stop(MissReason::NotFound);
             }
         }
-        trail
-            .reasons
-            .extend(trail.nearest.map(|nearest| nearest.stopped_by));
+        trail.nearest = nearest(&leads, worth_a_look(asked.semantic));
+        let stopped_by = trail.nearest.map(|nearest| nearest.stopped_by);
+        trail.reasons.extend(stopped_by);
+        if trail.depth == Depth::FirstServed {
+            let served = hit.as_ref().map(|hit| hit.entry);
+            let category = asked.semantic.category_of(asked.request);
+            trail.noted = self.note(asked.request, &leads, category, served);
+        }
+        trail.judged = leads;
         hit
     }
 
-    /// Fetches and checks the entry of one candidate, weighs the evidence and decides.
-    async fn judge(
-        &self,
-        semantic: &Semantic,
-        (request, text): (&Request, &str),
-        options: &LookupOptions,
-        candidate: Candidate,
-        check: &mut Check,
-        now: Timestamp,
-    ) -> Judged {
-        let stop = |reason| Judged {
-            candidate,
-            evidence: None,
-            verdict: Verdict::Stop {
-                reason,
-                probability: None,
-            },
-        };
-        if self.wrong_hits.contains(request, candidate.id) {
-            return stop(MissReason::ReportedWrong);
-        }
-        if candidate.similarity < semantic.policy.least_similarity() {
-            // Cannot be served whatever its entry says, so the entry is not fetched.
-            let evidence = Evidence::similarity(candidate.similarity);
-            return match semantic.policy.decide(&evidence) {
-                Decision::Pass {
-                    reason,
-                    probability,
-                } => Judged {
-                    candidate,
-                    evidence: Some(evidence),
-                    verdict: Verdict::Stop {
-                        reason: MissReason::Policy(reason),
-                        probability,
-                    },
-                },
-                Decision::Serve { .. } | Decision::Refine { .. } => stop(MissReason::NotFound),
-            };
-        }
-        let entry = match self
-            .fetch(semantic, request.partition(), candidate, check, now)
-            .await
+    /// Serves none of what the policy would serve, where too many hits of the category were wrong.
+    fn stop_if_tripped(&self, asked: &Asked<'_>, leads: &mut [Judged]) {
+        let category = asked.semantic.category_of(asked.request);
+        if self
+            .learning
+            .serves(category.map(Category::named).unwrap_or_default())
         {
-            Ok(entry) => entry,
-            Err(reason) => return stop(reason),
-        };
-        if !entry.digests.same_partition(&request.digests()) {
-            return stop(MissReason::IdentityMismatch);
+            return;
         }
-        if !options.accepts(&entry, now) {
-            return stop(MissReason::TooOld);
-        }
-        let evidence = Evidence {
-            guards: GuardReport::compare(text, entry.text.as_deref().unwrap_or_default()),
-            saving_usd: entry.cost.map(Usd::as_dollars),
-            latency: entry.latency,
-            typical_saving_usd: self.typical_cost.mean(),
-            ..Evidence::similarity(candidate.similarity)
-        };
-        let verdict = match semantic.policy.decide(&evidence) {
-            Decision::Refine { probability } => Verdict::Stop {
-                reason: MissReason::NotFound,
-                probability,
-            },
-            Decision::Serve { probability, .. } => Verdict::Serve {
-                entry: Box::new(entry),
-                probability,
-            },
-            Decision::Pass {
-                reason,
-                probability,
-            } => Verdict::Stop {
-                reason: MissReason::Policy(reason),
-                probability,
-            },
-        };
-        Judged {
-            candidate,
-            evidence: Some(evidence),
-            verdict,
+        for lead in leads.iter_mut().filter(|lead| lead.is_open()) {
+            lead.stop(MissReason::BreakerOpen);
         }
     }
 
-    /// The live entry that a candidate points at, or why it cannot be served; takes the candidate out of
-    /// the index when it is dead.
-    async fn fetch(
+    /// Stops what is known to be dead or wrong, and finds the profiles of what could be served.
+    async fn profile(&self, asked: &Asked<'_>, leads: &mut [Judged], trail: &mut Trail) {
+        let semantic = asked.semantic;
+        let near = worth_a_look(semantic);
+        let known = semantic
+            .profiles
+            .get(leads.iter().map(|lead| lead.candidate.id));
+        for (lead, profile) in leads.iter_mut().zip(known) {
+            let id = lead.candidate.id;
+            if lead.candidate.similarity >= near {
+                lead.profile = profile;
+            }
+            if self.was_wrong(asked.request, id) {
+                lead.stop(MissReason::ReportedWrong);
+            } else if lead.candidate.similarity >= semantic.policy.least_similarity() {
+                let alive = self.alive(semantic, asked.request.partition(), id, asked.now);
+                if let Err(reason) = alive {
+                    lead.stop(reason);
+                } else if lead.profile.is_none() {
+                    self.profile_anew(asked, lead, trail).await;
+                }
+            }
+        }
+    }
+
+    /// Makes the profile of an entry that came from elsewhere, for which it is fetched.
+    async fn profile_anew(&self, asked: &Asked<'_>, lead: &mut Judged, trail: &mut Trail) {
+        let id = lead.candidate.id;
+        match self.fetch_checked(asked, id, &mut trail.check).await {
+            Ok(entry) => match Profile::of(&entry) {
+                Some(profile) => {
+                    let entries = self.catalog.len();
+                    lead.profile = Some(asked.semantic.profiles.insert(id, profile, entries));
+                    lead.fetched = Some(Box::new(entry));
+                }
+                None => lead.stop(MissReason::NotEmbeddable),
+            },
+            Err(reason) => lead.stop(reason),
+        }
+    }
+
+    /// Puts together what the policy is told of each candidate.
+    fn weigh(&self, asked: &Asked<'_>, rows: usize, leads: &mut [Judged]) {
+        let semantic = asked.semantic;
+        let (least, near) = (semantic.policy.least_similarity(), worth_a_look(semantic));
+        let places: Vec<Option<Place>> = leads.iter().map(|lead| lead.place(near)).collect();
+        let traits = leads
+            .iter()
+            .any(|lead| lead.is_open() && lead.candidate.similarity >= least)
+            .then(|| TextTraits::of(asked.text));
+        let can_refine = semantic
+            .refiner
+            .as_ref()
+            .is_some_and(|refiner| refiner.is_ready());
+        let category = semantic.category_of(asked.request).map(Category::named);
+        let typical_saving_usd = self.typical_cost.mean();
+        for (at, lead) in leads.iter_mut().enumerate() {
+            if !lead.is_open() {
+                continue;
+            }
+            let bare = Evidence::similarity(lead.candidate.similarity);
+            let comparable = lead.profile.as_ref().zip(traits.as_ref());
+            lead.evidence = Some(match comparable {
+                Some((profile, traits)) if lead.candidate.similarity >= least => {
+                    let compared = traits.compare(&profile.traits);
+                    Evidence {
+                        can_refine,
+                        margin: weigh::margin(&places, at),
+                        density: weigh::density(&places, at),
+                        rank: u16::try_from(at).unwrap_or(u16::MAX),
+                        rows: rows as u64,
+                        guards: compared.guards,
+                        text: compared.features,
+                        record: self.learning.record(lead.candidate.id, asked.now),
+                        category: category.unwrap_or_default(),
+                        age: asked.now.since(profile.created),
+                        saving_usd: profile.cost,
+                        latency: profile.latency,
+                        typical_saving_usd,
+                        ..bare
+                    }
+                }
+                // Cannot be served whatever its entry says, so it was not looked at.
+                _ => bare,
+            });
+        }
+    }
+
+    /// Asks for the second embedding of the query, and compares by it. Where it cannot be had the policy
+    /// is told so.
+    async fn refine(&self, asked: &Asked<'_>, leads: &mut [Judged], trail: &mut Trail) {
+        let semantic = asked.semantic;
+        // Entries whose vector is not made yet: those in doubt, the most similar first.
+        let mut lacking = Vec::new();
+        for (at, lead) in leads.iter_mut().enumerate() {
+            let lacks = lead.profile.as_ref().is_some_and(|p| p.lacks_second());
+            if lacking.len() == MADE_AT_ONCE || !lacks || !wants_refining(lead) {
+                continue;
+            }
+            if lead.fetched.is_none() {
+                let id = lead.candidate.id;
+                match self.fetch_checked(asked, id, &mut trail.check).await {
+                    Ok(entry) => lead.fetched = Some(Box::new(entry)),
+                    Err(reason) => {
+                        lead.stop(reason);
+                        continue;
+                    }
+                }
+            }
+            let text = lead.fetched.as_ref().and_then(|entry| entry.text.clone());
+            lacking.extend(text.map(|text| (at, text)));
+        }
+        let texts: Vec<&str> = lacking.iter().map(|(_, text)| text.as_str()).collect();
+        let answer = match &semantic.refiner {
+            Some(refiner) => refiner.embed(asked.text, &texts).await,
+            None => Err(Unrefined::Resting),
+        };
+        let vector = match answer {
+            Ok((vector, others)) => {
+                for ((at, _), other) in lacking.iter().zip(others) {
+                    if let Some(profile) = &leads[*at].profile {
+                        match other {
+                            Ok(vector) => profile.keep_second(Some(&vector)),
+                            Err(Unrefined::NotEmbeddable) => profile.keep_second(None),
+                            Err(_) => {}
+                        }
+                    }
+                }
+                Some(vector)
+            }
+            Err(why) => {
+                trail.faults.push(MissReason::NotRefined(why));
+                None
+            }
+        };
+        let cosine = |lead: &Judged| lead.profile.as_ref()?.second_cosine(vector.as_deref()?);
+        let refined: Vec<Option<f32>> = leads.iter().map(cosine).collect();
+        let places = leads.iter().zip(&refined).map(|(lead, refined)| {
+            let place = lead.place(f32::NEG_INFINITY)?;
+            let similarity = (*refined)?;
+            Some(Place {
+                similarity,
+                ..place
+            })
+        });
+        let places: Vec<Option<Place>> = places.collect();
+        let least = semantic.policy.least_similarity();
+        for (at, lead) in leads.iter_mut().enumerate() {
+            if let Some(evidence) = &mut lead.evidence
+                && lead.candidate.similarity >= least
+            {
+                evidence.can_refine = false;
+                evidence.refined = refined[at];
+                evidence.refined_margin = weigh::margin(&places, at);
+            }
+        }
+        trail.made.second = vector;
+    }
+
+    /// Fetches and checks what the policy would serve, the most useful first, until one is alive.
+    async fn serve_best(
+        &self,
+        asked: &Asked<'_>,
+        leads: &mut [Judged],
+        trail: &mut Trail,
+    ) -> Option<Hit> {
+        let decisions: Vec<_> = leads
+            .iter()
+            .map(|lead| lead.decision.filter(|_| lead.is_open()))
+            .collect();
+        let order = weigh::by_utility(&decisions);
+        if order.is_empty() {
+            return None;
+        }
+        let mut hit = None;
+        for at in order {
+            let lead = &mut leads[at];
+            let id = lead.candidate.id;
+            let entry = match lead.fetched.take() {
+                Some(entry) => Ok(*entry),
+                None => self.fetch_checked(asked, id, &mut trail.check).await,
+            };
+            match entry {
+                Ok(entry) if asked.options.accepts(&entry, asked.now) => {
+                    lead.verdict = Verdict::Serve;
+                    let kind = HitKind::Semantic {
+                        similarity: lead.candidate.similarity,
+                        probability: lead.probability(),
+                    };
+                    hit = hit.or_else(|| Some(serve(entry, kind, asked.now)));
+                }
+                Ok(_) => lead.stop(MissReason::TooOld),
+                Err(reason) => lead.stop(reason),
+            }
+            if hit.is_some() && trail.depth == Depth::FirstServed {
+                break;
+            }
+        }
+        trail.stage_done("fetch");
+        hit
+    }
+
+    /// As [`fetch`](Self::fetch), for an entry of the request's own partition.
+    async fn fetch_checked(
+        &self,
+        asked: &Asked<'_>,
+        id: EntryId,
+        check: &mut Check,
+    ) -> Result<Entry, MissReason> {
+        let partition = asked.request.partition();
+        let entry = self
+            .fetch(asked.semantic, partition, id, check, asked.now)
+            .await?;
+        if entry.digests.same_partition(&asked.request.digests()) {
+            Ok(entry)
+        } else {
+            Err(MissReason::IdentityMismatch)
+        }
+    }
+
+    /// Where an entry is stored, as far as this process knows without asking a tier; takes it out of the
+    /// index when it is dead.
+    fn alive(
         &self,
         semantic: &Semantic,
         partition: PartitionKey,
-        candidate: Candidate,
-        check: &mut Check,
+        id: EntryId,
         now: Timestamp,
-    ) -> Result<Entry, MissReason> {
-        let id = candidate.id;
+    ) -> Result<ExactKey, MissReason> {
         let Some((key, expires)) = self.catalog.locate(id) else {
             // An entry is listed before it is searchable: what is not listed any more is dead.
             semantic.search.remove(&partition, id);
@@ -460,6 +685,20 @@ impl Inner {
             self.forget(id, "expired");
             return Err(MissReason::Gone);
         }
+        Ok(key)
+    }
+
+    /// The live entry that a candidate points at, or why it cannot be served; takes the candidate out of
+    /// the index when it is dead.
+    async fn fetch(
+        &self,
+        semantic: &Semantic,
+        partition: PartitionKey,
+        id: EntryId,
+        check: &mut Check,
+        now: Timestamp,
+    ) -> Result<Entry, MissReason> {
+        let key = self.alive(semantic, partition, id, now)?;
         // Read along with the entry, where they count.
         let tags = if self.tiers.is_shared() {
             let row = self.catalog.get(id).ok_or(MissReason::Gone)?;
@@ -490,12 +729,41 @@ impl Inner {
 /// How far below the least similarity that could be served a lookup still looks, so that a miss tells of
 /// what was near. Farther out an index would read much more, for a number that nobody acts on;
 /// [`explain`](super::SemanticCache::explain) looks at any distance.
-const NEAR_MISS: f32 = 0.15;
+///
+/// No less than margins reach, so that they do not depend on the policy.
+const NEAR_MISS: f32 = weigh::MARGIN;
+
+/// Entries whose vector in the second space a lookup makes itself, where they have none yet.
+const MADE_AT_ONCE: usize = 4;
 
 /// The least similarity at which a plain lookup looks at candidates.
 fn worth_a_look(semantic: &Semantic) -> f32 {
     // A policy that serves nothing asks for more than there is, and still gives its reason.
     semantic.policy.least_similarity().min(1.0) - NEAR_MISS
+}
+
+/// Whether the policy would know better with the second cosine.
+fn wants_refining(lead: &Judged) -> bool {
+    lead.is_open() && matches!(lead.decision, Some(Decision::Refine { .. }))
+}
+
+/// The most similar of the candidates that were stopped, and what stopped it: of a live entry, if there is
+/// one.
+fn nearest(leads: &[Judged], least: f32) -> Option<Nearest> {
+    let stopped = leads.iter().filter_map(|lead| match lead.verdict {
+        Verdict::Stop(stopped_by) if lead.candidate.similarity >= least => Some(Nearest {
+            entry: lead.candidate.id,
+            similarity: lead.candidate.similarity,
+            probability: lead.probability(),
+            stopped_by,
+        }),
+        _ => None,
+    });
+    let mut stopped = stopped.peekable();
+    let first = stopped.peek().copied();
+    stopped
+        .find(|nearest| !is_dead(nearest.stopped_by))
+        .or(first)
 }
 
 /// Whether what was stopped was no live entry.

@@ -3,18 +3,23 @@
 //! Read `lookup.rs` first: the read path, one line a stage. `store.rs` is the write path, `call.rs`
 //! ties both to the upstream call, `invalidate.rs` takes entries out again.
 
+mod backlog;
 mod builder;
 mod call;
 mod epoch;
 mod explain;
 mod invalidate;
 mod keys;
+mod learn;
 mod lookup;
 mod marks;
+mod migrate;
 mod outcome;
 mod probe;
+mod profile;
 mod stats;
 mod store;
+mod weigh;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -26,14 +31,15 @@ use parking_lot::Mutex;
 use crate::backend::{BackendContext, CacheBackend};
 use crate::clock::{ClockHandle, Timestamp};
 use crate::config::{SemanticConfig, VolatileConfig};
-use crate::embed::EmbedStage;
+use crate::embed::{EmbedStage, Refiner};
 use crate::entry::catalog::Catalog;
 use crate::entry::{Answer, Entry, EntryId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, RemovalCause, Subscription};
 use crate::layer::Layered;
+use crate::learning::Learning;
 use crate::observe;
-use crate::policy::PolicyHandle;
+use crate::policy::PolicySlot;
 use crate::request::{ExactKey, Request};
 use crate::savings::{
     HitKindLabel, Ledger, PriceTable, SavingsFilter, SavingsReport, TokenCounter, Usage, Usd,
@@ -44,12 +50,13 @@ use crate::tier::TierStack;
 
 pub use builder::CacheBuilder;
 pub use call::Fill;
-pub use explain::{ExplainedCandidate, Explanation};
+pub use explain::{ExplainedCandidate, ExplainedDecision, ExplainedHit, Explanation};
 pub use invalidate::Verdict;
 pub use keys::{
     FoundKey, KeyQuery, KeyReport, StoredKind, Swept, TierTrouble, key_name, read_key_name,
 };
 pub use lookup::LookupOptions;
+pub use migrate::MigrationStats;
 pub use outcome::{
     Hit, HitKind, Miss, MissReason, Nearest, NotStored, Outcome, Served, Source, StoreOutcome,
 };
@@ -57,10 +64,13 @@ pub(crate) use probe::Probe;
 pub use stats::{Health, HealthStatus, Stats, TierHealth, TierStats};
 pub use store::StoreOptions;
 
+use backlog::Backlog;
 use call::Landed;
 use epoch::InvalidationLog;
 use invalidate::WrongHits;
-use lookup::Depth;
+use lookup::{Depth, Made};
+use migrate::Migration;
+use profile::Profiles;
 use stats::{Counters, Probes, RunningMean};
 
 /// Dead entries taken out per call of [`Inner::tend`], so that no store waits long for others' dead.
@@ -115,6 +125,8 @@ struct Inner {
     flights: SingleFlight<ExactKey, Result<Landed>>,
     epochs: InvalidationLog,
     wrong_hits: WrongHits,
+    learning: Learning,
+    migration: Migration,
     prices: PriceTable,
     tokens: TokenCounter,
     ledger: Ledger,
@@ -136,8 +148,24 @@ struct Inner {
 struct Semantic {
     embed: EmbedStage,
     search: SearchStage,
-    policy: PolicyHandle,
+    policy: PolicySlot,
+    /// The second embedding, where there is one.
+    refiner: Option<Arc<Refiner>>,
+    /// What still needs a vector of it.
+    backlog: Option<Arc<Backlog>>,
+    profiles: Profiles,
     settings: SemanticConfig,
+}
+
+impl Semantic {
+    /// The kind of traffic that a request is of; `None` for the default kind.
+    fn category_of<'a>(&'a self, request: &'a Request) -> Option<&'a str> {
+        request.category_name().or_else(|| {
+            let mut rules = self.settings.categories.iter();
+            let rule = rules.find(|rule| rule.matches(request))?;
+            Some(&rule.name)
+        })
+    }
 }
 
 impl SemanticCache {
@@ -184,18 +212,13 @@ impl SemanticCache {
         let tags = Some(options.tags.as_slice());
         let began = self.inner.begin(epoch, request, tags).await;
         self.inner
-            .store(request, answer, options, &began, None)
+            .store(request, answer, options, &began, Made::default())
             .await
     }
 
     /// The live entry with this id.
     pub async fn entry(&self, id: EntryId) -> Option<Entry> {
-        let now = self.inner.clock.now();
-        let row = self.inner.catalog.get(id)?;
-        let mut check = self.inner.check_of(&row.scope, &row.model);
-        let answer = self.inner.tiers.look(&row.exact, &[], &mut check, now);
-        let (entry, _) = answer.await.found?;
-        (entry.id == id).then_some(entry)
+        self.inner.entry(id).await
     }
 
     /// What hits have saved so far.
@@ -246,9 +269,39 @@ impl SemanticCache {
             .as_ref()
             .map(|semantic| semantic.embed.fingerprint())
     }
+
+    /// The name of the second embedding space; `None` where there is none.
+    #[must_use]
+    pub fn refiner_fingerprint(&self) -> Option<&str> {
+        let refiner = self.inner.semantic.as_ref()?.refiner.as_ref()?;
+        Some(refiner.fingerprint())
+    }
+
+    /// Waits until all that was stored so far has its vector in the second space, which is made in the
+    /// background. Lookups need not wait: one that lacks a vector makes it itself. For measurements.
+    pub async fn refined_all(&self) {
+        let semantic = self.inner.semantic.as_ref();
+        let Some(backlog) = semantic.and_then(|semantic| semantic.backlog.as_ref()) else {
+            return;
+        };
+        while backlog.len() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
 }
 
 impl Inner {
+    /// The live entry with this id.
+    async fn entry(&self, id: EntryId) -> Option<Entry> {
+        let row = self.catalog.get(id)?;
+        let mut check = self.check_of(&row.scope, &row.model);
+        let answer = self
+            .tiers
+            .look(&row.exact, &[], &mut check, self.clock.now());
+        let (entry, _) = answer.await.found?;
+        (entry.id == id).then_some(entry)
+    }
+
     /// Counts a finished lookup, and books what a hit saved.
     fn account(&self, request: &Request, outcome: &Outcome) {
         match outcome {
@@ -287,6 +340,9 @@ impl Inner {
 
     /// Takes out what has died: entries past their expiry, and rows whose tier dropped the value.
     async fn tend(&self) {
+        if let Some(semantic) = &self.semantic {
+            semantic.profiles.trim(self.catalog.len());
+        }
         // Where a tier is shared, most of what a near tier drops lives on in it, and asking is not for
         // free: see `tend_shared`.
         if !self.tiers.is_shared() {
@@ -321,8 +377,17 @@ impl Inner {
     /// it is looked at.
     fn list_again(&self, restored: Vec<Restored>) {
         let count = restored.len();
-        for Restored { id, row, wrong } in restored {
+        for Restored {
+            id,
+            row,
+            wrong,
+            embedded,
+        } in restored
+        {
             self.wrong_hits.restore(id, wrong);
+            if !embedded {
+                self.migration.push(id);
+            }
             if let Some((old, old_row)) = self.catalog.insert(id, row) {
                 self.unlink(old, &old_row);
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
+use crate::embed::Unrefined;
 use crate::entry::{Answer, EntryId};
 use crate::policy::PassReason;
 use crate::request::{IneligibleReason, VolatileReason};
@@ -86,6 +87,14 @@ pub enum HitKind {
 }
 
 impl HitKind {
+    /// The policy's estimate that the answer is right, of a hit by similarity.
+    pub(super) const fn probability(&self) -> Option<f64> {
+        match self {
+            Self::Exact { .. } => None,
+            Self::Semantic { probability, .. } => *probability,
+        }
+    }
+
     /// The stable name used in metrics and headers.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
@@ -147,8 +156,11 @@ pub enum MissReason {
     SimilarityOff,
     /// The policy passed on the candidate.
     Policy(PassReason),
-    /// A caller reported this entry as wrong for this query.
+    /// A caller reported this entry as wrong for this query, or two did for any query.
     ReportedWrong,
+    /// Too many hits of this category were wrong: nothing is served by similarity until the breaker is
+    /// [reset](super::SemanticCache::reset_breaker).
+    BreakerOpen,
     /// The candidate expired, was evicted or was invalidated.
     Gone,
     /// The entry was stored before something that it depends on was invalidated, by whatever process.
@@ -173,6 +185,8 @@ pub enum MissReason {
     EmbeddingTimeout,
     /// The vector index failed.
     IndexFailed,
+    /// The policy was in doubt, and the second embedding could not be had.
+    NotRefined(Unrefined),
 }
 
 impl MissReason {
@@ -187,6 +201,7 @@ impl MissReason {
             Self::SimilarityOff => "similarity_off",
             Self::Policy(reason) => reason.as_str(),
             Self::ReportedWrong => "reported_wrong",
+            Self::BreakerOpen => "breaker_open",
             Self::Gone => "gone",
             Self::Invalidated => "invalidated",
             Self::GenerationUnavailable => "generation_unavailable",
@@ -199,6 +214,11 @@ impl MissReason {
             Self::EmbeddingFailed => "embedding_failed",
             Self::EmbeddingTimeout => "embedding_timeout",
             Self::IndexFailed => "index_failed",
+            Self::NotRefined(Unrefined::NotEmbeddable) => "refine_not_embeddable",
+            Self::NotRefined(Unrefined::Busy) => "refine_busy",
+            Self::NotRefined(Unrefined::Timeout) => "refine_timeout",
+            Self::NotRefined(Unrefined::Failed) => "refine_failed",
+            Self::NotRefined(Unrefined::Resting) => "refine_resting",
         }
     }
 }

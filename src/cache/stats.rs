@@ -13,11 +13,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::migrate::MigrationStats;
 use super::outcome::{HitKind, MissReason};
 use super::{Inner, SemanticCache};
 use crate::backend::{CacheBackend, RemovalCounts};
 use crate::error::Result;
 use crate::layer::{BreakerState, BreakerStates, LastError, Latency, LayerCounts, Layered};
+use crate::learning::LearningStats;
 use crate::observe;
 use crate::search::IndexStats;
 
@@ -55,12 +57,24 @@ pub struct Stats {
     pub index_bytes: usize,
     /// How the vector index stands; `None` when similarity is off.
     pub index: Option<IndexStats>,
+    /// Entries that a lookup can weigh without fetching them.
+    pub profiles: usize,
+    /// Bytes of what it weighs them by, vectors in the second space included.
+    pub profile_bytes: usize,
+    /// Entries that wait for their vector in the second space; 0 when there is none.
+    pub waiting_for_refiner: usize,
+    /// How far entries of an earlier embedding have been embedded anew; `None` when there were none.
+    pub migration: Option<MigrationStats>,
     /// What each tier holds, nearest first.
     pub tiers: Vec<TierStats>,
     /// The embedding space; `None` when similarity is off.
     pub embedder: Option<String>,
+    /// The second embedding space; `None` when there is none.
+    pub refiner: Option<String>,
     /// The policy's name; `None` when similarity is off.
     pub policy: Option<&'static str>,
+    /// What has been learnt from decisions.
+    pub learning: LearningStats,
     /// Seconds since the cache was built.
     pub uptime_seconds: u64,
 }
@@ -152,7 +166,7 @@ impl SemanticCache {
         let semantic = inner.semantic.as_ref();
         let index_bytes = semantic.map_or(0, |semantic| semantic.search.bytes());
         let tier_bytes = tiers.iter().map(|tier| tier.bytes).sum();
-        observe::holding(inner.catalog.len() as u64, tier_bytes, index_bytes as u64);
+        inner.show_bytes(tier_bytes);
         Stats {
             hits_exact: counters.exact.load(Ordering::Relaxed),
             hits_semantic: counters.semantic.load(Ordering::Relaxed),
@@ -170,8 +184,16 @@ impl SemanticCache {
             index_bytes,
             index: semantic.map(|semantic| semantic.search.stats(inner.clock.now())),
             tiers,
+            profiles: semantic.map_or(0, |semantic| semantic.profiles.len()),
+            profile_bytes: semantic.map_or(0, |semantic| semantic.profiles.bytes()),
+            waiting_for_refiner: semantic
+                .and_then(|semantic| semantic.backlog.as_ref())
+                .map_or(0, |backlog| backlog.len()),
+            migration: inner.migration.stats(),
             embedder: self.fingerprint().map(str::to_owned),
+            refiner: self.refiner_fingerprint().map(str::to_owned),
             policy: semantic.map(|semantic| semantic.policy.name()),
+            learning: inner.learning.stats(),
             uptime_seconds: inner.clock.now().since(inner.started).as_secs(),
         }
     }
@@ -299,11 +321,19 @@ impl Inner {
     /// Tells the metrics what is held.
     pub(super) async fn show_holdings(&self) {
         let bytes = self.tier_stats().await.iter().map(|tier| tier.bytes).sum();
-        let index = self
-            .semantic
-            .as_ref()
-            .map_or(0, |semantic| semantic.search.bytes());
-        observe::holding(self.catalog.len() as u64, bytes, index as u64);
+        self.show_bytes(bytes);
+    }
+
+    fn show_bytes(&self, tiers: u64) {
+        let semantic = self.semantic.as_ref();
+        let index = semantic.map_or(0, |semantic| semantic.search.bytes());
+        let profiles = semantic.map_or(0, |semantic| semantic.profiles.bytes());
+        let parts = [
+            ("tier", tiers),
+            ("index", index as u64),
+            ("profile", profiles as u64),
+        ];
+        observe::holding(self.catalog.len() as u64, parts);
     }
 }
 

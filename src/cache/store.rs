@@ -13,11 +13,12 @@
 use std::time::Duration;
 
 use super::Inner;
+use super::lookup::Made;
 use super::marks::Began;
 use super::outcome::{NotStored, StoreOutcome};
+use super::profile::Profile;
 use crate::clock::Timestamp;
 use crate::config::VolatileAction;
-use crate::embed::Vector;
 use crate::entry::catalog::Row;
 use crate::entry::{Answer, Entry, EntryId, Ttl};
 use crate::error::ErrorKind;
@@ -69,17 +70,17 @@ impl StoreOptions {
 }
 
 impl Inner {
-    /// The whole write path. `began` was noted before the answer was computed; `vector` is the
-    /// request's, when it is known already.
+    /// The whole write path. `began` was noted before the answer was computed; `made` are the request's
+    /// vectors, as far as they are known already.
     pub(super) async fn store(
         &self,
         request: &Request,
         answer: Answer,
         options: StoreOptions,
         began: &Began,
-        vector: Option<Vector>,
+        made: Made,
     ) -> StoreOutcome {
-        let outcome = match self.write(request, answer, options, began, vector).await {
+        let outcome = match self.write(request, answer, options, began, made).await {
             Ok((entry, expires)) => StoreOutcome::Stored { entry, expires },
             Err(reason) => StoreOutcome::NotStored { reason },
         };
@@ -99,7 +100,7 @@ impl Inner {
         answer: Answer,
         options: StoreOptions,
         began: &Began,
-        vector: Option<Vector>,
+        made: Made,
     ) -> Result<(EntryId, Option<Timestamp>), NotStored> {
         let now = self.clock.now();
         let expires = self.admit(request, &answer, options.ttl, now)?;
@@ -144,7 +145,7 @@ impl Inner {
         if let Some((old, old_row)) = self.catalog.insert(entry.id, row.clone()) {
             self.unlink(old, &old_row);
         }
-        self.make_searchable(request, entry.id, &row, vector).await;
+        self.make_searchable(request, &entry, &row, made).await;
         self.keep_marks(&terms).await;
         if self.epochs.invalidates(began.epoch, entry.id, &row, now) {
             self.remove(entry.id, "invalidated").await;
@@ -202,13 +203,7 @@ impl Inner {
     }
 
     /// Puts the entry's text into the index. Without it the entry still matches exactly.
-    async fn make_searchable(
-        &self,
-        request: &Request,
-        id: EntryId,
-        row: &Row,
-        vector: Option<Vector>,
-    ) {
+    async fn make_searchable(&self, request: &Request, entry: &Entry, row: &Row, made: Made) {
         let (Some(semantic), Some(text)) = (&self.semantic, request.fuzzy_text()) else {
             return;
         };
@@ -218,7 +213,20 @@ impl Inner {
         if request.volatility().is_some() && self.volatile.action != VolatileAction::Ignore {
             return;
         }
-        let vector = match vector {
+        let id = entry.id;
+        // Before the row, so that whoever finds the one finds the other.
+        let profile = Profile::of(entry).map(|profile| {
+            let entries = self.catalog.len();
+            semantic.profiles.insert(id, profile, entries)
+        });
+        if let (Some(profile), Some(backlog)) = (profile, &semantic.backlog) {
+            match &made.second {
+                Some(vector) => profile.keep_second(Some(vector)),
+                None if semantic.policy.may_refine() => backlog.push(&profile, text),
+                None => {}
+            }
+        }
+        let vector = match made.vector {
             Some(vector) => Ok(vector),
             None => semantic.embed.embed(text).await,
         };

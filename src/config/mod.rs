@@ -8,6 +8,9 @@
 //! Always true: no field is read and then ignored. What a build, a type or an environment cannot act on
 //! is refused, with the remedy.
 
+mod category;
+mod embedder;
+mod learning;
 #[cfg(feature = "config-file")]
 mod load;
 mod production;
@@ -31,6 +34,11 @@ use crate::tier::TierConfig;
 
 pub use crate::backend::BackendConfig;
 pub use crate::search::{IndexConfig, IndexType, Precision};
+pub use category::CategoryRule;
+pub use embedder::{EmbedderConfig, HttpEmbedderConfig, RefinerConfig};
+pub use learning::{
+    AuditConfig, DecisionLogConfig, FeedbackConfig, HitBreakerConfig, JudgeConfig, LearningConfig,
+};
 #[cfg(feature = "config-file")]
 pub use load::{Loaded, Sources};
 pub use production::{is_local, is_production};
@@ -397,8 +405,13 @@ pub struct SemanticConfig {
     /// many near entries are refused or dead.
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 64)))]
     pub candidates: usize,
+    /// Kinds of traffic, told apart by the first rule that a request meets. Default: none, all is one kind.
+    /// Probabilities, budgets and estimates of wrong hits are kept for each kind.
+    pub categories: Vec<CategoryRule>,
     /// What to do with prompts whose right answer changes with time.
     pub volatile: VolatileConfig,
+    /// What is learnt from decisions.
+    pub learning: LearningConfig,
 }
 
 impl Default for SemanticConfig {
@@ -409,7 +422,9 @@ impl Default for SemanticConfig {
             index: IndexConfig::default(),
             policy: PolicyConfig::default(),
             candidates: 8,
+            categories: Vec::new(),
             volatile: VolatileConfig::default(),
+            learning: LearningConfig::default(),
         }
     }
 }
@@ -425,74 +440,15 @@ impl SemanticConfig {
         self.embedder.validate(&format!("{path}.embedder"))?;
         self.index.validate(&format!("{path}.index"))?;
         self.policy.validate(&format!("{path}.policy"))?;
-        self.volatile.validate(&format!("{path}.volatile"))
-    }
-}
-
-/// What turns text into vectors.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-pub enum EmbedderConfig {
-    /// The built-in table: microseconds, no network, English. The default.
-    #[default]
-    Static,
-    /// A server with an OpenAI-compatible `/v1/embeddings`. Needs the feature `http-embedder`.
-    Http {
-        /// Where the API lives, up to and without `/embeddings`: `https://api.openai.com/v1`.
-        base_url: String,
-        /// The model to ask for.
-        model: String,
-        /// The environment variable that holds the key. Default: none is sent.
-        #[serde(default)]
-        api_key_env: Option<String>,
-        /// Length of the vectors; asked of the server at start-up when not given.
-        #[serde(default)]
-        dimension: Option<usize>,
-        /// How long one lookup waits for a vector before it is a miss. Default: `2s`.
-        #[serde(default = "two_seconds", with = "humantime_serde")]
-        #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
-        timeout: Duration,
-        /// Attempts after the first, within the timeout. Default: 2.
-        #[serde(default = "two")]
-        retries: usize,
-        /// Recent texts whose vectors are remembered. Default: 10 000.
-        #[serde(default = "ten_thousand")]
-        memo_entries: u64,
-    },
-}
-
-const fn two_seconds() -> Duration {
-    Duration::from_secs(2)
-}
-
-const fn two() -> usize {
-    2
-}
-
-const fn ten_thousand() -> u64 {
-    10_000
-}
-
-impl EmbedderConfig {
-    fn validate(&self, path: &str) -> Result<()> {
-        let Self::Http { timeout, .. } = self else {
-            return Ok(());
-        };
-        if !cfg!(feature = "http-embedder") {
-            return Err(
-                Error::new(ErrorKind::Config, "this build has no HTTP embedder")
-                    .with("field", format!("{path}.type"))
-                    .with(
-                        "remedy",
-                        "build with the feature http-embedder, or use type static",
-                    ),
-            );
-        }
-        if timeout.is_zero() {
-            return Err(Error::new(ErrorKind::Config, "a timeout cannot be zero")
-                .with("field", format!("{path}.timeout")));
+        category::validate(&self.categories, &format!("{path}.categories"))?;
+        self.volatile.validate(&format!("{path}.volatile"))?;
+        self.learning.validate(&format!("{path}.learning"))?;
+        let calibrated = matches!(self.policy, PolicyConfig::Calibrated(_));
+        if self.learning.recalibrate_every.is_some() && !calibrated {
+            let message = "only a calibrated policy can be fitted anew";
+            return Err(Error::new(ErrorKind::Config, message)
+                .with("field", format!("{path}.learning.recalibrate_every"))
+                .with("remedy", "use a policy of type calibrated, or leave it out"));
         }
         Ok(())
     }

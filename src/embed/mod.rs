@@ -3,6 +3,11 @@
 //! A miss is usually followed by a store of the same text, and popular texts come again: the memo
 //! spares the second call of a remote model. The built-in static model is faster than the memo, so
 //! its default size is zero there.
+//!
+//! Where there is a second, slower embedding, [`Refiner`] asks it.
+
+mod off_thread;
+mod refine;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +16,9 @@ use askonce_models::{Embedder as _, EmbedderHandle, ModelError};
 use moka::sync::Cache;
 
 use crate::error::{Error, ErrorKind, Result};
+
+pub use off_thread::OffThread;
+pub use refine::{Refiner, Unrefined};
 
 /// A shared unit vector.
 pub type Vector = Arc<[f32]>;

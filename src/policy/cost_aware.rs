@@ -17,91 +17,19 @@
 //! under which any similarity was good enough once a call cost more than a few dollars.
 
 use std::cmp::Ordering;
-use std::fmt;
-use std::str::FromStr;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use super::{Decision, Evidence, HitPolicy, PassReason, SimilarityCurve, out_of_range};
-use crate::error::{Error, ErrorKind, Result};
-
-/// What it costs to serve a wrong answer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum WrongAnswerCost {
-    /// So many times the typical saving of a hit: written `20x`.
-    TimesSaving(f64),
-    /// Dollars: written `$0.05`.
-    Usd(f64),
-}
-
-impl Default for WrongAnswerCost {
-    fn default() -> Self {
-        Self::TimesSaving(20.0)
-    }
-}
-
-impl FromStr for WrongAnswerCost {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let refuse = || {
-            Error::new(
-                ErrorKind::Config,
-                "the cost of a wrong answer cannot be read",
-            )
-            .with("value", text)
-            .with(
-                "allowed",
-                "a multiple such as 20x, or dollars such as $0.05; not negative",
-            )
-        };
-        let number = |text: &str| {
-            text.trim()
-                .parse::<f64>()
-                .ok()
-                .filter(|x| x.is_finite() && *x >= 0.0)
-                .ok_or_else(refuse)
-        };
-        let text = text.trim();
-        match (text.strip_suffix('x'), text.strip_prefix('$')) {
-            (Some(times), _) => number(times).map(Self::TimesSaving),
-            (None, Some(usd)) => number(usd).map(Self::Usd),
-            (None, None) => Err(refuse()),
-        }
-    }
-}
-
-impl fmt::Display for WrongAnswerCost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TimesSaving(times) => write!(f, "{times}x"),
-            Self::Usd(usd) => write!(f, "${usd}"),
-        }
-    }
-}
-
-impl Serialize for WrongAnswerCost {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for WrongAnswerCost {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(D::Error::custom)
-    }
-}
+use super::utility::Utility;
+use super::{
+    Decision, Evidence, HitPolicy, PassReason, SimilarityCurve, WrongAnswerCost, out_of_range,
+};
+use crate::error::Result;
 
 /// Serves when the expected gain is positive. See the module documentation.
 #[derive(Clone, Debug)]
 pub struct CostAware {
     curve: SimilarityCurve,
-    cost: WrongAnswerCost,
+    utility: Utility,
     floor: f64,
-    usd_per_second: f64,
     guards: bool,
 }
 
@@ -111,9 +39,8 @@ impl CostAware {
     pub fn new(cost: WrongAnswerCost) -> Self {
         Self {
             curve: SimilarityCurve::default(),
-            cost,
+            utility: Utility::new(cost),
             floor: 0.8,
-            usd_per_second: 0.0,
             guards: true,
         }
     }
@@ -151,33 +78,8 @@ impl CostAware {
     /// # Errors
     /// [`ErrorKind::Config`] when the value is negative or not finite.
     pub fn usd_per_second(mut self, usd: f64) -> Result<Self> {
-        if !(usd >= 0.0 && usd.is_finite()) {
-            return Err(out_of_range(usd, "0 or more"));
-        }
-        self.usd_per_second = usd;
+        self.utility = self.utility.usd_per_second(usd)?;
         Ok(self)
-    }
-
-    /// Expected gain of serving at probability `p`, in dollars or, when nothing is priced, in units of
-    /// a typical saving.
-    fn utility(&self, p: f64, evidence: &Evidence) -> f64 {
-        let time = self.usd_per_second * evidence.latency.as_secs_f64();
-        let typical = evidence
-            .typical_saving_usd
-            .filter(|usd| *usd > 0.0)
-            .map(|usd| usd + time);
-        let saving = evidence
-            .saving_usd
-            .map(|usd| usd + time)
-            .filter(|usd| *usd > 0.0);
-        let (saving, loss) = match (self.cost, typical) {
-            (WrongAnswerCost::TimesSaving(times), Some(typical)) => {
-                (saving.unwrap_or(typical), times * typical)
-            }
-            (WrongAnswerCost::TimesSaving(times), None) => (1.0, times),
-            (WrongAnswerCost::Usd(loss), typical) => (saving.or(typical).unwrap_or(0.0), loss),
-        };
-        p * saving - (1.0 - p) * loss
     }
 }
 
@@ -199,7 +101,7 @@ impl HitPolicy for CostAware {
         if let Some(guard) = evidence.guards.conflict().filter(|_| self.guards) {
             return pass(PassReason::Guard(guard));
         }
-        let gain = self.utility(p, evidence);
+        let gain = self.utility.gain(p, evidence);
         if gain.partial_cmp(&0.0).is_none_or(Ordering::is_le) {
             return pass(PassReason::NotWorthTheRisk);
         }
@@ -209,8 +111,12 @@ impl HitPolicy for CostAware {
         }
     }
 
-    fn calibrated_for(&self) -> Option<&str> {
-        self.curve.fingerprint.as_deref()
+    fn calibrated_for(&self) -> &[String] {
+        self.curve.fingerprint.as_slice()
+    }
+
+    fn may_refine(&self) -> bool {
+        false
     }
 
     fn least_similarity(&self) -> f32 {
@@ -276,20 +182,6 @@ mod tests {
     fn a_cost_in_dollars_with_nothing_to_save_serves_nothing() {
         let policy = CostAware::new(WrongAnswerCost::Usd(0.05));
         assert!(!serves(&policy, &Evidence::similarity(1.0)));
-    }
-
-    #[test]
-    fn costs_are_read_as_written() {
-        for (text, cost) in [
-            ("20x", WrongAnswerCost::TimesSaving(20.0)),
-            ("$0.05", WrongAnswerCost::Usd(0.05)),
-        ] {
-            assert_eq!(text.parse::<WrongAnswerCost>().unwrap(), cost);
-            assert_eq!(cost.to_string(), text);
-        }
-        for text in ["20", "-1x", "$", "infx", "€5"] {
-            assert!(text.parse::<WrongAnswerCost>().is_err(), "{text}");
-        }
     }
 
     proptest! {

@@ -6,17 +6,24 @@
 //!
 //! | policy | serves when | use it |
 //! |---|---|---|
+//! | [`Calibrated`] | the probability reaches a certified cut-off, and the expected gain is above zero | with a policy file, or with the built-in embedding |
 //! | [`Threshold`] | similarity reaches one number | to reproduce what other caches do |
 //! | [`CostAware`] | the expected gain is above zero and the probability above a floor | the default |
 //! | [`ExactOnly`] | never, by similarity | to switch similarity off |
 //!
+//! [`VcacheRule`] is the rule of another cache, to compare with; it is no policy, because it keeps labels.
+//!
 //! All of them treat a [`guard`] conflict as a pass unless told otherwise. Exact matches never reach
 //! a policy.
 
+mod calibrated;
 mod cost_aware;
 mod curve;
 mod evidence;
+mod slot;
 mod threshold;
+mod utility;
+mod vcache;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,11 +32,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
-pub use cost_aware::{CostAware, WrongAnswerCost};
+pub use calibrated::{
+    Bound, Calibrated, CalibratedSettings, CalibrationKnot, CalibrationMap, Card, CategoryFit,
+    Cutoff, Cutoffs, DataSet, FORMAT, GreyBand, Interval, PolicyFile, Stage, StageModel, Stages,
+};
+pub(crate) use calibrated::{SECOND_SPACE, Scorer, Verdict};
+pub use cost_aware::CostAware;
 pub use curve::SimilarityCurve;
 pub use evidence::guard::{self, GuardKind, GuardReport, GuardState};
 pub use evidence::{Category, EntryRecord, Evidence, TextComparison, TextFeatures, TextTraits};
+pub(crate) use slot::PolicySlot;
 pub use threshold::Threshold;
+pub use utility::WrongAnswerCost;
+pub use vcache::{Observation, VcacheRule};
 
 /// Why a policy did not serve a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -38,6 +53,8 @@ pub use threshold::Threshold;
 pub enum PassReason {
     /// The similarity is below the policy's threshold.
     BelowThreshold,
+    /// The probability of being right is below the cut-off that keeps the promised rate of wrong answers.
+    BelowCutoff,
     /// The probability of being right is below the policy's floor.
     BelowFloor,
     /// Being wrong would cost more than being right saves.
@@ -54,6 +71,7 @@ impl PassReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BelowThreshold => "below_threshold",
+            Self::BelowCutoff => "below_cutoff",
             Self::BelowFloor => "below_floor",
             Self::NotWorthTheRisk => "not_worth_the_risk",
             Self::Guard(GuardKind::Number) => "guard_number",
@@ -108,6 +126,17 @@ pub enum Decision {
     },
 }
 
+/// What becomes of a policy whose numbers were fitted on another embedding than the one in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherEmbedding {
+    /// It is used, with a warning: its probabilities mean little.
+    Warn,
+    /// Nothing is served by similarity, with a warning: nobody asked for these numbers.
+    ServeNothing,
+    /// The cache is not built: these numbers were asked for.
+    Refuse,
+}
+
 /// Decides whether a candidate is served.
 ///
 /// # Contract
@@ -120,10 +149,21 @@ pub trait HitPolicy: fmt::Debug + Send + Sync + 'static {
     /// Judges one candidate.
     fn decide(&self, evidence: &Evidence) -> Decision;
 
-    /// The fingerprint of the embedding that this policy's numbers were fitted on; `None` when they
-    /// were not fitted at all.
-    fn calibrated_for(&self) -> Option<&str> {
-        None
+    /// The fingerprints of the embeddings that this policy's numbers were fitted on: of the first space, and
+    /// of the second if it asks for one. Empty when they were not fitted at all.
+    fn calibrated_for(&self) -> &[String] {
+        &[]
+    }
+
+    /// Whether it may ever say [`Decision::Refine`]. If not, no vectors are made for it in the second space.
+    fn may_refine(&self) -> bool {
+        true
+    }
+
+    /// What becomes of the policy beside another embedding than that of
+    /// [`calibrated_for`](Self::calibrated_for).
+    fn on_other_embedding(&self) -> OtherEmbedding {
+        OtherEmbedding::Warn
     }
 
     /// No candidate below this similarity can be served: the engine asks the index for no others.
@@ -147,6 +187,10 @@ impl HitPolicy for ExactOnly {
             reason: PassReason::ExactOnly,
             probability: None,
         }
+    }
+
+    fn may_refine(&self) -> bool {
+        false
     }
 
     fn least_similarity(&self) -> f32 {
@@ -190,6 +234,8 @@ pub enum PolicyConfig {
         #[serde(default)]
         curve: Option<SimilarityCurve>,
     },
+    /// [`Calibrated`].
+    Calibrated(CalibratedSettings),
     /// [`ExactOnly`].
     ExactOnly,
 }
@@ -258,6 +304,10 @@ impl PolicyConfig {
                     .map_err(|error| at(error, "floor"))?
                     .usd_per_second(*usd_per_second)
                     .map_err(|error| at(error, "usd_per_second"))?,
+            ),
+            Self::Calibrated(settings) => Arc::new(
+                Calibrated::from_settings(settings)
+                    .map_err(|error| error.with("field", path.to_owned()))?,
             ),
             Self::ExactOnly => Arc::new(ExactOnly),
         })

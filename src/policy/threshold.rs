@@ -70,6 +70,10 @@ impl HitPolicy for Threshold {
         }
     }
 
+    fn may_refine(&self) -> bool {
+        false
+    }
+
     fn least_similarity(&self) -> f32 {
         self.threshold
     }

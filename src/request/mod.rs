@@ -123,7 +123,16 @@ struct Parts {
     /// Parameters given beside the content, by name; values are only ever compared.
     params: BTreeMap<Arc<str>, Digest>,
     control: CacheControl,
+    labels: Labels,
     content: Arc<Content>,
+}
+
+/// What tells the kind of a request. None of it is in a key.
+#[derive(Clone, Default)]
+struct Labels {
+    route: Option<Arc<str>>,
+    tags: Vec<Arc<str>>,
+    category: Option<Arc<str>>,
 }
 
 /// What a protocol's reader finds in a request: section digests, texts, and the last turn.
@@ -213,6 +222,7 @@ impl Request {
             system: None,
             params: BTreeMap::new(),
             control: CacheControl::default(),
+            labels: Labels::default(),
             content: Arc::new(content),
         })
     }
@@ -295,6 +305,28 @@ impl Request {
     pub fn cache_control(self, control: CacheControl) -> Self {
         self.edit(|parts| parts.control = control)
     }
+
+    /// Where the request came in, for rules that tell kinds of traffic apart. It is in no key.
+    #[must_use]
+    pub fn route(self, route: impl Into<Arc<str>>) -> Self {
+        let route = route.into();
+        self.edit(|parts| parts.labels.route = Some(route))
+    }
+
+    /// One more label, for rules that tell kinds of traffic apart. It is in no key; labels to invalidate by
+    /// are given with the answer.
+    #[must_use]
+    pub fn tag(self, tag: impl Into<Arc<str>>) -> Self {
+        let tag = tag.into();
+        self.edit(|parts| parts.labels.tags.push(tag))
+    }
+
+    /// The kind of traffic, whatever the rules say. It is in no key.
+    #[must_use]
+    pub fn category(self, name: impl Into<Arc<str>>) -> Self {
+        let name = name.into();
+        self.edit(|parts| parts.labels.category = Some(name))
+    }
 }
 
 /// Getters.
@@ -327,6 +359,23 @@ impl Request {
     #[must_use]
     pub fn control(&self) -> &CacheControl {
         &self.0.parts.control
+    }
+
+    /// Where the request came in, if that was said.
+    #[must_use]
+    pub fn route_name(&self) -> Option<&str> {
+        self.0.parts.labels.route.as_deref()
+    }
+
+    /// The labels that tell kinds of traffic apart.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        self.0.parts.labels.tags.iter().map(|tag| &**tag)
+    }
+
+    /// The kind of traffic, where the caller has said it.
+    #[must_use]
+    pub fn category_name(&self) -> Option<&str> {
+        self.0.parts.labels.category.as_deref()
     }
 
     /// Whether the caller wants the answer as a stream. It is in no key: one stored answer serves

@@ -56,6 +56,8 @@ pub struct Found {
     pub candidates: Vec<Candidate>,
     /// Whether the partition holds anything, near or far.
     pub has_rows: bool,
+    /// How many rows it holds, dead ones among them.
+    pub rows: usize,
 }
 
 /// How the indexes of one engine and size class stand.
@@ -138,8 +140,9 @@ impl SearchStage {
     }
 
     /// As [`new`](Self::new), with the rows in the folder that the settings name, if they name one, and what
-    /// is known of their entries. From then on the folder follows what happens here. Files of another
-    /// embedding than `fingerprint` are not used, nor damaged ones; a warning tells.
+    /// is known of their entries. From then on the folder follows what happens here. Damaged files are not
+    /// used; a warning tells. Of files of another embedding than `fingerprint` the entries are told, to be
+    /// embedded anew; the files stay until [`migrated`](Self::migrated).
     ///
     /// # Errors
     /// Those of [`new`](Self::new); [`ErrorKind::Config`] when another process uses the folder,
@@ -163,6 +166,13 @@ impl SearchStage {
         )?;
         stage.folder = Some(folder);
         Ok((stage, restored))
+    }
+
+    /// Notes that all [`Restored`] entries without a vector have been seen to.
+    pub fn migrated(&self) {
+        if let Some(folder) = &self.folder {
+            folder.migrated();
+        }
     }
 
     /// Adds or replaces the vector of the entry that `row` tells of.
@@ -297,6 +307,7 @@ impl SearchStage {
         Ok(Found {
             candidates: candidates.collect(),
             has_rows: true,
+            rows: index.len(),
         })
     }
 

@@ -488,7 +488,7 @@ fn what_is_damaged_is_refused_and_the_rest_is_kept() {
 }
 
 #[test]
-fn another_embedding_begins_empty_and_a_folder_has_one_user() {
+fn another_embedding_gets_no_vectors_and_a_folder_has_one_user() {
     let (_guard, config) = folder();
     let (stage, _) = restore(&config, "a");
     stage
@@ -498,13 +498,69 @@ fn another_embedding_begins_empty_and_a_folder_has_one_user() {
     assert!(error.to_string().contains("another process"), "{error}");
     drop(stage);
     let (stage, entries) = restore(&config, "b");
-    assert!(entries.is_empty() && stage.is_empty());
+    assert!(
+        stage.is_empty(),
+        "vectors of another space are never compared"
+    );
+    assert_eq!(entries, [(1, 0)], "and what they belong to is not lost");
     drop(stage);
     let report = inspect(config.path.as_ref().unwrap(), "b").unwrap();
     assert!(report.faults[0].contains("embedding a"), "{report:?}");
     // The other way round still finds it: nothing was written over.
     let (stage, entries) = restore(&config, "a");
     assert_eq!((entries, stage.len()), (vec![(1, 0)], 1));
+}
+
+#[test]
+fn entries_of_another_embedding_stay_on_disk_until_all_are_embedded_anew() {
+    let (_guard, config) = folder();
+    {
+        let (stage, _) = restore(&config, "a");
+        for id in 0..6 {
+            stage
+                .upsert(EntryId::new(id), &row(id, id, None), &at(5.0))
+                .unwrap();
+        }
+        assert!(stage.save(now(), &known(|id| id)).unwrap());
+        // After the snapshot, in the journal: one more, one less, one that was wrong.
+        stage
+            .upsert(EntryId::new(6), &row(6, 6, None), &at(5.0))
+            .unwrap();
+        stage.remove(&row(0, 0, None).partition, EntryId::new(0));
+        stage.note_wrong(&row(1, 1, None).partition, EntryId::new(1), [3; 32]);
+    }
+    let waiting = |stage: &[Restored]| -> Vec<u64> {
+        let waiting = stage.iter().filter(|restored| !restored.embedded);
+        let mut ids: Vec<u64> = waiting.map(|restored| restored.id.get()).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let open = || SearchStage::restored(3, &config, "b", now()).unwrap();
+    {
+        let (stage, restored) = open();
+        assert_eq!(waiting(&restored), [1, 2, 3, 4, 5, 6]);
+        for id in [1, 2] {
+            let row = row(id, id, None);
+            stage
+                .upsert(EntryId::new(id), &row, &[1.0, 0.0, 0.0])
+                .unwrap();
+        }
+        stage.remove(&row(2, 2, None).partition, EntryId::new(2));
+        // A process that ends in the middle asks for a snapshot, and loses nothing.
+        assert!(stage.save(now(), &known(|id| id)).unwrap());
+    }
+    {
+        let (stage, restored) = open();
+        assert_eq!(stage.len(), 1);
+        assert_eq!(waiting(&restored), [3, 4, 5, 6]);
+        let first = restored.iter().find(|restored| restored.id.get() == 1);
+        assert_eq!(first.unwrap().wrong.len(), 1, "what was wrong stays wrong");
+        stage.migrated();
+        assert!(stage.save(now(), &known(|id| id)).unwrap());
+    }
+    let (stage, restored) = open();
+    assert_eq!((stage.len(), waiting(&restored)), (1, Vec::new()));
+    assert_eq!(restored.len(), 1);
 }
 
 #[test]

@@ -84,8 +84,13 @@ impl AngleEmbedder {
     const DIMENSION: usize = 64;
 
     pub(crate) fn new(degrees: &[(&'static str, f32)]) -> Arc<Self> {
+        Self::named("angles", degrees)
+    }
+
+    /// One of another space.
+    pub(crate) fn named(name: &str, degrees: &[(&'static str, f32)]) -> Arc<Self> {
         Arc::new(Self {
-            id: ModelId::new("angles", "1", "none"),
+            id: ModelId::new(name, "1", "none"),
             degrees: degrees.iter().copied().collect(),
             others: Mutex::default(),
             calls: AtomicUsize::new(0),

@@ -120,7 +120,7 @@ impl Searcher<'_> {
         self.choose(best, probe.bar, similarities, certain, order);
         for candidate in &*order {
             // The bar may have risen since the cells were chosen.
-            if self.is_too_far(candidate.similarity, best, probe.bar) {
+            if candidate.similarity < self.least(best, probe.bar) {
                 break;
             }
             probe.cell(*candidate, room, top);
@@ -239,12 +239,12 @@ impl Searcher<'_> {
         order: &mut Vec<Candidate>,
     ) {
         order.clear();
+        let least = self.least(best, bar);
         let candidates = (0..)
             .zip(similarities)
             .map(|(cell, &similarity)| Candidate { similarity, cell });
         order.extend(candidates.filter(|candidate| {
-            !self.is_too_far(candidate.similarity, best, bar)
-                && !seen.iter().any(|seen| seen.cell == candidate.cell)
+            candidate.similarity >= least && !seen.iter().any(|seen| seen.cell == candidate.cell)
         }));
         let most = match self.probes {
             Some(probes) => probes.saturating_sub(1),
@@ -257,9 +257,12 @@ impl Searcher<'_> {
         order.sort_unstable_by(Candidate::rank);
     }
 
-    /// Whether no row at the bar is to be expected in a cell, beside the best.
-    fn is_too_far(&self, similarity: f32, best: f32, bar: f32) -> bool {
-        self.probes.is_none() && similarity < best - self.tuning.gap(bar)
+    /// The similarity below which no row at the bar is to be expected in a cell, with that of the best cell.
+    fn least(&self, best: f32, bar: f32) -> f32 {
+        match self.probes {
+            Some(_) => f32::NEG_INFINITY,
+            None => best - self.tuning.gap(bar, self.directory.cells.len()),
+        }
     }
 }
 

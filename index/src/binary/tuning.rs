@@ -30,8 +30,11 @@ use super::sync::{ArcSwap, AtomicU32, Guard, Mutex, Ordering};
 
 /// Before audits: standard deviations of the distance of codes.
 const FIRST_SPREAD: f32 = 3.5;
-/// Before audits: share of the length across the query.
+/// Before audits: share of the length across the query, and what each doubling of the cells beyond so many
+/// adds: among more cells, more centers are about as near as the best one.
 const FIRST_REACH: f32 = 0.5;
+const FIRST_CELLS: f32 = 64.0;
+const REACH_PER_DOUBLING: f32 = 0.03;
 /// Before audits: cells that are looked into at most, beside the square root of their number.
 const FIRST_MOST: usize = 12;
 /// Most that audits can make of it, as a share of all cells and as a number. Above it the centers tell
@@ -175,10 +178,16 @@ impl Tuning {
         self.table.load()
     }
 
-    /// How much less similar than the best cell another may be, for neighbours at this cosine.
-    pub(super) fn gap(&self, threshold: f32) -> f32 {
+    /// How much less similar than the best of so many cells another may be, for neighbours at this cosine.
+    pub(super) fn gap(&self, threshold: f32, cells: usize) -> f32 {
         let across = (1.0 - threshold * threshold.abs()).clamp(0.0, 1.0).sqrt();
-        f32::from_bits(self.reach.load(Ordering::Relaxed)) * across
+        let mut reach = f32::from_bits(self.reach.load(Ordering::Relaxed));
+        // What is learned is learned with the cells that there are.
+        if self.most.load(Ordering::Relaxed) == 0 {
+            let doublings = (cells as f32 / FIRST_CELLS).log2().max(0.0);
+            reach = reach.max(FIRST_REACH + REACH_PER_DOUBLING * doublings);
+        }
+        reach * across
     }
 
     /// Takes in a true neighbour: the distance of its code, its cosine seen from the center, its
@@ -278,13 +287,13 @@ mod tests {
     #[test]
     fn a_few_neighbours_that_were_near_do_not_narrow_the_search() {
         let tuning = Tuning::new(128, 0.99, None);
-        let (gap, radius) = (tuning.gap(0.8), tuning.table().radius(0.75));
+        let (gap, radius) = (tuning.gap(0.8, 64), tuning.table().radius(0.75));
         for _ in 0..ENOUGH {
             tuning.learn(20, 0.75, 0.8, 0.0, 0);
         }
         tuning.follow(false);
         assert_eq!(
-            (tuning.gap(0.8), tuning.table().radius(0.75)),
+            (tuning.gap(0.8, 64), tuning.table().radius(0.75)),
             (gap, radius)
         );
     }
@@ -292,12 +301,12 @@ mod tests {
     #[test]
     fn the_tuning_follows_the_neighbours_it_saw() {
         let tuning = Tuning::new(128, 0.99, None);
-        let before = tuning.gap(0.8);
+        let before = tuning.gap(0.8, 64);
         for _ in 0..1000 {
             tuning.learn(30, 0.75, 0.8, 0.02, 1);
         }
         tuning.follow(false);
-        assert!(tuning.gap(0.8) < before / 2.0);
+        assert!(tuning.gap(0.8, 64) < before / 2.0);
         assert!(
             (2..=16).contains(&tuning.most(1000)),
             "{}",
@@ -307,7 +316,7 @@ mod tests {
             tuning.learn(60, 0.75, 0.8, 0.4, 40);
         }
         tuning.follow(false);
-        assert!(tuning.gap(0.8) >= 0.4);
+        assert!(tuning.gap(0.8, 64) >= 0.4);
         assert!(
             (41..=120).contains(&tuning.most(1000)),
             "{}",

@@ -166,7 +166,7 @@ impl Additive {
                 fit.improve(feature);
             }
             let after = fit.objective();
-            if before - after <= 1e-7 * before {
+            if before - after <= 1e-6 * before {
                 break;
             }
             before = after;
@@ -335,6 +335,8 @@ struct Fitting<'a> {
     base: f64,
     curves: Vec<FittedCurve>,
     margins: Vec<f64>,
+    /// Of the margins as they are.
+    loss: f64,
 }
 
 impl<'a> Fitting<'a> {
@@ -343,16 +345,20 @@ impl<'a> Fitting<'a> {
             let sign = settings.monotone.get(feature).copied().unwrap_or(0);
             FittedCurve::new(column, &rows.weights, settings.knots.into(), sign)
         };
-        Self {
+        let mut fit = Self {
             rows,
             l2: settings.l2,
             base,
             curves: rows.columns.iter().enumerate().map(curve).collect(),
             margins: vec![base; rows.labels.len()],
-        }
+            loss: 0.0,
+        };
+        fit.loss = fit.loss_with(|_| 0.0);
+        fit
     }
 
-    fn loss(&self, shift: impl Fn(usize) -> f64) -> f64 {
+    /// The loss when each row's margin is shifted.
+    fn loss_with(&self, shift: impl Fn(usize) -> f64) -> f64 {
         let rows = self.rows.labels.iter().zip(&self.rows.weights);
         rows.enumerate()
             .map(|(row, (&label, &weight))| {
@@ -363,7 +369,7 @@ impl<'a> Fitting<'a> {
 
     fn objective(&self) -> f64 {
         let penalties = self.curves.iter().map(|c| c.penalty(&c.weights, self.l2));
-        self.loss(|_| 0.0) + penalties.sum::<f64>()
+        self.loss + penalties.sum::<f64>()
     }
 
     /// First and second derivative of a row's loss by its margin.
@@ -409,7 +415,7 @@ impl<'a> Fitting<'a> {
             .collect();
         let whole_base = found.base_step(&whole);
 
-        let before = self.loss(|_| 0.0) + curve.penalty(&curve.weights, self.l2);
+        let before = self.loss + curve.penalty(&curve.weights, self.l2);
         let mut part = 1.0;
         for _ in 0..HALVINGS {
             let step: Vec<f64> = whole.iter().map(|whole| whole * part).collect();
@@ -422,11 +428,13 @@ impl<'a> Fitting<'a> {
             curve.hold_sign(&mut tried);
             let base_step = whole_base * part;
             let shift = |row: usize| base_step + curve.value(curve.places[row], &step);
-            if self.loss(shift) + curve.penalty(&tried, self.l2) < before {
+            let loss = self.loss_with(shift);
+            if loss + curve.penalty(&tried, self.l2) < before {
                 let shifts: Vec<f64> = (0..self.margins.len()).map(shift).collect();
                 for (margin, shift) in self.margins.iter_mut().zip(shifts) {
                     *margin += shift;
                 }
+                self.loss = loss;
                 self.base += base_step;
                 self.curves[feature].weights = tried;
                 return;

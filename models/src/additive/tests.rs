@@ -70,7 +70,7 @@ fn the_fit_is_where_no_curve_gains_by_a_small_change() {
                 }
                 let curve = &fit.curves[feature];
                 let step: Vec<f64> = tried.iter().zip(&kept).map(|(t, k)| t - k).collect();
-                let loss = fit.loss(|row| curve.value(curve.places[row], &step));
+                let loss = fit.loss_with(|row| curve.value(curve.places[row], &step));
                 let penalties: f64 = fit
                     .curves
                     .iter()

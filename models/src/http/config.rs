@@ -24,11 +24,16 @@ use crate::{ModelError, ModelId};
 /// ```
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// Where the API begins, version included: `https://api.openai.com/v1`. `/embeddings` is
+    /// Where the API begins: with OpenAI's protocol, version included, `https://api.openai.com/v1`;
+    /// with the others the server's root, `http://127.0.0.1:11434`. The path of the endpoint is
     /// added. Without credentials, query or fragment.
     pub base_url: String,
 
-    /// The provider's name of the model.
+    /// Which protocol the server speaks. Default: [`Api::OpenAi`].
+    pub api: Api,
+
+    /// The provider's name of the model. A server of [`Api::Tei`] runs one model and is not told:
+    /// the name becomes part of the [`ModelId`] only.
     pub model: String,
 
     /// Name of the environment variable that holds the API key. Default: none, no key is sent.
@@ -58,8 +63,36 @@ pub struct HttpConfig {
     /// Most texts per request. Default: 64. At most 2,048.
     pub batch_size: usize,
 
-    /// How the vectors travel. Default: [`Encoding::Float`], which every server knows.
+    /// How the vectors travel. Default: [`Encoding::Float`], which every server knows, and the only
+    /// one outside of OpenAI's protocol.
     pub encoding: Encoding,
+}
+
+/// A protocol of an embedding server.
+///
+/// Servers are told not to cut texts that are too long, in so far as the protocol can say so: a
+/// cut text would get the answers of another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Api {
+    /// OpenAI's `/embeddings`, which most servers speak besides their own.
+    #[default]
+    OpenAi,
+    /// `/embed` of Hugging Face's text-embeddings-inference.
+    Tei,
+    /// `/api/embed` of Ollama.
+    Ollama,
+}
+
+impl Api {
+    /// Path below the base URL.
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::OpenAi => "/embeddings",
+            Self::Tei => "/embed",
+            Self::Ollama => "/api/embed",
+        }
+    }
 }
 
 /// The form of vectors on the wire.
@@ -74,12 +107,28 @@ pub enum Encoding {
 
 /// The body of a request.
 #[derive(Serialize)]
-pub(super) struct Request<'a> {
-    model: &'a str,
-    input: &'a [&'a str],
-    encoding_format: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dimensions: Option<usize>,
+#[serde(untagged)]
+pub(super) enum Request<'a> {
+    OpenAi {
+        model: &'a str,
+        input: &'a [&'a str],
+        encoding_format: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dimensions: Option<usize>,
+    },
+    Tei {
+        inputs: &'a [&'a str],
+        truncate: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dimensions: Option<usize>,
+    },
+    Ollama {
+        model: &'a str,
+        input: &'a [&'a str],
+        truncate: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dimensions: Option<usize>,
+    },
 }
 
 impl HttpConfig {
@@ -88,6 +137,7 @@ impl HttpConfig {
     pub fn new(base_url: impl Into<String>, model: impl Into<String>) -> Self {
         Self {
             base_url: base_url.into(),
+            api: Api::default(),
             model: model.into(),
             api_key_env: None,
             dimension: None,
@@ -122,10 +172,11 @@ impl HttpConfig {
             return Err(bad("it has a query or a fragment".to_owned()));
         }
         let base = url.as_str().trim_end_matches('/');
-        if base.ends_with("/embeddings") {
-            return Err(bad("leave out `/embeddings`, it is added".to_owned()));
+        let path = self.api.path();
+        if base.ends_with(path) {
+            return Err(bad(format!("leave out `{path}`, it is added")));
         }
-        Url::parse(&format!("{base}/embeddings")).map_err(|error| bad(error.to_string()))
+        Url::parse(&format!("{base}{path}")).map_err(|error| bad(error.to_string()))
     }
 
     pub(super) fn check_ranges(&self) -> Result<(), ModelError> {
@@ -157,6 +208,11 @@ impl HttpConfig {
             (1..=2048).contains(&self.batch_size),
             "batch_size",
             "it is not in 1 to 2048",
+        )?;
+        check(
+            self.api == Api::OpenAi || self.encoding == Encoding::Float,
+            "encoding",
+            "only OpenAI's protocol knows another than numbers",
         )
     }
 
@@ -188,14 +244,28 @@ impl HttpConfig {
     }
 
     pub(super) fn request<'a>(&'a self, texts: &'a [&'a str]) -> Request<'a> {
-        Request {
-            model: &self.model,
-            input: texts,
-            encoding_format: match self.encoding {
-                Encoding::Float => "float",
-                Encoding::Base64 => "base64",
+        let dimensions = self.dimension.filter(|_| self.request_dimension);
+        match self.api {
+            Api::OpenAi => Request::OpenAi {
+                model: &self.model,
+                input: texts,
+                encoding_format: match self.encoding {
+                    Encoding::Float => "float",
+                    Encoding::Base64 => "base64",
+                },
+                dimensions,
             },
-            dimensions: self.dimension.filter(|_| self.request_dimension),
+            Api::Tei => Request::Tei {
+                inputs: texts,
+                truncate: false,
+                dimensions,
+            },
+            Api::Ollama => Request::Ollama {
+                model: &self.model,
+                input: texts,
+                truncate: false,
+                dimensions,
+            },
         }
     }
 }
@@ -232,6 +302,25 @@ mod tests {
             endpoint("http://localhost:80").unwrap(),
             "http://localhost/embeddings"
         );
+    }
+
+    #[test]
+    fn every_protocol_has_its_path() {
+        for (api, wanted) in [
+            (Api::Tei, "http://localhost:8080/embed"),
+            (Api::Ollama, "http://localhost:8080/api/embed"),
+        ] {
+            let config = HttpConfig {
+                api,
+                ..HttpConfig::new("http://localhost:8080/", "m")
+            };
+            assert_eq!(config.endpoint().unwrap().as_str(), wanted);
+            let whole = HttpConfig {
+                base_url: wanted.to_owned(),
+                ..config
+            };
+            assert!(whole.endpoint().is_err());
+        }
     }
 
     #[test]
@@ -304,6 +393,14 @@ mod tests {
                 "batch_size",
                 HttpConfig {
                     batch_size: 2049,
+                    ..good()
+                },
+            ),
+            (
+                "encoding",
+                HttpConfig {
+                    api: Api::Ollama,
+                    encoding: Encoding::Base64,
                     ..good()
                 },
             ),

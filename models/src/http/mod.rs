@@ -1,4 +1,5 @@
-//! A remote embedder: any server with an OpenAI-compatible `/embeddings` endpoint.
+//! A remote embedder: any server with an OpenAI-compatible `/embeddings` endpoint, or with the own
+//! protocol of text-embeddings-inference or of Ollama.
 //!
 //! Texts go out in batches, one after the other. Each batch is tried again, with jittered
 //! exponential waits, on what may pass by itself: 408, 429, 5xx, a failed connection, a timeout.
@@ -24,7 +25,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER
 use reqwest::{Client, Response, Url};
 
 use crate::{Embedder, ModelError, ModelId};
-pub use config::{Encoding, HttpConfig};
+pub use config::{Api, Encoding, HttpConfig};
 
 /// Longest wait between two attempts, whoever asks for it.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(20);
@@ -135,7 +136,7 @@ impl HttpEmbedder {
                 _ => planned.map(|wait| wait.min(LONGEST_WAIT)),
             })
             .await?;
-        let rows = reply::Rows::parse(&body, texts.len())?;
+        let rows = reply::Rows::parse(self.config.api, &body, texts.len())?;
         let model = self.id.to_string();
         rows.check_dimension(self.dimension.get().copied(), &model)?;
         let mut out = Vec::new();

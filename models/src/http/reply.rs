@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
+use super::Api;
 use crate::ModelError;
 
 /// Longest error code that is passed on.
@@ -20,6 +21,12 @@ struct Item {
     embedding: Embedding,
 }
 
+/// Ollama's answer. Rows are in the order of the texts.
+#[derive(Deserialize)]
+struct OllamaReply {
+    embeddings: Vec<Vec<f32>>,
+}
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Embedding {
@@ -31,21 +38,33 @@ enum Embedding {
 pub(super) struct Rows(Vec<Vec<f32>>);
 
 impl Rows {
-    pub(super) fn parse(body: &[u8], texts: usize) -> Result<Self, ModelError> {
-        let bad = |reason: String| ModelError::BadReply { reason };
+    pub(super) fn parse(api: Api, body: &[u8], texts: usize) -> Result<Self, ModelError> {
         // The parser's own message could quote the body.
-        let reply: Reply = serde_json::from_slice(body).map_err(|error| {
+        let garbled = |error: serde_json::Error| {
             let (line, column) = (error.line(), error.column());
             bad(format!(
                 "it is not a list of embeddings (line {line}, column {column})"
             ))
-        })?;
-        let found = reply.data.len();
-        if found != texts {
-            return Err(bad(format!("it has {found} rows for {texts} texts")));
-        }
+        };
+        let rows = match api {
+            Api::OpenAi => {
+                let reply: Reply = serde_json::from_slice(body).map_err(garbled)?;
+                return Self::from_items(reply.data, texts);
+            }
+            Api::Tei => serde_json::from_slice(body).map_err(garbled)?,
+            Api::Ollama => {
+                let reply: OllamaReply = serde_json::from_slice(body).map_err(garbled)?;
+                reply.embeddings
+            }
+        };
+        check_count(rows.len(), texts)?;
+        Ok(Self(rows))
+    }
+
+    fn from_items(items: Vec<Item>, texts: usize) -> Result<Self, ModelError> {
+        check_count(items.len(), texts)?;
         let mut rows = vec![None; texts];
-        for Item { index, embedding } in reply.data {
+        for Item { index, embedding } in items {
             let row = embedding
                 .into_row()
                 .ok_or_else(|| bad(format!("row {index} is not base64 of little-endian f32")))?;
@@ -128,16 +147,31 @@ impl Embedding {
     }
 }
 
-/// The `code` or `type` of an OpenAI-shaped error, if it is a short identifier: a message could
-/// quote the text or the key.
+fn bad(reason: String) -> ModelError {
+    ModelError::BadReply { reason }
+}
+
+fn check_count(found: usize, texts: usize) -> Result<(), ModelError> {
+    if found == texts {
+        return Ok(());
+    }
+    Err(bad(format!("it has {found} rows for {texts} texts")))
+}
+
+/// The `code` or `type` of an OpenAI-shaped error or the `error_type` of text-embeddings-inference,
+/// if it is a short identifier: a message could quote the text or the key.
 pub(super) fn error_code(body: &[u8]) -> Option<String> {
-    let error: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let error = error.get("error")?;
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let error = body.get("error")?;
     let code = error.get("code").and_then(|code| code.as_str());
-    let code = code.or_else(|| error.get("type")?.as_str())?;
+    let code = code.or_else(|| error.get("type")?.as_str());
+    let code = match code {
+        Some(code) => code.to_owned(),
+        None => body.get("error_type")?.as_str()?.to_ascii_lowercase(),
+    };
     let harmless = code.len() <= MAX_CODE_BYTES
         && code
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || b"_-.".contains(&byte));
-    (harmless && !code.is_empty()).then(|| code.to_owned())
+    (harmless && !code.is_empty()).then_some(code)
 }

@@ -210,8 +210,12 @@ impl StaticEmbedder {
             }
             ControlFlow::Continue(())
         });
+        self.check_tokens(position, tokens, flow.is_break())
+    }
+
+    fn check_tokens(&self, position: usize, tokens: usize, more: bool) -> Result<(), ModelError> {
         let model = || self.id().to_string();
-        if flow.is_break() {
+        if more {
             return Err(ModelError::InputTooLong {
                 position,
                 limit: MAX_TOKENS,
@@ -227,6 +231,56 @@ impl StaticEmbedder {
         Ok(())
     }
 }
+
+#[cfg(feature = "train")]
+impl StaticEmbedder {
+    pub(crate) fn from_bytes(file: Vec<u8>, origin: &str) -> Result<Self, ModelError> {
+        Self::parse(&Blob::from(file), origin)
+    }
+
+    /// What 1 stands for in a row.
+    pub(crate) fn scale(&self) -> f32 {
+        self.table.scale
+    }
+
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.table.row_count()
+    }
+
+    /// The values of a row.
+    pub(crate) fn row(&self, number: u32) -> impl Iterator<Item = i8> {
+        let row = self.table.row(number);
+        row.iter().map(|value| value.cast_signed())
+    }
+
+    /// Appends the numbers of the rows of `text` to `out`; the same rows that are summed up for its vector.
+    pub(crate) fn row_numbers(&self, text: &str, out: &mut Vec<u32>) -> Result<(), ModelError> {
+        let start = out.len();
+        let flow = self.table.wordpiece.pieces(text, |piece| {
+            if out.len() - start == MAX_TOKENS {
+                return ControlFlow::Break(());
+            }
+            out.push(match piece {
+                Piece::Known(id) => id,
+                Piece::Unknown { hash } => self.table.hashed_id(hash),
+            });
+            ControlFlow::Continue(())
+        });
+        self.check_tokens(0, out.len() - start, flow.is_break())
+    }
+
+    /// The file of a table with other rows, and a name that tells so.
+    pub(crate) fn with_rows(&self, rows: &[i8]) -> Vec<u8> {
+        let name = self.id().name();
+        let tuned = name.strip_suffix(TUNED).unwrap_or(name);
+        self.table.with_rows(&format!("{tuned}{TUNED}"), rows)
+    }
+}
+
+/// What the name of a table ends with that was trained further.
+#[cfg(feature = "train")]
+const TUNED: &str = "-tuned";
 
 impl Embedder for StaticEmbedder {
     fn id(&self) -> &ModelId {

@@ -20,6 +20,7 @@
 //! | | | per token in id order: a length byte and its text |
 //! | end - 32 | 32 | BLAKE3 of everything before |
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use crate::ModelId;
@@ -34,6 +35,9 @@ const HEADER_BYTES: usize = 128;
 const CHECKSUM_BYTES: usize = 32;
 const LOWERCASE: u32 = 1;
 
+/// Where the name is.
+const NAME: Range<usize> = 64..96;
+
 /// Far above any table that fits the format's purpose, and far below what could overflow.
 const MAX_DIMENSION: usize = 4096;
 
@@ -42,6 +46,11 @@ pub(super) struct Table {
     pub(super) id: ModelId,
     pub(super) dimension: usize,
     pub(super) wordpiece: WordPiece,
+    #[cfg(feature = "train")]
+    pub(super) scale: f32,
+    /// All of it.
+    #[cfg(feature = "train")]
+    file: Blob,
     rows: Blob,
     hashed: HashedRows,
     /// One over the length of each row, 0 for a row of zeros; worked out when first asked for.
@@ -101,7 +110,7 @@ impl Table {
                 "hashed rows up to {hashed_end} do not lie in {tokens} rows"
             ));
         }
-        let name = body.get(64..96).ok_or_else(ends_early)?;
+        let name = body.get(NAME).ok_or_else(ends_early)?;
         let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
         let name = std::str::from_utf8(name).map_err(|_| "its name is not text".to_owned())?;
 
@@ -115,6 +124,10 @@ impl Table {
         Ok(Self {
             id: ModelId::new(name, revision, "sum"),
             dimension,
+            #[cfg(feature = "train")]
+            scale,
+            #[cfg(feature = "train")]
+            file: file.clone(),
             wordpiece: WordPiece::from_blob(vocabulary, tokens, unknown)?,
             rows: file.slice(HEADER_BYTES..rows_end),
             hashed,
@@ -158,6 +171,31 @@ impl Table {
             return f32::from(x > 0.0);
         }
         dot(self.row(a), self.row(b)) as f32 * x * y
+    }
+}
+
+#[cfg(feature = "train")]
+impl Table {
+    pub(super) fn row_count(&self) -> usize {
+        self.rows.len() / self.dimension
+    }
+
+    /// The file of a table that differs from this one in its name and rows only. A name that does not fit is
+    /// cut.
+    pub(super) fn with_rows(&self, name: &str, rows: &[i8]) -> Vec<u8> {
+        let mut file = self.file[..self.file.len() - CHECKSUM_BYTES].to_vec();
+        let field = &mut file[NAME];
+        field.fill(0);
+        for (byte, letter) in field.iter_mut().zip(name.bytes()) {
+            *byte = letter;
+        }
+        let of_rows = &mut file[HEADER_BYTES..HEADER_BYTES + self.rows.len()];
+        for (byte, value) in of_rows.iter_mut().zip(rows) {
+            *byte = value.cast_unsigned();
+        }
+        let checksum = blake3::hash(&file);
+        file.extend_from_slice(checksum.as_bytes());
+        file
     }
 }
 

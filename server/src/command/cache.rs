@@ -4,6 +4,7 @@
 use anyhow::bail;
 use askonce::backend::CacheBackend;
 use askonce::cache::KeyQuery;
+use askonce::policy::TextFeatures;
 use askonce::{Scope, SemanticCache};
 use clap::Args as ClapArgs;
 use serde_json::{Map, Value, json};
@@ -187,6 +188,36 @@ pub(crate) async fn explain(args: ExplainArgs, global: &Global) -> anyhow::Resul
     print(global, &told, explanation)
 }
 
+/// What the policy was told of a candidate: every number, under its name. What is unknown is left out.
+fn evidence(told: &Value) -> Vec<String> {
+    let Some(fields) = told.as_object() else {
+        return Vec::new();
+    };
+    let mut lines = Vec::new();
+    for (name, value) in fields {
+        match value {
+            Value::Null => {}
+            Value::Object(parts) => {
+                let known = parts.iter().filter(|(_, value)| !value.is_null());
+                let parts: Vec<String> = known
+                    .map(|(part, value)| format!("{part} {}", text(value)))
+                    .collect();
+                lines.push(format!("    {name:<20} {}", parts.join(", ")));
+            }
+            Value::Array(values) if name == "text" => {
+                let named = TextFeatures::NAMES.iter().zip(values);
+                lines.extend(
+                    named
+                        .filter(|(_, value)| !value.is_null())
+                        .map(|(feature, value)| format!("    {feature:<20} {}", text(value))),
+                );
+            }
+            value => lines.push(format!("    {name:<20} {}", text(value))),
+        }
+    }
+    lines
+}
+
 fn explanation(told: &Value) -> String {
     let mut lines = Vec::new();
     lines.push(match (&told["hit"], &told["miss"]) {
@@ -236,6 +267,11 @@ fn explanation(told: &Value) -> String {
         lines.push(format!(
             "{entry:<16}  {similarity:>10}  {probability:>11}  {outcome}"
         ));
+        lines.extend(evidence(&json!({
+            "first_decision": candidate["before"],
+            "decision": candidate["decision"],
+        })));
+        lines.extend(evidence(&candidate["evidence"]));
     }
     let stages = told["stage_micros"]
         .as_array()
@@ -461,4 +497,39 @@ fn text(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_explanation_shows_every_number_that_is_known() {
+        let told = json!({
+            "miss": { "reasons": ["below_cutoff"] },
+            "tiers": ["memory"],
+            "candidates": [{
+                "entry": "07", "similarity": 0.91, "probability": 0.4, "serve": false,
+                "stopped_by": "below_cutoff",
+                "before": { "verdict": "refine", "probability": 0.5 },
+                "decision": { "verdict": "pass", "probability": 0.4, "reason": "below_cutoff" },
+                "evidence": {
+                    "similarity": 0.91, "refined": 0.62, "margin": null,
+                    "record": { "shift": 0.25, "precision": 2.0 },
+                },
+            }],
+            "stage_micros": [],
+        });
+        let shown = explanation(&told);
+        for part in [
+            "refined",
+            "0.62",
+            "shift 0.25",
+            "verdict refine",
+            "reason below_cutoff",
+        ] {
+            assert!(shown.contains(part), "{part} is not in\n{shown}");
+        }
+        assert!(!shown.contains("margin"));
+    }
 }

@@ -134,6 +134,7 @@ fn identify(
         Some(namespace) => request.namespace(namespace.as_str()),
         None => request,
     };
+    request = request.route(call.upstream.name());
     if !app.upstreams.is_default(call.upstream) {
         request = request.param("askonce.upstream", call.upstream.name());
     }

@@ -16,6 +16,7 @@ use anyhow::Result;
 
 use super::components::DisjointSets;
 use super::data::{self, Rows, Source};
+use super::seed::Rng;
 use super::split::{Part, Rule, digest, normalise, parts_of_kinds};
 
 /// A text, by its place in [`Texts`].
@@ -35,7 +36,7 @@ pub(crate) enum Truth {
 }
 
 /// The distinct texts of a graph.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Texts {
     texts: Vec<String>,
     answers: Vec<AnswerId>,
@@ -115,6 +116,42 @@ impl Set {
             .map(|&text| self.texts.answer(text))
             .collect();
         self.pairs.is_empty() && answers.len() == self.members.len()
+    }
+
+    /// This set among prompts that stand alone, in random places but for the order of its own texts:
+    /// distractors, which have no right answer in the cache and are none for others.
+    pub(crate) fn among(&self, background: &[Set], seed: u64) -> Self {
+        if background.is_empty() {
+            return self.clone();
+        }
+        let mut texts = Texts::clone(&self.texts);
+        let known: HashSet<String> = texts.texts.iter().map(|text| normalise(text)).collect();
+        let mut answer = texts.answers.iter().max().map_or(0, |last| last + 1);
+        let mut rng = Rng::new(seed);
+        let mut placed: Vec<(u64, TextId)> = Vec::new();
+        for set in background {
+            for &member in &set.members {
+                if known.contains(&normalise(set.texts.text(member))) {
+                    continue;
+                }
+                placed.push((rng.next(), texts.texts.len() as TextId));
+                texts.texts.push(set.texts.text(member).to_owned());
+                texts.answers.push(answer);
+                texts.groups.push(set.texts.group(member));
+                texts.parts.push(set.texts.part(member));
+                answer += 1;
+            }
+        }
+        let total = self.members.len().max(1) as u64;
+        let own = self.members.iter().zip(1..);
+        // Each of its own texts at its share of the way, each other one anywhere.
+        placed.extend(own.map(|(&text, place)| (u64::MAX / total * place, text)));
+        placed.sort_by_key(|(place, _)| *place);
+        Self {
+            texts: Arc::new(texts),
+            members: placed.into_iter().map(|(_, text)| text).collect(),
+            ..self.clone()
+        }
     }
 
     /// The texts of these parts, in the order of the file.
@@ -451,6 +488,62 @@ mod tests {
         };
         assert!(set(vec![row("a", "1"), row("b", "2")]).is_background());
         assert!(!set(vec![row("a", "1"), row("b", "1")]).is_background());
+    }
+
+    #[test]
+    fn distractors_stand_between_the_texts_of_a_set_and_are_right_for_none() {
+        let set = golden().unwrap().remove(1);
+        let row = |i: usize| Labelled {
+            text: format!("something else {i}"),
+            cluster: i.to_string(),
+        };
+        let file = File {
+            name: "others".to_owned(),
+            source: source("others"),
+            rows: Rows::Clusters((0..100).map(row).collect()),
+            rule: Rule::TestOnly,
+        };
+        let mixed = set.among(&link(vec![file]), 1);
+        assert_eq!(mixed.members.len(), set.members.len() + 100);
+        let own = |text: &&TextId| (**text as usize) < set.texts.texts.len();
+        assert!(mixed.members.iter().filter(own).eq(&set.members));
+        let half = &mixed.members[..mixed.members.len() / 2];
+        let others = half.iter().filter(|text| !own(text)).count();
+        assert!((20..80).contains(&others), "{others}");
+        let other = mixed.members.iter().find(|text| !own(text)).unwrap();
+        for text in &mixed.members {
+            let truth = mixed.texts.truth(*other, *text);
+            assert_eq!(truth == Truth::Right, text == other);
+        }
+    }
+
+    /// Runs where the labelled data is: in `ASKONCE_DATA`, or beside the repository.
+    #[test]
+    fn the_split_of_the_training_data_is_that_of_the_training() {
+        let folder = std::env::var_os("ASKONCE_DATA").map_or_else(
+            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")),
+            PathBuf::from,
+        );
+        let files = ["natural", "balanced_extra"].map(|name| format!("qqp_pairs_{name}.jsonl.gz"));
+        let files = files
+            .into_iter()
+            .chain(["qqp_positives_extra.jsonl.gz".to_owned()]);
+        let files: Vec<PathBuf> = files.map(|name| folder.join(name)).collect();
+        if files.iter().any(|file| !file.exists()) {
+            eprintln!("SKIPPED: no labelled data in {}", folder.display());
+            return;
+        }
+        let sets = read(&files).unwrap();
+        // Pairs of each file by part, as models/training/split.py prints them.
+        for (set, expected) in sets.iter().zip([
+            [52_972, 7_251, 7_279, 7_593],
+            [9_249, 1_289, 1_308, 1_338],
+            [34_056, 4_653, 4_337, 5_026],
+        ]) {
+            let parts = [Part::Train, Part::Dev, Part::Calibration, Part::Test];
+            let found = parts.map(|part| set.pairs_of(&[part]).len());
+            assert_eq!(found, expected, "{}", set.name);
+        }
     }
 
     #[test]

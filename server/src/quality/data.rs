@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use askonce::decision::DecisionRecord;
 use flate2::read::MultiGzDecoder;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -122,6 +123,14 @@ pub(crate) fn clusters(path: &Path) -> Result<Dataset<Labelled>> {
             cluster,
         })
     })
+}
+
+/// Reads a log of decisions.
+///
+/// # Errors
+/// As [`pairs`].
+pub(crate) fn decisions(path: &Path) -> Result<Dataset<DecisionRecord>> {
+    read(path, Ok)
 }
 
 /// Rows of either kind.

@@ -16,6 +16,10 @@
 //! what was changed since the last look after the house, some seconds, is not in the journal yet. A change
 //! that is lost costs a hit and nothing else: an index row is a lead, whose entry is fetched and checked.
 //!
+//! Files of another embedding are read too, but for their vectors, which mean nothing here: their entries are
+//! [`Restored`] to be embedded anew. Until that is done no snapshot is written, so that the old files stay
+//! and a process that starts in between goes on.
+//!
 //! No prompt and no answer is written; vectors, keys, scopes, models and tags are.
 
 mod record;
@@ -25,6 +29,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use askonce_index::{Expiry, FlatIndex, VectorIndex};
 use parking_lot::Mutex;
@@ -56,6 +61,8 @@ pub struct Restored {
     pub row: Row,
     /// Fingerprints of the queries that it must not answer.
     pub wrong: Vec<[u8; 32]>,
+    /// Whether its vector is there. If not it was of another embedding, and is to be made anew.
+    pub embedded: bool,
 }
 
 /// What is known of an entry beside its vector, for a snapshot.
@@ -70,6 +77,8 @@ pub(super) struct Folder {
     dimension: u32,
     fingerprint: String,
     journal: Mutex<Journal>,
+    /// Whether entries of another embedding wait to be embedded anew.
+    migrating: AtomicBool,
     /// Held while a snapshot is written; the time of the last one.
     saved: Mutex<Timestamp>,
 }
@@ -145,6 +154,7 @@ impl Folder {
             partitions,
             now,
             listing: Listing::default(),
+            foreign: Listing::default(),
         };
         let numbers = numbers(path).map_err(|error| failed("read", path, error))?;
         reading.all(&numbers);
@@ -157,6 +167,7 @@ impl Folder {
             dimension,
             fingerprint: fingerprint.to_owned(),
             journal: Mutex::new(journal),
+            migrating: AtomicBool::new(restored.iter().any(|restored| !restored.embedded)),
             saved: Mutex::new(now),
         };
         Ok((folder, restored))
@@ -214,9 +225,11 @@ impl Folder {
     /// Whether a snapshot is due that is written every `every`.
     pub(super) fn is_due(&self, now: Timestamp, every: std::time::Duration) -> bool {
         // One that is being written is not due.
-        self.saved
-            .try_lock()
-            .is_some_and(|saved| now.since(*saved) >= every)
+        !self.migrating.load(Ordering::Relaxed)
+            && self
+                .saved
+                .try_lock()
+                .is_some_and(|saved| now.since(*saved) >= every)
     }
 
     pub(super) fn stats(&self, now: Timestamp) -> FolderStats {
@@ -229,13 +242,23 @@ impl Folder {
         }
     }
 
+    /// Notes that all entries of another embedding have been seen to: their files are not needed any more.
+    pub(super) fn migrated(&self) {
+        self.migrating.store(false, Ordering::Relaxed);
+    }
+
     /// Writes everything anew, and begins a new journal. Entries that `known` does not know are left out.
+    /// While entries of another embedding wait, what changed goes to the journal instead.
     pub(super) fn save(
         &self,
         partitions: &Partitions,
         known: &dyn Fn(EntryId) -> Option<Known>,
         now: Timestamp,
     ) -> Result<()> {
+        if self.migrating.load(Ordering::Relaxed) {
+            self.sync();
+            return Ok(());
+        }
         let mut saved = self.saved.lock();
         let number = self.rotate()?;
         self.write_snapshot(number, partitions, known)
@@ -382,6 +405,8 @@ struct Reading<'a> {
     partitions: &'a Partitions,
     now: Timestamp,
     listing: Listing,
+    /// Entries whose vectors are of another embedding.
+    foreign: Listing,
 }
 
 impl Reading<'_> {
@@ -397,7 +422,7 @@ impl Reading<'_> {
                 Err(fault) => {
                     warn(&name, &fault);
                     // What was read of it is good; it counts unless it was nothing.
-                    if !self.listing.is_empty() {
+                    if !self.listing.is_empty() || !self.foreign.is_empty() {
                         from = number;
                         break;
                     }
@@ -417,21 +442,40 @@ impl Reading<'_> {
         }
     }
 
-    fn open(&self, name: &str, kind: Kind) -> Result<BufReader<File>, Fault> {
+    /// A file, and whether its vectors are of the embedding in use.
+    fn open(&self, name: &str, kind: Kind) -> Result<(BufReader<File>, bool), Fault> {
         let mut reader = BufReader::with_capacity(BUFFER, File::open(self.path.join(name))?);
         let head = Head {
             kind,
             ..self.head.clone()
         };
-        record::read_head(&mut reader, &head)?;
-        Ok(reader)
+        match record::read_head(&mut reader, &head) {
+            Ok(()) => Ok((reader, true)),
+            Err(Fault::Fingerprint { found, .. }) => {
+                tracing::info!(
+                    file = name,
+                    embedder = found,
+                    "a file of the index is of another embedding: its entries are embedded anew"
+                );
+                Ok((reader, false))
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     fn snapshot(&mut self, name: &str) -> Result<(), Fault> {
-        let mut reader = self.open(name, Kind::Snapshot)?;
+        let (mut reader, ours) = self.open(name, Kind::Snapshot)?;
         while let Some(part) = record::read(&mut reader)? {
             match part {
                 Part::End { .. } => return Ok(()),
+                Part::Partition {
+                    partition,
+                    entries,
+                    wrong,
+                    ..
+                } if !ours => {
+                    self.foreign.insert(partition, listed(entries, wrong));
+                }
                 Part::Partition {
                     partition,
                     entries,
@@ -455,16 +499,7 @@ impl Reading<'_> {
         wrong: Vec<(EntryId, Vec<[u8; 32]>)>,
         index: Box<dyn VectorIndex>,
     ) {
-        let mut wrong: HashMap<_, _> = wrong.into_iter().collect();
-        let listed: HashMap<_, _> = entries
-            .into_iter()
-            .map(|entry| {
-                (
-                    entry.id,
-                    (entry.clone(), wrong.remove(&entry.id).unwrap_or_default()),
-                )
-            })
-            .collect();
+        let listed = listed(entries, wrong);
         // A row whose entry is not listed leads nowhere.
         let mut strange = Vec::new();
         index.for_each(&mut |row| {
@@ -482,15 +517,23 @@ impl Reading<'_> {
     }
 
     fn journal(&mut self, name: &str) -> Result<(), Fault> {
-        let mut reader = self.open(name, Kind::Journal)?;
+        let (mut reader, ours) = self.open(name, Kind::Journal)?;
         while let Some(change) = record::read(&mut reader)? {
-            self.make(change);
+            self.make(change, ours);
         }
         Ok(())
     }
 
-    fn make(&mut self, change: Change<'static>) {
+    /// Makes a change again; `ours`: its vectors are of the embedding in use.
+    fn make(&mut self, change: Change<'static>, ours: bool) {
         match change {
+            Change::Upsert { entry, .. } if !ours => {
+                let known = self.listing.get(&entry.partition);
+                if known.is_none_or(|listed| !listed.contains_key(&entry.id)) {
+                    let foreign = self.foreign.entry(entry.partition).or_default();
+                    foreign.insert(entry.id, (entry, Vec::new()));
+                }
+            }
             Change::Upsert { entry, vector } => {
                 let row = super::row_id(entry.id);
                 let expires = expiry(entry.expires);
@@ -504,13 +547,18 @@ impl Reading<'_> {
                     tracing::warn!(%error, "a row of the journal was refused");
                     return;
                 }
+                // One that was embedded anew is still wrong for what it was wrong for.
+                let foreign = self.foreign.get_mut(&entry.partition);
+                let wrong = foreign.and_then(|foreign| foreign.remove(&entry.id));
+                let wrong = wrong.map(|(_, wrong)| wrong).unwrap_or_default();
                 let listed = self.listing.entry(entry.partition).or_default();
-                listed.insert(entry.id, (entry, Vec::new()));
+                listed.insert(entry.id, (entry, wrong));
             }
             Change::Remove { partition, id } => {
                 self.remove(partition, id);
             }
             Change::Drop { partition } => {
+                self.foreign.remove(&partition);
                 self.listing.remove(&partition);
                 self.partitions.drop_partition(&partition, || ());
             }
@@ -519,19 +567,23 @@ impl Reading<'_> {
                 id,
                 query,
             } => {
-                let listed = self.listing.get_mut(&partition);
-                if let Some((_, wrong)) = listed.and_then(|listed| listed.get_mut(&id))
-                    && !wrong.contains(&query)
-                {
-                    wrong.push(query);
+                for listing in [&mut self.listing, &mut self.foreign] {
+                    let listed = listing.get_mut(&partition);
+                    if let Some((_, wrong)) = listed.and_then(|listed| listed.get_mut(&id))
+                        && !wrong.contains(&query)
+                    {
+                        wrong.push(query);
+                    }
                 }
             }
         }
     }
 
     fn remove(&mut self, partition: PartitionKey, id: EntryId) {
-        if let Some(listed) = self.listing.get_mut(&partition) {
-            listed.remove(&id);
+        for listing in [&mut self.listing, &mut self.foreign] {
+            if let Some(listed) = listing.get_mut(&partition) {
+                listed.remove(&id);
+            }
         }
         self.partitions.remove(&partition, |index| {
             usize::from(index.remove(super::row_id(id)).unwrap_or(false))
@@ -542,15 +594,18 @@ impl Reading<'_> {
     fn finish(mut self) -> Vec<Restored> {
         let mut restored = Vec::new();
         let mut dead = Vec::new();
-        for (entry, wrong) in self.listing.values().flat_map(HashMap::values) {
-            if entry.expires.is_some_and(|end| end <= self.now) {
-                dead.push((entry.partition, entry.id));
-            } else {
-                restored.push(Restored {
-                    id: entry.id,
-                    row: entry.clone().into_row(),
-                    wrong: wrong.clone(),
-                });
+        for (listing, embedded) in [(&self.listing, true), (&self.foreign, false)] {
+            for (entry, wrong) in listing.values().flat_map(HashMap::values) {
+                if entry.expires.is_some_and(|end| end <= self.now) {
+                    dead.push((entry.partition, entry.id));
+                } else {
+                    restored.push(Restored {
+                        id: entry.id,
+                        row: entry.clone().into_row(),
+                        wrong: wrong.clone(),
+                        embedded,
+                    });
+                }
             }
         }
         for (partition, id) in dead {
@@ -559,6 +614,19 @@ impl Reading<'_> {
         restored.sort_by_key(|restored| (restored.row.created, restored.id));
         restored
     }
+}
+
+/// The entries of a partition, by their ids.
+fn listed(
+    entries: Vec<Listed>,
+    wrong: Vec<(EntryId, Vec<[u8; 32]>)>,
+) -> HashMap<EntryId, (Listed, Vec<[u8; 32]>)> {
+    let mut wrong: HashMap<_, _> = wrong.into_iter().collect();
+    let entries = entries.into_iter().map(|entry| {
+        let wrong = wrong.remove(&entry.id).unwrap_or_default();
+        (entry.id, (entry, wrong))
+    });
+    entries.collect()
 }
 
 fn warn(file: &str, fault: &Fault) {

@@ -13,6 +13,7 @@
 //! | `sweep.rs` | recorded decisions under every policy |
 //! | `fit.rs` | the curve from similarity to probability |
 //! | `report/` | the result as data, as text and as JSON |
+//! | `quality.rs` | `askonce bench quality`: hits at a bound on wrong ones, by policy |
 //! | `index.rs` | `askonce bench index`: the vector indexes by themselves |
 //!
 //! What it shares with the other tools that read labelled data, the data itself and the cache under test,
@@ -26,8 +27,8 @@
 mod clusters;
 mod fit;
 mod index;
-mod machine;
 mod pairs;
+mod quality;
 mod questions;
 mod report;
 mod sweep;
@@ -45,7 +46,7 @@ use askonce::policy::PolicyConfig;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 
 use crate::quality::lab::{Lab, Progress, ServeAll};
-use crate::quality::{data, lab, seed, stats};
+use crate::quality::{data, lab, machine, seed, stats};
 use report::{Report, SCHEMA, SettingsReport};
 
 /// Requests of one stream when no limit is given: each policy streams for itself.
@@ -106,6 +107,8 @@ pub(crate) struct Args {
 enum Part {
     /// Measure the vector indexes: lookups at equal recall, inserts, memory, a load of writes, growth.
     Index(index::Args),
+    /// Measure hit quality: hits at a bound on wrong ones, per set, embedding and policy, with intervals.
+    Quality(quality::Args),
 }
 
 /// The structure of the vector index, as on the command line.
@@ -135,8 +138,10 @@ impl From<Index> for IndexType {
 /// A file cannot be read or written; the cache cannot be built; what the cache serves is not what the
 /// record of its decisions says.
 pub(crate) async fn run(args: Args) -> Result<()> {
-    if let Some(Part::Index(args)) = args.part {
-        return index::run(args).await;
+    match args.part {
+        Some(Part::Index(args)) => return index::run(args).await,
+        Some(Part::Quality(args)) => return quality::run(args).await,
+        None => {}
     }
     let start = Instant::now();
     let progress = Progress::new(args.json);

@@ -2,12 +2,12 @@
 
 use std::fmt::{self, Write};
 
-use super::super::stats::Interval;
 use super::super::sweep::Unlabelled;
 use super::{
     ClustersReport, CurveReport, DirectReport, GuardsReport, LatencyReport, MemoryReport,
     PairsReport, PolicyRates, Report,
 };
+use crate::quality::table::{Table, interval, percent};
 
 /// Thresholds of the sweep that the tables show; `--json` has all of them.
 const SHOWN: [&str; 8] = [
@@ -460,16 +460,6 @@ fn heading(out: &mut String, title: &str) -> fmt::Result {
     writeln!(out, "\n{title}\n{}", "=".repeat(title.chars().count()))
 }
 
-fn percent(share: Option<f64>) -> String {
-    share.map_or("-".to_owned(), |share| format!("{:.2} %", share * 100.0))
-}
-
-fn interval(interval: Option<Interval>) -> String {
-    interval.map_or("-".to_owned(), |Interval { low, high }| {
-        format!("{:.2}-{:.2}", low * 100.0, high * 100.0)
-    })
-}
-
 fn yes_no(yes: bool) -> String {
     if yes { "yes" } else { "no" }.to_owned()
 }
@@ -486,49 +476,10 @@ fn named(counts: &std::collections::BTreeMap<&'static str, usize>) -> String {
     format!(" ({})", counts.join(", "))
 }
 
-/// Rows under a header; the first column is aligned left, the others right.
-struct Table<const N: usize> {
-    rows: Vec<[String; N]>,
-}
-
-impl<const N: usize> Table<N> {
-    fn new(header: [&str; N]) -> Self {
-        Self {
-            rows: vec![header.map(str::to_owned)],
-        }
-    }
-
-    fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells);
-    }
-
-    fn write(&self, out: &mut String) -> fmt::Result {
-        let width = |column: usize| {
-            self.rows
-                .iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: [usize; N] = std::array::from_fn(width);
-        for row in &self.rows {
-            out.push_str("  ");
-            for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-                if column == 0 {
-                    write!(out, "{cell:<width$}")?;
-                } else {
-                    write!(out, "  {cell:>width$}")?;
-                }
-            }
-            out.push('\n');
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quality::stats::Interval;
 
     #[test]
     fn columns_line_up() {

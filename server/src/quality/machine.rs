@@ -10,23 +10,23 @@ use serde::Serialize;
 
 /// The circumstances of a run.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     /// The processor's own name.
-    pub(super) cpu: Option<String>,
+    pub(crate) cpu: Option<String>,
     /// Cores that this process may use.
-    pub(super) cores: usize,
-    pub(super) os: &'static str,
-    pub(super) architecture: &'static str,
+    pub(crate) cores: usize,
+    pub(crate) os: &'static str,
+    pub(crate) architecture: &'static str,
     /// Commit of the source tree, with `+` when it has changes; `None` outside one.
-    pub(super) commit: Option<String>,
+    pub(crate) commit: Option<String>,
     /// Whether the binary was built with optimisation.
-    pub(super) optimised: bool,
+    pub(crate) optimised: bool,
     /// The day of the run, UTC.
-    pub(super) date: String,
+    pub(crate) date: String,
 }
 
 impl Machine {
-    pub(super) fn here() -> Self {
+    pub(crate) fn here() -> Self {
         Self {
             cpu: cpu(),
             cores: thread::available_parallelism().map_or(1, usize::from),
@@ -65,7 +65,7 @@ fn commit() -> Option<String> {
 }
 
 /// Memory of this process that is in RAM; `None` where the system does not say.
-pub(super) fn resident_bytes() -> Option<usize> {
+pub(crate) fn resident_bytes() -> Option<usize> {
     // `status` counts in kilobytes, `statm` in pages, whose size is not the same everywhere.
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status

@@ -1,0 +1,149 @@
+//! Promises and what became of them: a cut-off chosen on one part of the data, judged on another.
+//!
+//! The cut-off is that of Conformal Risk Control (A. Angelopoulos and others 2022) for wrong answers per
+//! request: the loosest one under which one more wrong answer in one more request would still be within
+//! the promise. It holds on average over draws of the two parts, so about half of all single runs lie a
+//! little above the promise; the interval of what was realised says whether one lies too far above.
+
+use askonce::calibrate::{self, Outcome};
+use askonce::policy::Bound;
+use serde::Serialize;
+
+use super::replay::Call;
+use super::score::{Counts, Figure, Operating};
+
+/// Wrong answers per request that are promised.
+pub(crate) const PROMISES: [f64; 4] = [0.005, 0.01, 0.02, 0.05];
+
+/// One promise.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Promise {
+    /// The promised rate of wrong answers per request.
+    pub(crate) promised: f64,
+    /// The cut-off that keeps it on the calibration part; `None` where none does, and nothing is served.
+    pub(crate) cutoff: Option<f64>,
+    /// Decisions of the calibration part.
+    pub(crate) calibrated_on: usize,
+    /// What was realised on the judged part.
+    pub(crate) realised: Figure,
+    /// Whether the promise lies below the interval of what was realised: it was broken for sure.
+    pub(crate) broken: bool,
+    /// Hits per request.
+    pub(crate) hit_rate: Figure,
+    /// Right hits per request with a right answer stored.
+    pub(crate) true_hit_rate: Figure,
+    /// What was served.
+    pub(crate) counts: Counts,
+}
+
+/// Chooses a cut-off on `calibration` for each promise and judges it on `judged`.
+pub(crate) fn promises(calibration: &[Call], judged: &[Call], seed: u64) -> Vec<Promise> {
+    let one = |promised| {
+        let cutoff = cutoff(calibration, promised);
+        let figures = Operating::of(&at(judged, cutoff), seed);
+        let realised = figures.wrong_per_request;
+        Promise {
+            promised,
+            cutoff,
+            calibrated_on: calibration.len(),
+            realised,
+            broken: realised
+                .interval
+                .is_some_and(|interval| interval.low > promised),
+            hit_rate: figures.hit_rate,
+            true_hit_rate: figures.true_hit_rate,
+            counts: figures.counts,
+        }
+    };
+    PROMISES.into_iter().map(one).collect()
+}
+
+/// The decisions as they would be with this cut-off on the score alone.
+fn at(calls: &[Call], cutoff: Option<f64>) -> Vec<Call> {
+    let served = |call: &Call| {
+        let (score, right) = call.surest?;
+        (score >= cutoff?).then_some(right)
+    };
+    let cut = |call: &Call| Call {
+        served: served(call),
+        ..*call
+    };
+    calls.iter().map(cut).collect()
+}
+
+/// The loosest cut-off that keeps the promise on average over calibrations.
+pub(crate) fn cutoff(calls: &[Call], promised: f64) -> Option<f64> {
+    let outcome = |call: &Call| Outcome {
+        score: call.surest.map_or(f64::NEG_INFINITY, |(score, _)| score),
+        wrong: call.surest.is_some_and(|(_, right)| !right),
+        group: call.group,
+    };
+    let outcomes: Vec<Outcome> = calls.iter().map(outcome).collect();
+    let promise = calibrate::Promise {
+        bound: Bound::PerRequest,
+        rate: promised,
+        confidence: 0.0,
+    };
+    let cutoff = calibrate::certify(&outcomes, promise).ok()?;
+    Some(cutoff.probability)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::seed::Rng;
+    use super::*;
+
+    /// Scores that mean what they say: of decisions scored `p`, a share of `p` is right.
+    fn honest(n: u64, seed: u64) -> Vec<Call> {
+        let mut rng = Rng::new(seed);
+        (0..n)
+            .map(|group| {
+                let score = rng.unit();
+                let right = rng.unit() < score;
+                Call {
+                    group,
+                    answerable: right,
+                    surest: Some((score, right)),
+                    served: None,
+                    refined: false,
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn promises_hold_on_average() {
+        for promised in PROMISES {
+            let runs = 60;
+            let realised: f64 = (0..runs)
+                .map(|seed| {
+                    let cutoff = cutoff(&honest(1_000, seed), promised);
+                    let judged = at(&honest(1_000, seed + 1_000), cutoff);
+                    Counts::of(&judged).wrong_per_request().unwrap()
+                })
+                .sum();
+            let mean = realised / runs as f64;
+            assert!(mean <= promised * 1.15, "{promised}: {mean}");
+            assert!(mean >= promised * 0.5, "{promised}: {mean}");
+        }
+    }
+
+    #[test]
+    fn too_little_data_promises_nothing() {
+        assert_eq!(cutoff(&honest(98, 1), 0.01), None);
+        let promises = promises(&honest(50, 1), &honest(500, 2), 1);
+        assert_eq!(promises[0].cutoff, None);
+        assert_eq!(promises[0].hit_rate.value, Some(0.0));
+        assert!(!promises[0].broken);
+    }
+
+    #[test]
+    fn a_score_that_turned_worse_breaks_its_promise_and_it_shows() {
+        let mut worse = honest(4_000, 3);
+        for call in &mut worse {
+            call.surest = call.surest.map(|(score, _)| (score, false));
+        }
+        let promises = promises(&honest(4_000, 4), &worse, 1);
+        assert!(promises.iter().all(|promise| promise.broken));
+    }
+}

@@ -1,0 +1,212 @@
+//! From evidence to a calibrated probability. Serving and certification run this same code, so what
+//! was certified is what is served.
+
+use std::collections::HashMap;
+use std::f64::consts::PI;
+
+use super::file::{GreyBand, PolicyFile};
+use super::map::sigmoid;
+use super::model::Stage;
+use crate::error::Result;
+use crate::policy::{Category, Evidence, GuardKind, GuardState};
+
+/// What of a policy makes probabilities.
+#[derive(Clone, Debug)]
+pub(crate) struct Scorer {
+    names: Vec<String>,
+    /// Places of the features in [`Evidence::features`].
+    columns: Vec<usize>,
+    /// Places among `columns` of what the fast stage must not see.
+    second: Vec<usize>,
+    fast: Stage,
+    full: Option<(Stage, GreyBand)>,
+    prior_variance: f64,
+    offsets: HashMap<Category, f64>,
+    pub(super) vetoes: Vec<GuardKind>,
+    pub(super) least_similarity: f32,
+}
+
+/// Names of the features of the second embedding.
+pub(crate) const SECOND_SPACE: [&str; 2] = ["refined", "refined_margin"];
+
+/// What one stage says of one candidate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Weighed {
+    /// Probability that the answer is right.
+    pub(crate) probability: f64,
+    /// The same, less what is not known about it.
+    pub(crate) cautious: f64,
+}
+
+/// What the stages together say of a candidate whose second cosine is known or can be had.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// So improbable that the second cosine is not asked for.
+    Hopeless(Weighed),
+    /// The last word.
+    Clear(Weighed),
+    /// The second cosine would help.
+    Grey {
+        /// What is said without.
+        fast: Weighed,
+        /// Whether the probability is high enough to be served without.
+        above: bool,
+    },
+}
+
+impl Scorer {
+    pub(crate) fn new(file: &PolicyFile) -> Result<Self> {
+        let known: Vec<_> = Evidence::feature_names().collect();
+        // Validation has made sure that each is found.
+        let columns = file
+            .features
+            .iter()
+            .filter_map(|name| known.iter().position(|known| known == name))
+            .collect();
+        let second = file
+            .features
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| SECOND_SPACE.contains(&name.as_str()))
+            .map(|(at, _)| at)
+            .collect();
+        Ok(Self {
+            names: file.features.clone(),
+            columns,
+            second,
+            fast: file.stages.fast.clone(),
+            full: file.stages.full.clone().zip(file.band),
+            prior_variance: file.prior_variance,
+            offsets: file
+                .categories
+                .iter()
+                .map(|(name, fit)| (Category::named(name), fit.offset))
+                .collect(),
+            vetoes: file.vetoing_guards()?,
+            least_similarity: file.least_similarity,
+        })
+    }
+
+    /// The first proved guard that finds a conflict.
+    pub(crate) fn veto(&self, evidence: &Evidence) -> Option<GuardKind> {
+        self.vetoes
+            .iter()
+            .copied()
+            .find(|&kind| evidence.guards.state(kind) == GuardState::Conflict)
+    }
+
+    /// Whether there is a stage for the second cosine.
+    pub(crate) fn has_full(&self) -> bool {
+        self.full.is_some()
+    }
+
+    /// Similarity below which nothing is served.
+    pub(crate) fn least_similarity(&self) -> f32 {
+        self.least_similarity
+    }
+
+    /// The model's own score of a stage, before calibration; `None` where the stage has nothing to say:
+    /// there is no full stage, or no second cosine for it.
+    pub(crate) fn margin(&self, evidence: &Evidence, full: bool) -> Option<f64> {
+        let mut features = self.features(evidence);
+        let stage = if full {
+            evidence.refined.filter(|cosine| !cosine.is_nan())?;
+            &self.full.as_ref()?.0
+        } else {
+            for &at in &self.second {
+                features[at] = f32::NAN;
+            }
+            &self.fast
+        };
+        Some(stage.model.margin(&self.names, &features)).filter(|score| score.is_finite())
+    }
+
+    /// The model's features of `evidence`.
+    fn features(&self, evidence: &Evidence) -> Vec<f32> {
+        let mut all = Vec::with_capacity(64);
+        evidence.features(&mut all);
+        self.columns
+            .iter()
+            .map(|&column| all.get(column).copied().unwrap_or(f32::NAN))
+            .collect()
+    }
+
+    /// Probabilities by `stage`. `caution` is the number of standard deviations that the cautious one
+    /// lies below.
+    fn by(&self, stage: &Stage, features: &[f32], evidence: &Evidence, caution: f64) -> Weighed {
+        let score = stage.model.margin(&self.names, features);
+        let (mean, low) = stage.calibration.log_odds(score);
+        let offset = self
+            .offsets
+            .get(&evidence.category)
+            .copied()
+            .unwrap_or_default();
+        // The calibrated probability is the mean over entries, which differ by a normal shift. The centre of
+        // that distribution has larger log-odds (the usual probit approximation), and is what the entry's
+        // own shift is added to: so an entry nothing is known of gets the calibrated probability.
+        let variance = self.prior_variance;
+        let spread = |variance: f64| (1.0 + PI * variance / 8.0).sqrt();
+        let (shift, precision) = (
+            f64::from(evidence.record.shift),
+            f64::from(evidence.record.precision).max(0.0),
+        );
+        let left = if variance > 0.0 {
+            1.0 / (1.0 / variance + precision)
+        } else {
+            0.0
+        };
+        let centre = |log_odds: f64| (log_odds + offset) * spread(variance) + shift;
+        // A mixture of two rising values rises too.
+        let trust = caution.clamp(0.0, 1.0);
+        let below = mean + trust * (low - mean).min(0.0);
+        Weighed {
+            probability: sigmoid(centre(mean) / spread(left)),
+            cautious: sigmoid(centre(below) / spread(left) - caution * left.sqrt()),
+        }
+    }
+
+    /// What the stages say of a candidate whose second cosine is known or can be had.
+    pub(crate) fn weigh(&self, evidence: &Evidence, caution: f64) -> Verdict {
+        let mut features = self.features(evidence);
+        let second: Vec<f32> = self
+            .second
+            .iter()
+            .map(|&at| std::mem::replace(&mut features[at], f32::NAN))
+            .collect();
+        let fast = self.by(&self.fast, &features, evidence, caution);
+        let Some((stage, band)) = &self.full else {
+            return Verdict::Clear(fast);
+        };
+        if at_least(fast.probability, band.low).is_none() {
+            return Verdict::Hopeless(fast);
+        }
+        let above = fast.probability >= band.high;
+        if evidence.refined.is_none_or(f32::is_nan) {
+            return Verdict::Grey { fast, above };
+        }
+        for (&at, value) in self.second.iter().zip(second) {
+            features[at] = value;
+        }
+        let full = self.by(stage, &features, evidence, caution);
+        // What the fast stage would have served at once stays served.
+        Verdict::Clear(if above && fast.probability > full.probability {
+            fast
+        } else {
+            full
+        })
+    }
+
+    /// The fast stage's word alone.
+    pub(crate) fn fast(&self, evidence: &Evidence, caution: f64) -> Weighed {
+        let mut features = self.features(evidence);
+        for &at in &self.second {
+            features[at] = f32::NAN;
+        }
+        self.by(&self.fast, &features, evidence, caution)
+    }
+}
+
+/// `value`, where it reaches `least`: what is no number reaches nothing.
+pub(super) fn at_least(value: f64, least: f64) -> Option<f64> {
+    (value >= least).then_some(value)
+}
