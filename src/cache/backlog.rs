@@ -13,8 +13,8 @@ use super::profile::Profile;
 use crate::embed::{Refiner, Unrefined};
 use crate::observe;
 
-/// Entries that wait at most.
-const LONGEST: usize = 10_000;
+/// Bytes of text that wait at most.
+const MOST_BYTES: usize = 16 << 20;
 
 /// How long to leave a model alone that does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -29,8 +29,17 @@ pub(super) struct Backlog {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<(Weak<Profile>, Box<str>)>,
+    /// Bytes of their texts.
+    bytes: usize,
     /// Whether a task is at work.
     running: bool,
+}
+
+impl State {
+    fn add(&mut self, profile: Weak<Profile>, text: Box<str>) {
+        self.bytes += text.len();
+        self.waiting.push_back((profile, text));
+    }
 }
 
 impl Backlog {
@@ -86,6 +95,7 @@ impl Backlog {
                     observe::embedding_waiting("second", 0);
                     return;
                 };
+                state.bytes -= next.1.len();
                 observe::embedding_waiting("second", state.waiting.len());
                 next
             };
@@ -97,8 +107,7 @@ impl Backlog {
                 Ok(vector) => profile.keep_second(Some(&vector)),
                 Err(Unrefined::NotEmbeddable) => profile.keep_second(None),
                 Err(_) => {
-                    let entry = (Arc::downgrade(&profile), text);
-                    backlog.state.lock().waiting.push_back(entry);
+                    backlog.state.lock().add(Arc::downgrade(&profile), text);
                     drop((profile, backlog));
                     tokio::time::sleep(PAUSE).await;
                 }

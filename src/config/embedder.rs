@@ -24,7 +24,7 @@ pub enum EmbedderConfig {
         #[serde(default)]
         path: Option<PathBuf>,
     },
-    /// A server with an OpenAI-compatible `/v1/embeddings`. Needs the feature `http-embedder`.
+    /// A server that embeds. Needs the feature `http-embedder`.
     Http(HttpEmbedderConfig),
     /// The built-in table for all requests, and a second, slower embedding for those that the policy is in
     /// doubt about.
@@ -56,7 +56,7 @@ pub enum RefinerConfig {
         #[serde(default)]
         path: Option<PathBuf>,
     },
-    /// A server with an OpenAI-compatible `/v1/embeddings`. Needs the feature `http-embedder`. Its own
+    /// A server that embeds. Needs the feature `http-embedder`. Its own
     /// `timeout` holds for vectors that are made in the background.
     Http(HttpEmbedderConfig),
 }
@@ -66,8 +66,13 @@ pub enum RefinerConfig {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HttpEmbedderConfig {
-    /// Where the API lives, up to and without `/embeddings`: `https://api.openai.com/v1`.
+    /// Where the API lives, up to and without `/embeddings`: `https://api.openai.com/v1`. Of the other
+    /// protocols the server's root: `http://127.0.0.1:11434`.
     pub base_url: String,
+    /// The protocol: `openai` (default, which most servers speak), `tei` (text-embeddings-inference) or
+    /// `ollama`.
+    #[serde(default)]
+    pub api: EmbeddingApi,
     /// The model to ask for.
     pub model: String,
     /// The environment variable that holds the key. Default: none is sent.
@@ -86,6 +91,20 @@ pub struct HttpEmbedderConfig {
     /// Recent texts whose vectors are remembered. Default: 10 000.
     #[serde(default = "ten_thousand")]
     pub memo_entries: u64,
+}
+
+/// A protocol of an embedding server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum EmbeddingApi {
+    /// `/embeddings` of OpenAI.
+    #[default]
+    OpenAi,
+    /// `/embed` of text-embeddings-inference.
+    Tei,
+    /// `/api/embed` of Ollama.
+    Ollama,
 }
 
 const fn fifty_milliseconds() -> Duration {

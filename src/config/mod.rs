@@ -34,7 +34,7 @@ use crate::tier::TierConfig;
 pub use crate::backend::BackendConfig;
 pub use crate::search::{IndexConfig, IndexType, Precision};
 pub use category::CategoryRule;
-pub use embedder::{EmbedderConfig, HttpEmbedderConfig, RefinerConfig};
+pub use embedder::{EmbedderConfig, EmbeddingApi, HttpEmbedderConfig, RefinerConfig};
 #[cfg(feature = "config-file")]
 pub use load::{Loaded, Sources};
 pub use production::{is_local, is_production};
