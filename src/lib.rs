@@ -47,6 +47,8 @@ pub mod policy;
 pub mod decision;
 // From labelled decisions to a policy that keeps a promise.
 pub mod calibrate;
+// What became of it, learnt from: labels, audits, the share of wrong hits.
+pub mod learning;
 // A miss: one upstream call, whatever the number of callers.
 pub mod stampede;
 // What it cost, and what the hits saved.

@@ -60,6 +60,15 @@ pub const BREAKER_STATE: &str = "askonce_breaker_state";
 pub const TYPED_LOADS: &str = "askonce_typed_loads_total";
 /// Reports by callers that a hit was `right` or `wrong`.
 pub const FEEDBACK: &str = "askonce_feedback_total";
+/// Labels of candidates, by `source` (miss, judge, audit, feedback) and `verdict`.
+pub const LABELS: &str = "askonce_labels_total";
+/// Comparisons of answers that made no label, by `reason`: `unsure`, or `dropped` when too many waited.
+pub const UNLABELLED: &str = "askonce_unlabelled_total";
+/// Estimated share of hits by similarity that were wrong, 0 to 1, by `category` and `bound`: `estimate`, and
+/// `lower` and `upper` at 95 %.
+pub const FALSE_HIT_RATE: &str = "askonce_false_hit_rate";
+/// Whether a `category` serves nothing by similarity as too many hits were wrong: 0 or 1.
+pub const SIMILARITY_BREAKER: &str = "askonce_similarity_breaker_open";
 /// What became of locks, by `outcome`: acquired, held, failed, lost, released, or released_late
 pub const LOCKS: &str = "askonce_locks_total";
 
@@ -116,6 +125,19 @@ pub fn describe() {
     );
     describe_counter!(TYPED_LOADS, "Lookups of typed caches, by outcome");
     describe_counter!(FEEDBACK, "Reports by callers on hits, by verdict");
+    describe_counter!(LABELS, "Labels of candidates, by source and verdict");
+    describe_counter!(
+        UNLABELLED,
+        "Comparisons of answers that made no label, by reason"
+    );
+    describe_gauge!(
+        FALSE_HIT_RATE,
+        "Estimated share of wrong hits by similarity, by category and bound"
+    );
+    describe_gauge!(
+        SIMILARITY_BREAKER,
+        "Categories that serve nothing by similarity: 0 or 1"
+    );
     describe_counter!(LOCKS, "What became of locks, by outcome");
 }
 
@@ -224,4 +246,32 @@ pub(crate) fn typed_load(outcome: &'static str) {
 /// Counts one report by a caller.
 pub(crate) fn feedback(verdict: &'static str) {
     counter!(FEEDBACK, "verdict" => verdict).increment(1);
+}
+
+/// Counts one label of a candidate.
+pub(crate) fn label(source: &'static str, right: bool) {
+    let verdict = if right { "right" } else { "wrong" };
+    counter!(LABELS, "source" => source, "verdict" => verdict).increment(1);
+}
+
+/// Counts one comparison that came to nothing.
+pub(crate) fn learning_unsure() {
+    counter!(UNLABELLED, "reason" => "unsure").increment(1);
+}
+
+/// Counts one comparison that found no room.
+pub(crate) fn learning_dropped() {
+    counter!(UNLABELLED, "reason" => "dropped").increment(1);
+}
+
+/// Shows how many hits of a category are wrong.
+pub(crate) fn false_hit_rate(category: &str, estimate: f64, lower: f64, upper: f64) {
+    for (bound, value) in [("estimate", estimate), ("lower", lower), ("upper", upper)] {
+        gauge!(FALSE_HIT_RATE, "category" => category.to_owned(), "bound" => bound).set(value);
+    }
+}
+
+/// Shows whether a category serves by similarity.
+pub(crate) fn similarity_breaker(category: &str, open: bool) {
+    gauge!(SIMILARITY_BREAKER, "category" => category.to_owned()).set(if open { 1.0 } else { 0.0 });
 }

@@ -71,8 +71,11 @@ fn rows_are_near_those_of_the_model_in_f32() {
     cosines.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mean = cosines.iter().map(|(cosine, _)| cosine).sum::<f64>() / cosines.len() as f64;
     println!("mean {mean:.5}, least {:?}", &cosines[..5]);
-    assert!(cosines[0].0 >= 0.99, "{:?}", &cosines[..3]);
-    assert!(mean >= 0.996, "{mean}");
+    // Rounding activations costs most where the text is one token.
+    assert!(cosines[0].0 >= 0.97, "{:?}", &cosines[..3]);
+    let near = cosines.iter().filter(|(cosine, _)| *cosine >= 0.99).count();
+    assert!(10 * near >= 9 * cosines.len(), "{:?}", &cosines[..5]);
+    assert!(mean >= 0.995, "{mean}");
 }
 
 #[test]

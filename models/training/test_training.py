@@ -7,6 +7,7 @@ import numpy as np
 from metrics import auc, average_precision
 from rows import fnv1a
 from split import components, normalise, part_of_component
+from train_adapter import pair_loss
 from train_static import Recipe, bag, losses
 
 
@@ -34,6 +35,23 @@ class Gradients(unittest.TestCase):
                 above = total(table, scalars)
                 values[at] = kept - step
                 below = total(table, scalars)
+                values[at] = kept
+                self.assertAlmostEqual((above - below) / (2 * step), found[at], places=6)
+
+    def test_the_adapters_gradients_agree_with_finite_differences(self):
+        random = np.random.default_rng(2)
+        matrix = np.eye(6) + 0.1 * random.standard_normal((6, 6))
+        scalars = np.array([3.0, -1.0])
+        a, b = random.standard_normal((2, 5, 6))
+        labels = np.array([1, 0, 1, 1, 0])
+        _, gradient, scalar_gradient = pair_loss(matrix, scalars, a, b, labels)
+        for values, found in ((matrix, gradient), (scalars, scalar_gradient)):
+            for at in np.ndindex(values.shape):
+                kept, step = values[at], 1e-6
+                values[at] = kept + step
+                above = pair_loss(matrix, scalars, a, b, labels)[0]
+                values[at] = kept - step
+                below = pair_loss(matrix, scalars, a, b, labels)[0]
                 values[at] = kept
                 self.assertAlmostEqual((above - below) / (2 * step), found[at], places=6)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from metrics import PairSet
+from rows import rows_of
+from source_model import CLS, SEP, SourceModel
 from split import read_pairs, split
 from train_static import Adam
 
@@ -28,11 +30,13 @@ START = (12.0, -9.0)
 SEED = 5
 
 LEAST_DEV_AUC = 0.885
+MOST_INT8_CHANGE = 0.003
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, required=True, help="folder of labelled pairs")
+    options.add_argument("--package", type=Path, required=True, help="wheel or folder with MiniLM")
     options.add_argument("--embed", required=True, help="the built example `minilm_vectors`")
     options.add_argument("--model", type=Path, required=True, help="a file without an adapter")
     options.add_argument("--out", type=Path, required=True, help="where the matrix goes, .npy")
@@ -61,7 +65,11 @@ def main():
             "without": measured(pair_set, raw, name in ("dev", "test")),
             "with": measured(pair_set, unit(raw @ adapter.T)[0], name in ("dev", "test")),
         }
-        print(name, json.dumps(report["quality"][name]))
+        print(name, json.dumps(report["quality"][name]), flush=True)
+    report["f32"] = reference_quality(SourceModel(options.package), sets["dev"], adapter)
+    change = report["quality"]["dev"]["with"]["auc"] - report["f32"]["with"]["auc"]
+    if not abs(change) <= MOST_INT8_CHANGE:
+        raise SystemExit(f"8 bits move the dev AUC by {change:+.4f}")
     auc = report["quality"]["dev"]["with"]["auc"]
     if not auc >= LEAST_DEV_AUC:
         raise SystemExit(f"dev AUC is {auc:.4f}, at least {LEAST_DEV_AUC} is wanted")
@@ -76,6 +84,23 @@ def embedded(program, model, texts):
     found = subprocess.run([program, str(model)], input=lines, stdout=subprocess.PIPE, check=True)
     rows = np.frombuffer(found.stdout, "<f4").reshape(len(texts), WIDTH)
     return rows
+
+
+def reference_quality(source, pair_set, adapter):
+    """Pair quality of the f32 model, without and with the adapter."""
+    ids = rows_of(source.tokenizer, pair_set.texts)
+    found = np.empty((len(ids), WIDTH), np.float32)
+    order = np.argsort([len(row) for row in ids], kind="stable")
+    start = 0
+    while start < len(order):
+        length = len(ids[order[start]])
+        batch = [at for at in order[start : start + 64] if len(ids[at]) == length]
+        found[batch] = source.pooled(np.array([[CLS, *ids[at], SEP] for at in batch]))
+        start += len(batch)
+    return {
+        "without": pair_set.pair_quality(unit(found)[0]),
+        "with": pair_set.pair_quality(unit(found @ adapter.T)[0]),
+    }
 
 
 def measured(pair_set, vectors, retrieval):

@@ -47,6 +47,9 @@ pub(crate) struct ServerConfig {
     /// The APIs that the proxy stands in front of; the first is used unless a request names another in
     /// `X-Askonce-Upstream`. Default: OpenAI's.
     pub(crate) upstreams: Vec<UpstreamConfig>,
+    /// The model that compares answers where cheaper means are not sure. Default: `null`, none. It is asked
+    /// within the budget of `semantic.learning.judge` alone, which is 0 unless set.
+    pub(crate) judge: Option<JudgeModelConfig>,
     /// Who may call.
     pub(crate) auth: AuthConfig,
     /// Largest body that is read whole: prompts, answers, responses that may be cached. Default:
@@ -100,6 +103,7 @@ impl Default for ServerConfig {
             debug,
             listen: "127.0.0.1:8080".to_owned(),
             upstreams: vec![UpstreamConfig::default()],
+            judge: None,
             auth: AuthConfig::default(),
             max_body_bytes: ByteSize::mib(32),
             shutdown_grace: Duration::from_secs(30),
@@ -173,6 +177,18 @@ impl UpstreamConfig {
         }
         Ok(url)
     }
+}
+
+/// A model that compares answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct JudgeModelConfig {
+    /// The upstream that it is behind, by name. Default: the first. Where that needs a key, it must have one of
+    /// its own: no caller's is sent.
+    #[serde(default)]
+    pub(crate) upstream: Option<String>,
+    /// Its name there.
+    pub(crate) model: String,
 }
 
 /// What an upstream speaks.
@@ -290,7 +306,33 @@ impl ServerConfig {
             return Err(range("shutdown_grace", value, "0s to 1h"));
         }
         self.validate_upstreams()?;
+        self.validate_judge()?;
         self.validate_auth()
+    }
+
+    fn validate_judge(&self) -> Result<()> {
+        let Some(judge) = &self.judge else {
+            return Ok(());
+        };
+        if judge.model.is_empty() {
+            return Err(range("judge.model", "", "the name of a model"));
+        }
+        let mut upstreams = self.upstreams.iter();
+        if let Some(name) = &judge.upstream
+            && !upstreams.any(|upstream| upstream.name == *name)
+        {
+            return Err(range("judge.upstream", name, "the name of an upstream"));
+        }
+        if self.semantic.learning.judge.calls_per_day == 0 {
+            return Err(Error::new(ErrorKind::Config, "the judge may make no calls")
+                .with("field", "semantic.learning.judge.calls_per_day")
+                .with("value", 0)
+                .with(
+                    "remedy",
+                    "set how many it may make a day, or leave judge out",
+                ));
+        }
+        Ok(())
     }
 
     fn validate_upstreams(&self) -> Result<()> {

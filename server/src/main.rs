@@ -4,6 +4,7 @@
 mod command;
 mod config;
 mod http;
+mod judge;
 mod quality;
 mod typed_tag;
 mod upstream;

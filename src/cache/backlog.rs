@@ -61,12 +61,10 @@ impl Backlog {
         }
         let starts = {
             let mut state = self.state.lock();
-            if state.waiting.len() >= LONGEST {
+            if state.bytes + text.len() > MOST_BYTES {
                 return;
             }
-            state
-                .waiting
-                .push_back((Arc::downgrade(profile), text.into()));
+            state.add(Arc::downgrade(profile), text.into());
             !std::mem::replace(&mut state.running, true)
         };
         if starts {
@@ -81,7 +79,10 @@ impl Backlog {
     }
 
     async fn work(backlog: Weak<Self>) {
-        let _running = Running(Weak::clone(&backlog));
+        let mut running = Running {
+            backlog: Weak::clone(&backlog),
+            ended: false,
+        };
         loop {
             // Held for one entry only, so that a cache that is dropped meanwhile goes.
             let Some(backlog) = backlog.upgrade() else {
@@ -92,6 +93,7 @@ impl Backlog {
                 let Some(next) = state.waiting.pop_front() else {
                     // Under the lock: whoever pushes next begins a new task.
                     state.running = false;
+                    running.ended = true;
                     observe::embedding_waiting("second", 0);
                     return;
                 };
@@ -116,12 +118,16 @@ impl Backlog {
     }
 }
 
-/// Says so when the task ends, also when it does so with its runtime.
-struct Running(Weak<Backlog>);
+/// Notes that the task is gone, should its runtime end it.
+struct Running {
+    backlog: Weak<Backlog>,
+    /// Whether the task has noted it itself.
+    ended: bool,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(backlog) = self.0.upgrade() {
+        if let (false, Some(backlog)) = (self.ended, self.backlog.upgrade()) {
             backlog.state.lock().running = false;
         }
     }

@@ -1,6 +1,7 @@
 //! From settings to a running cache.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::invalidate::WrongHits;
 use super::migrate::Migration;
 use super::profile::{self, Profiles};
 use super::stats::{Counters, Probes, RunningMean};
-use super::{Inner, Probe, Semantic, SemanticCache};
+use super::{Inner, Probe, Semantic, SemanticCache, learn};
 use crate::assembly::Stores;
 use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
@@ -28,7 +29,8 @@ use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Events, RemovalCause};
 use crate::layer::{LayerConfig, Layered};
-use crate::policy::{ExactOnly, OtherEmbedding, PolicyHandle};
+use crate::learning::{JudgeHandle, Learning};
+use crate::policy::{ExactOnly, OtherEmbedding, PolicyHandle, PolicySlot};
 use crate::request::ExactKey;
 use crate::savings::{Ledger, PriceTable, TokenCounter};
 use crate::search::{Restored, SearchStage};
@@ -57,6 +59,7 @@ pub struct CacheBuilder {
     embedder: Option<EmbedderHandle>,
     refiner: Option<EmbedderHandle>,
     policy: Option<PolicyHandle>,
+    judge: Option<JudgeHandle>,
     codec: Option<Codec>,
     registry: BackendRegistry,
     events: Events,
@@ -111,6 +114,14 @@ impl CacheBuilder {
     #[must_use]
     pub fn policy(mut self, policy: PolicyHandle) -> Self {
         self.policy = Some(policy);
+        self
+    }
+
+    /// Asks `judge` about answers that cheaper means cannot compare, within the budget of
+    /// [`JudgeConfig`](crate::config::JudgeConfig). Default: none.
+    #[must_use]
+    pub fn judge(mut self, judge: JudgeHandle) -> Self {
+        self.judge = Some(judge);
         self
     }
 
@@ -203,6 +214,7 @@ struct Parts {
     context: BackendContext,
     dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
     given: Vec<Tier>,
+    judge: Option<JudgeHandle>,
     codec: Codec,
 }
 
@@ -240,6 +252,7 @@ impl Parts {
             context,
             dropped,
             given: builder.tiers,
+            judge: builder.judge,
             codec,
         })
     }
@@ -301,6 +314,7 @@ impl Parts {
             restored,
             context,
             dropped,
+            judge,
             codec,
             ..
         } = self;
@@ -313,6 +327,11 @@ impl Parts {
         let handles = layers.iter().map(|tier| Arc::clone(tier) as BackendHandle);
         let shared = Arc::clone(&clock);
         let tiers = TierStack::shared(handles.collect(), codec, together, shared)?;
+        let settings = &config.semantic.learning;
+        let file = settings.file(config.semantic.index.path.as_deref());
+        let file = file.filter(|_| semantic.is_some());
+        let shares = learn::shared_tier(&layers).is_some();
+        let learning = Learning::new(settings, file, judge, shares)?;
         let inner = Arc::new(Inner {
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,
@@ -327,6 +346,7 @@ impl Parts {
             flights: SingleFlight::default(),
             epochs: InvalidationLog::default(),
             wrong_hits: WrongHits::default(),
+            learning,
             migration: Migration::default(),
             prices: PriceTable::new(&config.prices)?,
             tokens: TokenCounter::new(),
@@ -342,14 +362,18 @@ impl Parts {
             clock,
         });
         inner.list_again(restored);
+        inner.remember_wrong_hits();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            if let Some(queue) = inner.learning.take_queue() {
+                runtime.spawn(Inner::learn(Arc::downgrade(&inner), queue));
+            }
             if !inner.migration.is_empty() {
                 runtime.spawn(Inner::migrate(Arc::downgrade(&inner)));
             }
             let weak = Arc::downgrade(&inner);
             runtime.spawn(async move {
                 let mut ticks = tokio::time::interval(TEND_INTERVAL);
-                loop {
+                for turn in 0_u64.. {
                     ticks.tick().await;
                     let Some(inner) = weak.upgrade() else { return };
                     for _ in 0..TEND_ROUNDS {
@@ -360,6 +384,7 @@ impl Parts {
                     }
                     inner.tend_shared().await;
                     Inner::tend_index(inner.clone()).await;
+                    Inner::tend_learning(&inner, turn).await;
                     inner.show_holdings().await;
                 }
             });
@@ -386,8 +411,13 @@ fn semantic(
             let model = minilm(path.as_deref(), processors(), "semantic.embedder")?;
             EmbedStage::new(model, MINILM_MEMO, patience)
         }
-        (None, EmbedderConfig::Static | EmbedderConfig::Cascade { .. }) => {
-            EmbedStage::new(Arc::new(StaticEmbedder::builtin()), 0, patience)
+        (None, EmbedderConfig::Static { path }) => {
+            let table = static_embedder(path.as_deref(), "semantic.embedder.path")?;
+            EmbedStage::new(Arc::new(table), 0, patience)
+        }
+        (None, EmbedderConfig::Cascade { table, .. }) => {
+            let table = static_embedder(table.as_deref(), "semantic.embedder.table")?;
+            EmbedStage::new(Arc::new(table), 0, patience)
         }
     };
     let refiner = second(&settings.embedder, refiner)?;
@@ -402,7 +432,7 @@ fn semantic(
     let semantic = Semantic {
         embed,
         search,
-        policy,
+        policy: PolicySlot::new(policy),
         backlog: refiner.clone().map(Backlog::new),
         refiner,
         profiles: Profiles::new(second),
@@ -417,6 +447,7 @@ fn second(config: &EmbedderConfig, given: Option<EmbedderHandle>) -> Result<Opti
         refiner,
         deadline,
         concurrency,
+        ..
     } = config
     else {
         return Ok(given.map(|given| Refiner::new(given, REFINE_DEADLINE, processors(), 0)));
@@ -543,6 +574,22 @@ fn match_spaces(
         _ => policy.may_refine(),
     });
     Ok((policy, refiner))
+}
+
+/// The table in a file, or the built-in one.
+fn static_embedder(path: Option<&Path>, field: &'static str) -> Result<StaticEmbedder> {
+    match path {
+        None => Ok(StaticEmbedder::builtin()),
+        Some(path) => StaticEmbedder::open(path).map_err(|error| {
+            Error::new(ErrorKind::Config, "the embedding table cannot be used")
+                .with("field", field)
+                .with(
+                    "remedy",
+                    "name a file that `askonce train` wrote, or leave the field out",
+                )
+                .caused_by(error)
+        }),
+    }
 }
 
 #[cfg(feature = "http-embedder")]

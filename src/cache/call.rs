@@ -43,6 +43,11 @@ impl Fill {
         }
     }
 
+    /// The answer, whether it is to be kept, and the tokens as far as the provider told them.
+    pub(super) fn into_parts(self) -> (Answer, bool, Option<Usage>) {
+        (self.answer, self.keep.is_some(), self.usage)
+    }
+
     /// The same with the tokens that the provider reports; they are counted here otherwise.
     #[must_use]
     pub fn usage(mut self, usage: Usage) -> Self {
@@ -72,6 +77,9 @@ impl SemanticCache {
     /// task of its own: it goes on when its caller goes away, and its answer is stored. Its error is
     /// shared with those who wait, and not kept. If it panics, one of those who wait runs its own
     /// call.
+    ///
+    /// Where [audits](crate::config::AuditConfig) are on, which they are not by default, `call` also runs for
+    /// a few hits, in the background, to see whether they were right. So in any case it runs once at most.
     ///
     /// Must be called within a tokio runtime.
     ///
@@ -128,6 +136,9 @@ impl SemanticCache {
         self.inner.account(request, &lookup.outcome);
         let miss = match lookup.outcome {
             Outcome::Hit(hit) => {
+                if let Some(noted) = lookup.noted {
+                    self.inner.audit(request, &hit, noted, call);
+                }
                 return Ok(Served {
                     answer: hit.answer.clone(),
                     source: Source::Cache(hit),
@@ -137,7 +148,8 @@ impl SemanticCache {
         };
         let flight = {
             let (inner, request) = (std::sync::Arc::clone(&self.inner), request.clone());
-            let (made, look_again) = (lookup.made, options.control == CacheControl::default());
+            let (made, noted) = (lookup.made, lookup.noted);
+            let look_again = options.control == CacheControl::default();
             move || async move {
                 let began = inner.begin(epoch, &request, None).await;
                 // Between this caller's lookup and its turn another flight may have landed.
@@ -174,9 +186,13 @@ impl SemanticCache {
                     Some(mut options) => {
                         options.usage = Some(usage);
                         options.latency.get_or_insert(took);
-                        inner
+                        let stored = inner
                             .store(&request, answer.clone(), options, &began, made)
-                            .await
+                            .await;
+                        if let Some(noted) = &noted {
+                            inner.learn_from_miss(&request, noted, &answer, &stored);
+                        }
+                        stored
                     }
                     None => StoreOutcome::NotStored {
                         reason: NotStored::Declined,
@@ -238,7 +254,7 @@ impl SemanticCache {
     }
 }
 
-fn upstream_error(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+pub(super) fn upstream_error(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
     match error.downcast::<Error>() {
         Ok(error) => *error,
         Err(error) => Error::new(ErrorKind::Upstream, "the upstream call failed").caused_by(error),

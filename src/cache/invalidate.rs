@@ -8,6 +8,7 @@ use super::{Inner, SemanticCache, marks};
 use crate::entry::EntryId;
 use crate::entry::catalog::{Row, Selector};
 use crate::error::{Error, ErrorKind, Result};
+use crate::learning::Accuser;
 use crate::observe;
 use crate::request::{ExactKey, Request, Scope};
 
@@ -47,7 +48,7 @@ impl WrongHits {
     }
 
     /// Notes a pair; `true` when the entry has had its last chance.
-    fn insert(&self, fingerprint: [u8; 32], entry: EntryId) -> bool {
+    pub(super) fn insert(&self, fingerprint: [u8; 32], entry: EntryId) -> bool {
         let mut by_entry = self.by_entry.write();
         let queries = by_entry.entry(entry).or_default();
         queries.insert(fingerprint);
@@ -78,7 +79,7 @@ impl WrongHits {
 }
 
 /// The query as similarity sees it: a different spelling of white space is the same query.
-fn fingerprint(query: &Request) -> [u8; 32] {
+pub(super) fn fingerprint(query: &Request) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
     hash.update(query.partition().as_bytes());
     hash.update(query.fuzzy_text().unwrap_or_default().as_bytes());
@@ -141,23 +142,64 @@ impl SemanticCache {
     /// Tells the cache whether a hit was right.
     ///
     /// A wrong hit by similarity is never served for that query again; an entry with many of them only
-    /// answers its own request. A wrong exact hit removes the entry.
+    /// answers its own request. A wrong exact hit removes the entry. The policy hears of either verdict, as
+    /// far as [`FeedbackConfig::weight`](crate::config::FeedbackConfig::weight) says.
+    ///
+    /// The caller of this method vouches for the report;
+    /// [`feedback_from`](Self::feedback_from) is for reports of others.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidRequest`] when there is no such entry, or when the query could not have
     /// been answered by it.
     pub async fn feedback(&self, entry: EntryId, verdict: Verdict) -> Result<()> {
+        self.hear(entry, verdict, None).await.map(drop)
+    }
+
+    /// As [`feedback`](Self::feedback), for a report of `principal`: a user, or whoever else can be told from
+    /// others. `false` when it has reported too much of late
+    /// ([`FeedbackConfig::per_principal`](crate::config::FeedbackConfig::per_principal)), and nothing was
+    /// noted. An entry that two principals found wrong, for whatever queries, only answers its own request.
+    ///
+    /// # Errors
+    /// As [`feedback`](Self::feedback).
+    pub async fn feedback_from(
+        &self,
+        entry: EntryId,
+        verdict: Verdict,
+        principal: &str,
+    ) -> Result<bool> {
+        self.hear(entry, verdict, Some(principal)).await
+    }
+
+    async fn hear(
+        &self,
+        entry: EntryId,
+        verdict: Verdict,
+        principal: Option<&str>,
+    ) -> Result<bool> {
         let inner = &self.inner;
+        let now = inner.clock.now();
         let refuse =
             |message| Err(Error::new(ErrorKind::InvalidRequest, message).with("entry", entry));
         let Some(row) = inner.catalog.get(entry) else {
             return refuse("there is no such entry, or it is gone");
         };
         match verdict {
-            Verdict::Right => observe::feedback("right"),
+            Verdict::Right => {
+                if !inner.learning.admits(principal, now) {
+                    observe::feedback("refused");
+                    return Ok(false);
+                }
+                observe::feedback("right");
+                inner.learn_from_report(entry, None, true);
+            }
             Verdict::Wrong { query } => {
                 if query.partition() != row.partition {
                     return refuse("the entry could not have answered this request");
+                }
+                if !inner.learning.admits(principal, now) {
+                    observe::feedback("refused");
+                    return Ok(false);
                 }
                 observe::feedback("wrong");
                 inner.counters.wrong_hit();
@@ -175,16 +217,12 @@ impl SemanticCache {
                     inner.remove(entry, "reported_wrong").await;
                 } else {
                     let query = fingerprint(&query);
-                    if let Some(semantic) = &inner.semantic {
-                        semantic.search.note_wrong(&row.partition, entry, query);
-                    }
-                    if inner.wrong_hits.insert(query, entry) {
-                        inner.unsearch(entry, &row);
-                    }
+                    inner.learn_from_report(entry, Some(query), false);
+                    inner.never_again(entry, query, Accuser::Caller(principal));
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -228,10 +266,11 @@ impl Inner {
     pub(super) fn unlink(&self, id: EntryId, row: &Row) {
         self.unsearch(id, row);
         self.wrong_hits.forget(id);
+        self.learning.forget(id);
     }
 
     /// Takes an entry out of the index: it matches exactly only.
-    fn unsearch(&self, id: EntryId, row: &Row) {
+    pub(super) fn unsearch(&self, id: EntryId, row: &Row) {
         if let Some(semantic) = &self.semantic {
             semantic.search.remove(&row.partition, id);
             semantic.profiles.remove(id);

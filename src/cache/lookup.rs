@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::learn::Noted;
 use super::outcome::{Hit, HitKind, Miss, MissReason, Nearest, Outcome};
 use super::profile::Profile;
 use super::weigh::{self, Place};
@@ -71,6 +72,8 @@ pub(super) struct Lookup {
     pub(super) outcome: Outcome,
     /// What was made of the query's text on the way: a store after a miss need not make it again.
     pub(super) made: Made,
+    /// What was decided, for what is learnt from it.
+    pub(super) noted: Option<Noted>,
     /// Every candidate, most similar first, as far as the lookup came with it.
     pub(super) judged: Vec<Judged>,
     /// Time taken by each stage that was reached.
@@ -191,6 +194,7 @@ struct Trail {
     faults: Vec<MissReason>,
     nearest: Option<Nearest>,
     made: Made,
+    noted: Option<Noted>,
     judged: Vec<Judged>,
     stages: Vec<(&'static str, Duration)>,
     since: Instant,
@@ -205,6 +209,7 @@ impl Trail {
             faults: Vec::new(),
             nearest: None,
             made: Made::default(),
+            noted: None,
             judged: Vec::new(),
             stages: Vec::new(),
             since: Instant::now(),
@@ -238,6 +243,7 @@ impl Trail {
         Lookup {
             outcome,
             made: self.made,
+            noted: self.noted,
             judged: self.judged,
             stages: self.stages,
         }
@@ -394,16 +400,17 @@ impl Inner {
         let mut leads: Vec<_> = found.candidates.into_iter().map(Judged::new).collect();
         self.profile(asked, &mut leads, trail).await;
         self.weigh(asked, found.rows, &mut leads);
-        let policy = &*asked.semantic.policy;
+        let policy = asked.semantic.policy.current();
         for lead in leads.iter_mut().filter(|lead| lead.is_open()) {
-            lead.decide(policy);
+            lead.decide(&*policy);
         }
+        self.stop_if_tripped(asked, &mut leads);
         trail.stage_done("decide");
         let mut hit = self.serve_best(asked, &mut leads, trail).await;
         if hit.is_none() && leads.iter().any(wants_refining) {
             self.refine(asked, &mut leads, trail).await;
             for lead in leads.iter_mut().filter(|lead| lead.is_undecided()) {
-                lead.decide(policy);
+                lead.decide(&*policy);
             }
             trail.stage_done("refine");
             hit = self.serve_best(asked, &mut leads, trail).await;
@@ -417,8 +424,27 @@ impl Inner {
         trail.nearest = nearest(&leads, worth_a_look(asked.semantic));
         let stopped_by = trail.nearest.map(|nearest| nearest.stopped_by);
         trail.reasons.extend(stopped_by);
+        if trail.depth == Depth::FirstServed {
+            let served = hit.as_ref().map(|hit| hit.entry);
+            let category = asked.semantic.category_of(asked.request);
+            trail.noted = self.note(asked.request, &leads, category, served);
+        }
         trail.judged = leads;
         hit
+    }
+
+    /// Serves none of what the policy would serve, where too many hits of the category were wrong.
+    fn stop_if_tripped(&self, asked: &Asked<'_>, leads: &mut [Judged]) {
+        let category = asked.semantic.category_of(asked.request);
+        if self
+            .learning
+            .serves(category.map(Category::named).unwrap_or_default())
+        {
+            return;
+        }
+        for lead in leads.iter_mut().filter(|lead| lead.is_open()) {
+            lead.stop(MissReason::BreakerOpen);
+        }
     }
 
     /// Stops what is known to be dead or wrong, and finds the profiles of what could be served.
@@ -433,7 +459,7 @@ impl Inner {
             if lead.candidate.similarity >= near {
                 lead.profile = profile;
             }
-            if self.wrong_hits.contains(asked.request, id) {
+            if self.was_wrong(asked.request, id) {
                 lead.stop(MissReason::ReportedWrong);
             } else if lead.candidate.similarity >= semantic.policy.least_similarity() {
                 let alive = self.alive(semantic, asked.request.partition(), id, asked.now);
@@ -494,6 +520,7 @@ impl Inner {
                         rows: rows as u64,
                         guards: compared.guards,
                         text: compared.features,
+                        record: self.learning.record(lead.candidate.id, asked.now),
                         category: category.unwrap_or_default(),
                         age: asked.now.since(profile.created),
                         saving_usd: profile.cost,

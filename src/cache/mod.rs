@@ -10,6 +10,7 @@ mod epoch;
 mod explain;
 mod invalidate;
 mod keys;
+mod learn;
 mod lookup;
 mod marks;
 mod migrate;
@@ -36,8 +37,9 @@ use crate::entry::{Answer, Entry, EntryId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, RemovalCause, Subscription};
 use crate::layer::Layered;
+use crate::learning::Learning;
 use crate::observe;
-use crate::policy::PolicyHandle;
+use crate::policy::PolicySlot;
 use crate::request::{ExactKey, Request};
 use crate::savings::{
     HitKindLabel, Ledger, PriceTable, SavingsFilter, SavingsReport, TokenCounter, Usage, Usd,
@@ -123,6 +125,7 @@ struct Inner {
     flights: SingleFlight<ExactKey, Result<Landed>>,
     epochs: InvalidationLog,
     wrong_hits: WrongHits,
+    learning: Learning,
     migration: Migration,
     prices: PriceTable,
     tokens: TokenCounter,
@@ -145,7 +148,7 @@ struct Inner {
 struct Semantic {
     embed: EmbedStage,
     search: SearchStage,
-    policy: PolicyHandle,
+    policy: PolicySlot,
     /// The second embedding, where there is one.
     refiner: Option<Arc<Refiner>>,
     /// What still needs a vector of it.
@@ -215,12 +218,7 @@ impl SemanticCache {
 
     /// The live entry with this id.
     pub async fn entry(&self, id: EntryId) -> Option<Entry> {
-        let now = self.inner.clock.now();
-        let row = self.inner.catalog.get(id)?;
-        let mut check = self.inner.check_of(&row.scope, &row.model);
-        let answer = self.inner.tiers.look(&row.exact, &[], &mut check, now);
-        let (entry, _) = answer.await.found?;
-        (entry.id == id).then_some(entry)
+        self.inner.entry(id).await
     }
 
     /// What hits have saved so far.
@@ -293,6 +291,17 @@ impl SemanticCache {
 }
 
 impl Inner {
+    /// The live entry with this id.
+    async fn entry(&self, id: EntryId) -> Option<Entry> {
+        let row = self.catalog.get(id)?;
+        let mut check = self.check_of(&row.scope, &row.model);
+        let answer = self
+            .tiers
+            .look(&row.exact, &[], &mut check, self.clock.now());
+        let (entry, _) = answer.await.found?;
+        (entry.id == id).then_some(entry)
+    }
+
     /// Counts a finished lookup, and books what a hit saved.
     fn account(&self, request: &Request, outcome: &Outcome) {
         match outcome {

@@ -87,6 +87,14 @@ pub enum HitKind {
 }
 
 impl HitKind {
+    /// The policy's estimate that the answer is right, of a hit by similarity.
+    pub(super) const fn probability(&self) -> Option<f64> {
+        match self {
+            Self::Exact { .. } => None,
+            Self::Semantic { probability, .. } => *probability,
+        }
+    }
+
     /// The stable name used in metrics and headers.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
@@ -148,8 +156,11 @@ pub enum MissReason {
     SimilarityOff,
     /// The policy passed on the candidate.
     Policy(PassReason),
-    /// A caller reported this entry as wrong for this query.
+    /// A caller reported this entry as wrong for this query, or two did for any query.
     ReportedWrong,
+    /// Too many hits of this category were wrong: nothing is served by similarity until the breaker is
+    /// [reset](super::SemanticCache::reset_breaker).
+    BreakerOpen,
     /// The candidate expired, was evicted or was invalidated.
     Gone,
     /// The entry was stored before something that it depends on was invalidated, by whatever process.
@@ -190,6 +201,7 @@ impl MissReason {
             Self::SimilarityOff => "similarity_off",
             Self::Policy(reason) => reason.as_str(),
             Self::ReportedWrong => "reported_wrong",
+            Self::BreakerOpen => "breaker_open",
             Self::Gone => "gone",
             Self::Invalidated => "invalidated",
             Self::GenerationUnavailable => "generation_unavailable",

@@ -19,6 +19,7 @@ use super::{Inner, SemanticCache};
 use crate::backend::{CacheBackend, RemovalCounts};
 use crate::error::Result;
 use crate::layer::{BreakerState, BreakerStates, LastError, Latency, LayerCounts, Layered};
+use crate::learning::LearningStats;
 use crate::observe;
 use crate::search::IndexStats;
 
@@ -72,6 +73,8 @@ pub struct Stats {
     pub refiner: Option<String>,
     /// The policy's name; `None` when similarity is off.
     pub policy: Option<&'static str>,
+    /// What has been learnt from decisions.
+    pub learning: LearningStats,
     /// Seconds since the cache was built.
     pub uptime_seconds: u64,
 }
@@ -190,6 +193,7 @@ impl SemanticCache {
             embedder: self.fingerprint().map(str::to_owned),
             refiner: self.refiner_fingerprint().map(str::to_owned),
             policy: semantic.map(|semantic| semantic.policy.name()),
+            learning: inner.learning.stats(),
             uptime_seconds: inner.clock.now().since(inner.started).as_secs(),
         }
     }

@@ -27,7 +27,9 @@ mod prior;
 mod report;
 mod split;
 
-use askonce_models::FitError;
+pub use askonce_models::FitError;
+pub use askonce_models::additive::AdditiveSettings;
+pub use askonce_models::trees::ForestSettings;
 
 use crate::error::Error;
 

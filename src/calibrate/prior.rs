@@ -1,7 +1,7 @@
 //! How much entries differ: the variance of the shift of log-odds that an entry has beyond what its
 //! evidence says.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::platt::sigmoid;
 use crate::entry::EntryId;
@@ -19,7 +19,8 @@ const LEAST_ENTRIES: usize = 50;
 /// neither a lucky sample freezes entries nor an unlucky one believes a single label.
 #[must_use]
 pub fn shift_variance(rows: impl Iterator<Item = (EntryId, f64, bool)>) -> f64 {
-    let mut entries: HashMap<EntryId, (f64, f64, u32)> = HashMap::new();
+    // In order, so that sums are the same each time.
+    let mut entries: BTreeMap<EntryId, (f64, f64, u32)> = BTreeMap::new();
     for (entry, log_odds, right) in rows {
         let p = sigmoid(log_odds);
         let sums = entries.entry(entry).or_default();

@@ -175,7 +175,7 @@ fn the_same_records_give_the_same_bytes() {
     };
     let bytes = || fitted(&all, &settings).0.to_json().unwrap();
     let first = bytes();
-    assert_eq!(first, bytes());
+    assert!(first == bytes());
     let file = PolicyFile::parse(&first).unwrap();
     assert_eq!(file.stages.fast.model.as_str(), "forest");
 }

@@ -15,8 +15,12 @@ use crate::error::{Error, ErrorKind, Result};
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum EmbedderConfig {
-    /// The built-in table: microseconds, no network, English.
-    Static,
+    /// A table: microseconds, no network; the built-in one is English.
+    Static {
+        /// The file of a table, such as `askonce train` writes. Default: `null`, the built-in one.
+        #[serde(default)]
+        path: Option<PathBuf>,
+    },
     /// The transformer alone: a millisecond or two for each request that has no exact match. Needs the
     /// feature `minilm`.
     Minilm {
@@ -26,9 +30,12 @@ pub enum EmbedderConfig {
     },
     /// A server that embeds. Needs the feature `http-embedder`.
     Http(HttpEmbedderConfig),
-    /// The built-in table for all requests, and a second, slower embedding for those that the policy is in
+    /// A table for all requests, and a second, slower embedding for those that the policy is in
     /// doubt about.
     Cascade {
+        /// The file of the table, such as `askonce train` writes. Default: `null`, the built-in one.
+        #[serde(default)]
+        table: Option<PathBuf>,
         /// The second embedding.
         refiner: RefinerConfig,
         /// How long a lookup in doubt waits for the second embedding, 1ms to 10s; past it the first decides
@@ -127,12 +134,13 @@ impl Default for EmbedderConfig {
     fn default() -> Self {
         if cfg!(feature = "minilm-weights") {
             Self::Cascade {
+                table: None,
                 refiner: RefinerConfig::Minilm { path: None },
                 deadline: fifty_milliseconds(),
                 concurrency: None,
             }
         } else {
-            Self::Static
+            Self::Static { path: None }
         }
     }
 }
@@ -144,13 +152,14 @@ impl EmbedderConfig {
     /// [`ErrorKind::Config`] naming the field and what is allowed.
     pub(super) fn validate(&self, path: &str) -> Result<()> {
         match self {
-            Self::Static => Ok(()),
+            Self::Static { .. } => Ok(()),
             Self::Minilm { path: file } => has_weights(file.is_some(), path),
             Self::Http(http) => http.validate(path),
             Self::Cascade {
                 refiner,
                 deadline,
                 concurrency,
+                ..
             } => {
                 let refuse = |field: &str, value: String, allowed: &'static str| {
                     Err(Error::new(ErrorKind::Config, "a setting is out of range")
@@ -227,6 +236,19 @@ mod tests {
 
     fn read(json: &str) -> EmbedderConfig {
         serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_table_is_the_built_in_one_unless_a_file_is_named() {
+        let path = |path| EmbedderConfig::Static { path };
+        assert_eq!(read(r#"{"type": "static"}"#), path(None));
+        let own = read(r#"{"type": "static", "path": "own.bin"}"#);
+        assert_eq!(own, path(Some("own.bin".into())));
+        let json = r#"{"type": "cascade", "table": "own.bin", "refiner": {"type": "minilm", "path": "m"}}"#;
+        let EmbedderConfig::Cascade { table, .. } = read(json) else {
+            panic!("no cascade");
+        };
+        assert_eq!(table, Some("own.bin".into()));
     }
 
     #[test]

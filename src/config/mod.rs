@@ -10,6 +10,7 @@
 
 mod category;
 mod embedder;
+mod learning;
 #[cfg(feature = "config-file")]
 mod load;
 mod production;
@@ -35,6 +36,9 @@ pub use crate::backend::BackendConfig;
 pub use crate::search::{IndexConfig, IndexType, Precision};
 pub use category::CategoryRule;
 pub use embedder::{EmbedderConfig, EmbeddingApi, HttpEmbedderConfig, RefinerConfig};
+pub use learning::{
+    AuditConfig, DecisionLogConfig, FeedbackConfig, HitBreakerConfig, JudgeConfig, LearningConfig,
+};
 #[cfg(feature = "config-file")]
 pub use load::{Loaded, Sources};
 pub use production::{is_local, is_production};
@@ -406,6 +410,8 @@ pub struct SemanticConfig {
     pub categories: Vec<CategoryRule>,
     /// What to do with prompts whose right answer changes with time.
     pub volatile: VolatileConfig,
+    /// What is learnt from decisions.
+    pub learning: LearningConfig,
 }
 
 impl Default for SemanticConfig {
@@ -418,6 +424,7 @@ impl Default for SemanticConfig {
             candidates: 8,
             categories: Vec::new(),
             volatile: VolatileConfig::default(),
+            learning: LearningConfig::default(),
         }
     }
 }
@@ -434,7 +441,16 @@ impl SemanticConfig {
         self.index.validate(&format!("{path}.index"))?;
         self.policy.validate(&format!("{path}.policy"))?;
         category::validate(&self.categories, &format!("{path}.categories"))?;
-        self.volatile.validate(&format!("{path}.volatile"))
+        self.volatile.validate(&format!("{path}.volatile"))?;
+        self.learning.validate(&format!("{path}.learning"))?;
+        let calibrated = matches!(self.policy, PolicyConfig::Calibrated(_));
+        if self.learning.recalibrate_every.is_some() && !calibrated {
+            let message = "only a calibrated policy can be fitted anew";
+            return Err(Error::new(ErrorKind::Config, message)
+                .with("field", format!("{path}.learning.recalibrate_every"))
+                .with("remedy", "use a policy of type calibrated, or leave it out"));
+        }
+        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@ mod calibrated;
 mod cost_aware;
 mod curve;
 mod evidence;
+mod slot;
 mod threshold;
 mod utility;
 mod vcache;
@@ -40,6 +41,7 @@ pub use cost_aware::CostAware;
 pub use curve::SimilarityCurve;
 pub use evidence::guard::{self, GuardKind, GuardReport, GuardState};
 pub use evidence::{Category, EntryRecord, Evidence, TextComparison, TextFeatures, TextTraits};
+pub(crate) use slot::PolicySlot;
 pub use threshold::Threshold;
 pub use utility::WrongAnswerCost;
 pub use vcache::{Observation, VcacheRule};
@@ -85,6 +87,7 @@ impl PassReason {
             Self::Guard(GuardKind::Language) => "guard_language",
             Self::Guard(GuardKind::Entity) => "guard_entity",
             Self::Guard(GuardKind::Pronoun) => "guard_pronoun",
+            Self::Guard(GuardKind::Connective) => "guard_connective",
             Self::ExactOnly => "exact_only",
         }
     }

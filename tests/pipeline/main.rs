@@ -34,6 +34,44 @@ async fn bold() -> SemanticCache {
 
 // ---- matching ----
 
+/// Settings with the embedding table of this file.
+fn with_table(path: &std::path::Path) -> Config {
+    let embedder = json!({ "type": "static", "path": path });
+    serde_json::from_value(json!({ "semantic": { "embedder": embedder } })).unwrap()
+}
+
+#[tokio::test]
+async fn a_table_from_a_file_embeds_as_the_same_table_in_the_binary() {
+    let table =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/assets/static-128.bin");
+    let cache = SemanticCache::builder()
+        .config(&with_table(&table))
+        .build()
+        .await
+        .unwrap();
+    put(&cache, "How do I reset my password?", "Open Settings.").await;
+    let hit = cache
+        .lookup(&ask("how can I reset my password"))
+        .await
+        .hit();
+    assert!(matches!(hit.unwrap().kind, HitKind::Semantic { .. }));
+}
+
+#[tokio::test]
+async fn a_table_that_cannot_be_read_is_refused_with_the_field_and_a_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let damaged = folder.path().join("damaged.bin");
+    std::fs::write(&damaged, "askemb\r\n").unwrap();
+    for path in [folder.path().join("missing.bin"), damaged] {
+        let config = with_table(&path);
+        let error = SemanticCache::builder().config(&config).build().await;
+        let error = format!("{:?}", error.unwrap_err());
+        for part in ["semantic.embedder.path", "askonce train"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_same_request_hits_exactly_and_a_reworded_one_semantically() {
     let cache = SemanticCache::in_memory().unwrap();

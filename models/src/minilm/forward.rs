@@ -41,23 +41,24 @@ pub(super) fn run<K: Multiply>(kernel: K, weights: &Weights, batch: &Batch, out:
     let mut x = embedded(weights, batch);
     normalise(&mut x, &weights.norm);
     let mut codes = Codes::new(tokens * width.max(weights.inner), tokens);
-    let mut qkv = vec![0.0; tokens * 3 * width];
+    // Attention reads a block of queries past the last token, and uses nothing of them.
+    let mut qkv = vec![0.0; tokens * 3 * width + ROWS * HEAD];
     let mut mixed = vec![0.0; tokens * width];
     let mut added = vec![0.0; tokens * width];
     let mut wide = vec![0.0; tokens.min(FEED) * weights.inner];
     let mut attention = Attention::default();
     for layer in &weights.layers {
         codes.fill::<K>(&x, width);
-        apply::<K, false>(kernel, &layer.qkv, &codes, &mut qkv);
+        let blocks = &mut qkv[..tokens * 3 * width];
+        apply::<K, HEADS>(kernel, &layer.qkv, &codes, blocks);
         let mut start = 0;
         for &end in &batch.ends {
-            let (from, to) = (start * 3 * width, end * 3 * width);
             let mixed = &mut mixed[start * width..end * width];
-            attention.mix(kernel, &qkv[from..to], width, mixed);
+            attention.mix(kernel, &qkv, tokens, start, mixed, width);
             start = end;
         }
         codes.fill::<K>(&mixed, width);
-        apply::<K, false>(kernel, &layer.mix, &codes, &mut added);
+        apply::<K, PLAIN>(kernel, &layer.mix, &codes, &mut added);
         add(&mut x, &added);
         normalise(&mut x, &layer.mix_norm);
 
@@ -66,9 +67,9 @@ pub(super) fn run<K: Multiply>(kernel: K, weights: &Weights, batch: &Batch, out:
             let wide = &mut wide[..tokens * weights.inner];
             let added = &mut added[..x.len()];
             codes.fill::<K>(x, width);
-            apply::<K, true>(kernel, &layer.up, &codes, wide);
+            apply::<K, GELU>(kernel, &layer.up, &codes, wide);
             codes.fill::<K>(wide, weights.inner);
-            apply::<K, false>(kernel, &layer.down, &codes, added);
+            apply::<K, PLAIN>(kernel, &layer.down, &codes, added);
             add(x, added);
             normalise(x, &layer.down_norm);
         }
@@ -200,19 +201,24 @@ impl Codes {
     }
 }
 
-/// Writes the linear map of each token to `out`, through [`gelu`] if `GELU`.
+/// Outputs of a linear map that are computed together.
+const STEP: usize = PANEL * PANELS;
+const _: () = assert!(STEP == HEAD, "a block of outputs is a head");
+
+/// What becomes of a linear map's outputs: rows of tokens.
+const PLAIN: u8 = 0;
+/// Rows of tokens, through [`gelu`].
+const GELU: u8 = 1;
+/// A block of tokens for every [`HEAD`] outputs, block after block.
+const HEADS: u8 = 2;
+
+/// Writes the linear map of each token to `out`.
 #[inline(always)]
-fn apply<K: Multiply, const GELU: bool>(
-    kernel: K,
-    linear: &Linear,
-    codes: &Codes,
-    out: &mut [f32],
-) {
+fn apply<K: Multiply, const FORM: u8>(kernel: K, linear: &Linear, codes: &Codes, out: &mut [f32]) {
     let (inputs, outputs) = (linear.inputs, linear.outputs);
     assert_eq!(codes.inputs, inputs, "codes are for this map");
     assert_eq!(out.len(), codes.tokens * outputs, "one row per token");
     let mut sums = Sums::default();
-    const STEP: usize = PANEL * PANELS;
     let (offsets, _) = linear.sums.as_chunks::<STEP>();
     let (scales, _) = linear.scales.as_chunks::<STEP>();
     let (bias, _) = linear.bias.as_chunks::<STEP>();
@@ -231,12 +237,15 @@ fn apply<K: Multiply, const GELU: bool>(
             kernel.tile([first, second], &offsets[step], &rows[..tile], &mut sums);
             for (at, sums) in sums[..tile].iter().enumerate() {
                 let scale = codes.scales[token + at];
-                let start = (token + at) * outputs + step * STEP;
+                let start = match FORM {
+                    HEADS => (step * codes.tokens + token + at) * STEP,
+                    _ => (token + at) * outputs + step * STEP,
+                };
                 let out = &mut out[start..start + STEP];
                 let sums = sums.as_flattened();
                 for i in 0..STEP {
                     let value = sums[i] as f32 * scale * scales[step][i] + bias[step][i];
-                    out[i] = if GELU { gelu(value) } else { value };
+                    out[i] = if FORM == GELU { gelu(value) } else { value };
                 }
             }
             token += tile;
@@ -247,76 +256,77 @@ fn apply<K: Multiply, const GELU: bool>(
 /// Working memory of attention, for one head of one text at a time.
 #[derive(Default)]
 struct Attention {
-    queries: Vec<f32>,
     /// Key components: all tokens of the first, of the second, and so on.
     keys: Vec<f32>,
-    values: Vec<f32>,
     /// Of [`ROWS`] queries with all keys.
     weights: Vec<f32>,
 }
 
 impl Attention {
-    /// Softmax attention of one text, from the queries, keys and values of its tokens.
+    /// Softmax attention of the text that begins at token `start`. `qkv` holds, head by head, the
+    /// queries of all `total` tokens of the batch, then their keys, then their values; `mixed` takes
+    /// a row for each token of the text.
     #[inline(always)]
-    fn mix<K: Multiply>(&mut self, kernel: K, qkv: &[f32], width: usize, mixed: &mut [f32]) {
-        let tokens = qkv.len() / (3 * width);
+    fn mix<K: Multiply>(
+        &mut self,
+        kernel: K,
+        qkv: &[f32],
+        total: usize,
+        start: usize,
+        mixed: &mut [f32],
+        width: usize,
+    ) {
+        let tokens = mixed.len() / width;
+        let heads = width / HEAD;
         let padded = tokens.next_multiple_of(LANES);
-        let rows = tokens.next_multiple_of(ROWS);
-        self.queries.clear();
-        self.queries.resize(rows * HEAD, 0.0);
+        // Not a power of two, so that components do not compete for the same place in the cache.
+        let stride = padded + LANES;
         self.keys.clear();
-        self.keys.resize(padded * HEAD, 0.0);
-        self.values.clear();
-        self.values.resize(tokens * HEAD, 0.0);
+        self.keys.resize(stride * HEAD, 0.0);
         self.weights.clear();
         self.weights.resize(ROWS * padded, 0.0);
-        let scale = 1.0 / (HEAD as f32).sqrt();
-        for head in 0..width / HEAD {
-            for (token, qkv) in qkv.chunks_exact(3 * width).enumerate() {
-                let part = |which: usize| &qkv[which * width + head * HEAD..][..HEAD];
-                let query = &mut self.queries[token * HEAD..][..HEAD];
-                for (query, value) in query.iter_mut().zip(part(0)) {
-                    *query = value * scale;
+        for head in 0..heads {
+            let from = |part: usize| &qkv[((part * heads + head) * total + start) * HEAD..];
+            let (queries, keys, values) = (from(0), from(1), from(2));
+            let (keys, _) = keys[..tokens * HEAD].as_chunks::<HEAD>();
+            for (token, key) in keys.iter().enumerate() {
+                let places = self.keys[token..].iter_mut().step_by(stride);
+                for (place, key) in places.zip(key) {
+                    *place = *key;
                 }
-                for (component, key) in part(1).iter().enumerate() {
-                    self.keys[component * padded + token] = *key;
-                }
-                self.values[token * HEAD..][..HEAD].copy_from_slice(part(2));
             }
             for first in (0..tokens).step_by(ROWS) {
-                self.score(kernel, first, padded);
+                self.score(kernel, &queries[first * HEAD..], stride, padded);
                 let sums = self.exponentials(tokens, padded);
-                let found = self.combine(kernel, tokens, padded);
-                for (at, (found, sum)) in found.iter().zip(sums).enumerate() {
-                    let token = first + at;
-                    if token < tokens {
-                        let inverse = 1.0 / sum;
-                        let mixed = &mut mixed[token * width + head * HEAD..][..HEAD];
-                        for (mixed, found) in mixed.iter_mut().zip(found) {
-                            *mixed = found * inverse;
-                        }
+                let found = self.combine(kernel, values, tokens, padded);
+                let rows = mixed[first * width..].chunks_mut(width);
+                for ((row, found), sum) in rows.zip(&found).zip(sums) {
+                    let inverse = 1.0 / sum;
+                    let row = &mut row[head * HEAD..][..HEAD];
+                    for (mixed, found) in row.iter_mut().zip(found) {
+                        *mixed = found * inverse;
                     }
                 }
             }
         }
     }
 
-    /// Dot products of the queries from `first` on with all keys.
+    /// Dot products of the first queries with all keys.
     #[inline(always)]
-    fn score<K: Multiply>(&mut self, kernel: K, first: usize, padded: usize) {
-        let queries = &self.queries[first * HEAD..];
+    fn score<K: Multiply>(&mut self, kernel: K, queries: &[f32], stride: usize, padded: usize) {
         for block in (0..padded).step_by(LANES) {
-            let sums = kernel.outer(queries, HEAD, &self.keys[block..], padded, HEAD);
+            let sums = kernel.outer(queries, HEAD, &self.keys[block..], stride, HEAD);
             for (at, sums) in sums.iter().enumerate() {
                 self.weights[at * padded + block..][..LANES].copy_from_slice(sums);
             }
         }
     }
 
-    /// Turns scores into exponentials of their distance to the largest; returns the sum of each
-    /// query's.
+    /// Turns scores into exponentials of their scaled distance to the largest; returns the sum of
+    /// each query's.
     #[inline(always)]
     fn exponentials(&mut self, tokens: usize, padded: usize) -> [f32; ROWS] {
+        let scale = 1.0 / (HEAD as f32).sqrt();
         let mut sums = [0.0; ROWS];
         for (weights, sum) in self.weights.chunks_exact_mut(padded).zip(&mut sums) {
             weights[tokens..].fill(f32::MIN);
@@ -328,7 +338,7 @@ impl Attention {
             }
             let most = most.iter().fold(f32::MIN, |a, &b| larger(b, a));
             for weight in weights.iter_mut() {
-                *weight = exp(*weight - most);
+                *weight = exp((*weight - most) * scale);
             }
             weights[tokens..].fill(0.0);
             let mut lanes = [0.0; LANES];
@@ -344,11 +354,16 @@ impl Attention {
 
     /// Sums of the values under the weights of each query.
     #[inline(always)]
-    fn combine<K: Multiply>(&self, kernel: K, tokens: usize, padded: usize) -> [[f32; HEAD]; ROWS] {
+    fn combine<K: Multiply>(
+        &self,
+        kernel: K,
+        values: &[f32],
+        tokens: usize,
+        padded: usize,
+    ) -> [[f32; HEAD]; ROWS] {
         let mut found = [[0.0_f32; HEAD]; ROWS];
         for block in (0..HEAD).step_by(LANES) {
-            let values = &self.values[block..];
-            let sums = kernel.outer(&self.weights, padded, values, HEAD, tokens);
+            let sums = kernel.outer(&self.weights, padded, &values[block..], HEAD, tokens);
             for (found, sums) in found.iter_mut().zip(&sums) {
                 found[block..block + LANES].copy_from_slice(sums);
             }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::grow::Child;
+use super::walk::{MOST_FEATURES, Walk};
 use super::{Child32, Forest, Node};
 
 /// Lists of equal length describe the cuts. A child is the number of a cut that comes later, or the number
@@ -67,6 +68,11 @@ impl TryFrom<ForestFile> for Forest {
             return Err("a forest has a number that is not finite".to_owned());
         }
         let features = file.importance.len();
+        if features > MOST_FEATURES {
+            return Err(format!(
+                "a forest has {features} features, most are {MOST_FEATURES}"
+            ));
+        }
         if let Some(feature) = file.feature.iter().find(|&&f| usize::from(f) >= features) {
             return Err(format!(
                 "a forest of {features} features cuts by feature {feature}"
@@ -76,7 +82,7 @@ impl TryFrom<ForestFile> for Forest {
             return Err("a flag of a forest is neither 0 nor 1".to_owned());
         }
         check_shape(&file)?;
-        let nodes = (0..cuts)
+        let nodes: Vec<Node> = (0..cuts)
             .map(|at| Node {
                 threshold: file.threshold[at],
                 feature: file.feature[at],
@@ -86,6 +92,7 @@ impl TryFrom<ForestFile> for Forest {
             })
             .collect();
         Ok(Self {
+            walk: Walk::new(&file.roots, &nodes, &file.leaves)?,
             base: file.base,
             nodes,
             leaves: file.leaves,

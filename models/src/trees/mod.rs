@@ -15,6 +15,7 @@ mod bins;
 mod file;
 mod grow;
 mod settings;
+mod walk;
 
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -26,6 +27,7 @@ use crate::fit::{TrainingRows, log_loss, sigmoid};
 use bins::Binned;
 use file::ForestFile;
 use grow::{Child, Grower, Grown, Sum};
+use walk::Walk;
 
 pub use settings::{EarlyStop, ForestSettings};
 
@@ -56,6 +58,8 @@ pub struct Forest {
     roots: Vec<Child32>,
     /// Per feature, its share of what all cuts gained.
     importance: Vec<f32>,
+    /// The trees once more, laid out to be walked fast.
+    walk: Walk,
 }
 
 /// A cut: values up to the threshold go left.
@@ -109,16 +113,15 @@ impl Forest {
             ((labels.len() as f64 * stop.share) as usize).max(1)
         });
         let end = labels.len() - held_out;
-        let mut forest = Self {
+        let mut growth = Growth {
             base: rows.log_odds(end)?,
             nodes: Vec::new(),
             leaves: Vec::new(),
             roots: Vec::new(),
-            importance: Vec::new(),
         };
-        let gains = forest.boost(&rows, end, settings);
+        let gains = growth.boost(&rows, end, settings);
         let total: f64 = gains.iter().sum();
-        forest.importance = gains
+        let importance = gains
             .iter()
             .map(|gain| {
                 if total > 0.0 {
@@ -128,9 +131,73 @@ impl Forest {
                 }
             })
             .collect();
-        Ok(forest)
+        let walk = Walk::new(&growth.roots, &growth.nodes, &growth.leaves);
+        Ok(Self {
+            // At most 1,024 leaves a tree: far from what a walk can hold.
+            walk: walk.map_err(|_| FitError::Setting {
+                field: "leaves",
+                found: settings.leaves.to_string(),
+                remedy: "give 2 to 1,024",
+            })?,
+            base: growth.base,
+            nodes: growth.nodes,
+            leaves: growth.leaves,
+            roots: growth.roots,
+            importance,
+        })
     }
 
+    /// The log-odds of a yes. A value that is not-a-number, or missing at the end of `features`, is not
+    /// known; values behind the last feature are not read.
+    #[must_use]
+    pub fn margin(&self, features: &[f32]) -> f64 {
+        let count = self.features().max(1);
+        let sum = match features.get(..count) {
+            Some(features) => self.walk.sum(features),
+            None => {
+                let mut padded = features.to_vec();
+                padded.resize(count, f32::NAN);
+                self.walk.sum(&padded)
+            }
+        };
+        self.base + sum
+    }
+
+    /// The probability of a yes, between 0 and 1: as the rows of the fit had it, not calibrated on others.
+    #[must_use]
+    pub fn probability(&self, features: &[f32]) -> f64 {
+        sigmoid(self.margin(features))
+    }
+
+    /// Number of features of a row.
+    #[must_use]
+    pub fn features(&self) -> usize {
+        self.importance.len()
+    }
+
+    /// Number of trees.
+    #[must_use]
+    pub fn trees(&self) -> usize {
+        self.roots.len()
+    }
+
+    /// Per feature, its share of what all cuts gained when they were made. Sums to 1, or to 0 when nothing
+    /// was cut.
+    #[must_use]
+    pub fn importance(&self) -> &[f32] {
+        &self.importance
+    }
+}
+
+/// A forest that grows.
+struct Growth {
+    base: f64,
+    nodes: Vec<Node>,
+    leaves: Vec<f32>,
+    roots: Vec<Child32>,
+}
+
+impl Growth {
     /// Adds trees for the rows below `end`, watching those from there on. Gives what the cuts by each
     /// feature gained.
     fn boost(
@@ -147,7 +214,7 @@ impl Forest {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(settings.seed);
         let mut margins = vec![self.base; rows.labels.len()];
         let mut sums = vec![Sum::default(); end];
-        let mut gains = vec![0.0; rows.features()];
+        let mut cuts = Vec::new();
         let mut watch = Watch::new(rows, end, &margins);
         for _ in 0..settings.trees {
             for (row, sum) in sums.iter_mut().enumerate() {
@@ -172,10 +239,8 @@ impl Forest {
             for (row, margin) in margins.iter_mut().enumerate() {
                 *margin += tree.value(&columns, row);
             }
-            for &(feature, gain) in &tree.gains {
-                gains[feature] += gain;
-            }
             self.add(&tree, &columns);
+            cuts.push(tree.gains);
             if let Some(stop) = settings.early_stop
                 && watch.is_over(rows, &margins, self.roots.len(), stop.patience)
             {
@@ -184,6 +249,10 @@ impl Forest {
         }
         if settings.early_stop.is_some() {
             self.truncate(watch.best_trees);
+        }
+        let mut gains = vec![0.0; rows.features()];
+        for &(feature, gain) in cuts.iter().take(self.roots.len()).flatten() {
+            gains[feature] += gain;
         }
         gains
     }
@@ -216,61 +285,6 @@ impl Forest {
         });
         self.nodes.truncate(first.unwrap_or(self.nodes.len()));
         self.leaves.truncate(self.nodes.len() + self.roots.len());
-    }
-
-    /// The log-odds of a yes. A value that is not-a-number, or missing at the end of `features`, is not
-    /// known; values behind the last feature are not read.
-    #[must_use]
-    pub fn margin(&self, features: &[f32]) -> f64 {
-        let mut margin = self.base;
-        for &root in &self.roots {
-            let mut at = root;
-            let leaf = loop {
-                match at.child() {
-                    Child::Leaf(leaf) => break leaf,
-                    Child::Node(node) => at = self.nodes[node].next(features),
-                }
-            };
-            margin += f64::from(self.leaves[leaf]);
-        }
-        margin
-    }
-
-    /// The probability of a yes, between 0 and 1: as the rows of the fit had it, not calibrated on others.
-    #[must_use]
-    pub fn probability(&self, features: &[f32]) -> f64 {
-        sigmoid(self.margin(features))
-    }
-
-    /// Number of features of a row.
-    #[must_use]
-    pub fn features(&self) -> usize {
-        self.importance.len()
-    }
-
-    /// Number of trees.
-    #[must_use]
-    pub fn trees(&self) -> usize {
-        self.roots.len()
-    }
-
-    /// Per feature, its share of what all cuts gained when they were made. Sums to 1, or to 0 when nothing
-    /// was cut.
-    #[must_use]
-    pub fn importance(&self) -> &[f32] {
-        &self.importance
-    }
-}
-
-impl Node {
-    #[inline]
-    fn next(&self, features: &[f32]) -> Child32 {
-        let value = features
-            .get(usize::from(self.feature))
-            .copied()
-            .unwrap_or(f32::NAN);
-        let left = value <= self.threshold || (self.unknown_left && value.is_nan());
-        if left { self.left } else { self.right }
     }
 }
 

@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::walk::MOST_FEATURES;
 use crate::FitError;
 use crate::fit::check_monotone;
 
@@ -118,10 +119,10 @@ impl ForestSettings {
         )?;
         require(self.bins >= 2, "bins", &self.bins, "give 2 to 255")?;
         require(
-            features <= usize::from(u16::MAX),
+            features <= MOST_FEATURES,
             "features",
             &features,
-            "a forest reads at most 65,535",
+            "a forest reads at most 32,768",
         )?;
         if let Some(stop) = self.early_stop {
             require(

@@ -3,6 +3,27 @@ use rand::RngExt;
 
 use super::*;
 
+impl Forest {
+    /// The leaf of a tree, one cut after the other.
+    fn leaf(&self, tree: usize, features: &[f32]) -> usize {
+        let mut at = self.roots[tree];
+        loop {
+            match at.child() {
+                Child::Leaf(leaf) => return leaf,
+                Child::Node(node) => {
+                    let node = self.nodes[node];
+                    let value = features[usize::from(node.feature)];
+                    let left = match value.is_nan() {
+                        true => node.unknown_left,
+                        false => value <= node.threshold,
+                    };
+                    at = if left { node.left } else { node.right };
+                }
+            }
+        }
+    }
+}
+
 /// Every row seen by every tree, and leaves of any size.
 fn exact(trees: u32) -> ForestSettings {
     ForestSettings {
@@ -168,12 +189,8 @@ fn leaves_are_no_smaller_and_no_more_than_asked() {
     for tree in 0..forest.trees() {
         let mut counts = std::collections::HashMap::new();
         for at in 0..400 {
-            let values = row(&columns, at);
-            let mut place = forest.roots[tree];
-            while let Child::Node(node) = place.child() {
-                place = forest.nodes[node].next(&values);
-            }
-            *counts.entry(place.0).or_insert(0) += 1;
+            let leaf = forest.leaf(tree, &row(&columns, at));
+            *counts.entry(leaf).or_insert(0) += 1;
         }
         assert!(counts.values().all(|&count| count >= 30), "{counts:?}");
     }
@@ -315,6 +332,17 @@ fn a_file_is_read_as_it_is_documented() {
 }
 
 #[test]
+fn a_forest_without_a_cut_is_its_base_and_leaves() {
+    let file = serde_json::json!({
+        "base": 0.5, "importance": [], "roots": [-1], "feature": [], "threshold": [],
+        "unknown_left": [], "left": [], "right": [], "leaves": [0.25],
+    });
+    let forest: Forest = serde_json::from_value(file).unwrap();
+    assert_eq!(forest.margin(&[]), 0.75);
+    assert_eq!(forest.margin(&[1.0]), 0.75);
+}
+
+#[test]
 fn a_damaged_file_is_refused() {
     type Damage = (&'static str, &'static str, serde_json::Value);
     let damages: [Damage; 14] = [
@@ -391,6 +419,26 @@ proptest! {
                     prop_assert!(signs[feature] == 0 || rise >= -1e-12, "feature {feature}: {margins:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_fast_walk_ends_where_a_plain_one_does(seed in 0u64..1000, trees in 1u32..20) {
+        let mut columns: Vec<_> = (0..3).map(|at| noise(300, seed * 3 + at)).collect();
+        let labels: Vec<bool> = (0..300)
+            .map(|row| columns[0][row] * columns[1][row] > 0.2 * columns[2][row])
+            .collect();
+        for row in (0..300).step_by(7) {
+            columns[row % 3][row] = f32::NAN;
+        }
+        let forest = Forest::fit(&columns, &labels, &[], &exact(trees)).unwrap();
+        for at in 0..300 {
+            let values = row(&columns, at);
+            let plain: f64 = (0..forest.trees())
+                .map(|tree| f64::from(forest.leaves[forest.leaf(tree, &values)]))
+                .sum();
+            let found = forest.margin(&values);
+            prop_assert!((found - forest.base - plain).abs() < 1e-9, "{found}");
         }
     }
 

@@ -5,7 +5,9 @@
 
 mod ask;
 mod bench;
+mod breaker;
 mod cache;
+mod calibrate;
 mod client;
 mod config;
 mod direct;
@@ -13,6 +15,7 @@ mod doctor;
 mod keys;
 mod replay;
 mod serve;
+mod train;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -121,14 +124,20 @@ enum Command {
     Invalidate(cache::InvalidateArgs),
     /// Remove everything from a backend, or from all.
     Clear(keys::ClearArgs),
+    /// Let a running server serve by similarity again after too many hits were wrong.
+    ResetBreaker(breaker::Args),
     /// Check or show the settings.
     Config(config::Args),
     /// Check that everything the server needs is there.
     Doctor(doctor::Args),
     /// Measure hits, wrong hits, latency and memory on labelled prompts.
     Bench(bench::Args),
+    /// Fit a policy to labelled data or a log, and certify what it promises.
+    Calibrate(calibrate::Args),
     /// Decide again what a log of decisions holds, under other settings.
     Replay(replay::Args),
+    /// Adapt the embedding table to labelled pairs.
+    Train(train::Args),
 }
 
 impl Cli {
@@ -148,10 +157,13 @@ impl Cli {
             Command::Get(args) => keys::get(args, &global).await,
             Command::Invalidate(args) => cache::invalidate(args, &global).await,
             Command::Clear(args) => keys::clear(args, &global).await,
+            Command::ResetBreaker(args) => breaker::reset(args, &global).await,
             Command::Config(args) => config::run(&args, &global),
             Command::Doctor(args) => doctor::run(args, &global).await,
+            Command::Calibrate(args) => calibrate::run(args, &global).await,
             Command::Bench(args) => bench::run(args).await,
             Command::Replay(args) => replay::run(&args, &global),
+            Command::Train(args) => train::run(args, &global).await,
         }
     }
 }

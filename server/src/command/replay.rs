@@ -26,8 +26,9 @@ pub(crate) struct Args {
     #[arg(required = true, value_name = "LOG")]
     logs: Vec<PathBuf>,
 
-    /// What to decide with: default, exact_only, threshold:NUMBER, or a policy file. May be given several
-    /// times. Default: default.
+    /// What to decide with: default, calibrated, exact_only, threshold:NUMBER, or a policy file; with @RATE a
+    /// calibrated one runs under that promise of wrong answers per request. May be given several times.
+    /// Default: default.
     #[arg(long = "policy", value_name = "POLICY")]
     policies: Vec<String>,
 }

@@ -96,6 +96,9 @@ pub(crate) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
             return Ok(());
         }
     }
+    if let Err(error) = app.cache.save_learning().await {
+        tracing::warn!(%error, "what was learnt was not written");
+    }
     tokio::select! {
         saved = app.cache.save_index() => match saved {
             Ok(true) => tracing::info!("the index is written"),

@@ -34,6 +34,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tokio::sync::watch;
 
 use crate::config::ServerConfig;
+use crate::judge::ModelJudge;
 use crate::upstream::Upstreams;
 use auth::Auth;
 use error::Problem;
@@ -78,10 +79,11 @@ impl App {
         let upstreams = Upstreams::new(&config, auth.owns_keys())?;
         // Before the cache: metrics recorded without a recorder are lost.
         let metrics = install_metrics()?;
-        let cache = SemanticCache::builder()
-            .config(&config.engine())
-            .build()
-            .await?;
+        let mut builder = SemanticCache::builder().config(&config.engine());
+        if let Some(judge) = ModelJudge::new(&config, &upstreams)? {
+            builder = builder.judge(judge);
+        }
+        let cache = builder.build().await?;
         Ok(Self {
             cache,
             config,
@@ -139,6 +141,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/lookup", post(native::lookup))
         .route("/store", post(native::store))
         .route("/feedback", post(native::feedback))
+        .route("/breaker/reset", post(native::reset_breaker))
         .route("/invalidate", post(native::invalidate))
         .route("/explain", post(native::explain))
         .route("/entries/{id}", get(native::entry))

@@ -180,16 +180,25 @@ pub(crate) async fn feedback(
     struct Options {
         entry: EntryId,
         verdict: Judgement,
+        /// Who says so, among those that the caller speaks for.
+        user: Option<String>,
     }
     let caller = app.auth.identify(&headers, peer)?;
-    let mut fields = read_fields(&app, body, &["entry", "verdict"]).await?;
+    let mut fields = read_fields(&app, body, &["entry", "verdict", "user"]).await?;
     let asked = fields.0.contains_key("prompt") || fields.0.contains_key("openai_chat");
     let query = if asked {
         Some(fields.request(&caller, &headers)?.0)
     } else {
         None
     };
-    let Options { entry, verdict } = fields.rest()?;
+    let Options {
+        entry,
+        verdict,
+        user,
+    } = fields.rest()?;
+    if let Some(user) = &user {
+        check_name("a user", user)?;
+    }
     find(&app, &caller, entry)?;
     let verdict = match (verdict, query) {
         (Judgement::Right, _) => Verdict::Right,
@@ -199,8 +208,37 @@ pub(crate) async fn feedback(
             return Err(Problem::bad_request(detail).field("prompt"));
         }
     };
-    app.cache.feedback(entry, verdict).await?;
+    let principal = format!("{} {}", caller.scope.label(), user.unwrap_or_default());
+    let heard = app.cache.feedback_from(entry, verdict, &principal).await?;
+    if !heard {
+        let detail = "there were too many reports of late: this one is not noted";
+        return Err(Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_reports",
+            "There were too many reports",
+            detail,
+        ));
+    }
     Ok(Json(json!({ "outcome": "noted", "entry": entry })).into_response())
+}
+
+/// `POST /cache/v1/breaker/reset`
+pub(crate) async fn reset_breaker(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): Peer,
+    headers: HeaderMap,
+    body: Body,
+) -> Answered {
+    #[derive(Deserialize)]
+    struct Options {
+        category: Option<String>,
+    }
+    let caller = app.auth.identify(&headers, peer)?;
+    caller.require_admin("reset the breaker")?;
+    let fields = read_fields(&app, body, &["category"]).await?;
+    let Options { category } = fields.only()?;
+    app.cache.reset_breaker(category.as_deref());
+    Ok(Json(json!({ "outcome": "reset", "category": category })).into_response())
 }
 
 /// `POST /cache/v1/invalidate`

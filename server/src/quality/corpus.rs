@@ -517,6 +517,35 @@ mod tests {
         }
     }
 
+    /// Runs where the labelled data is: in `ASKONCE_DATA`, or beside the repository.
+    #[test]
+    fn the_split_of_the_training_data_is_that_of_the_training() {
+        let folder = std::env::var_os("ASKONCE_DATA").map_or_else(
+            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")),
+            PathBuf::from,
+        );
+        let files = ["natural", "balanced_extra"].map(|name| format!("qqp_pairs_{name}.jsonl.gz"));
+        let files = files
+            .into_iter()
+            .chain(["qqp_positives_extra.jsonl.gz".to_owned()]);
+        let files: Vec<PathBuf> = files.map(|name| folder.join(name)).collect();
+        if files.iter().any(|file| !file.exists()) {
+            eprintln!("SKIPPED: no labelled data in {}", folder.display());
+            return;
+        }
+        let sets = read(&files).unwrap();
+        // Pairs of each file by part, as models/training/split.py prints them.
+        for (set, expected) in sets.iter().zip([
+            [52_972, 7_251, 7_279, 7_593],
+            [9_249, 1_289, 1_308, 1_338],
+            [34_056, 4_653, 4_337, 5_026],
+        ]) {
+            let parts = [Part::Train, Part::Dev, Part::Calibration, Part::Test];
+            let found = parts.map(|part| set.pairs_of(&[part]).len());
+            assert_eq!(found, expected, "{}", set.name);
+        }
+    }
+
     #[test]
     fn the_golden_prompts_are_all_to_be_reported_on() {
         for set in golden().unwrap() {

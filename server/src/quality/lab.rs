@@ -6,12 +6,14 @@
 //! - prompts that ask for something current are treated as any other (`semantic.volatile.action:
 //!   ignore`), because the labels of the data do not know of time; how many there are is reported;
 //! - its policy can be exchanged between phases, so that one filled cache serves several policies;
+//! - a lookup waits for the second embedding as long as it takes;
 //! - stores state their token counts, so that no tokenizer is loaded.
 
 use std::borrow::Cow;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use askonce::backend::{ByteSize, MemoryConfig};
@@ -23,6 +25,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bound that no benchmark reaches.
 const ROOM_FOR_ALL: u64 = 1 << 40;
+
+/// How long a lookup waits for the second embedding: as long as the settings allow.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A cache whose policy can be exchanged.
 #[derive(Clone, Debug)]
@@ -61,6 +66,9 @@ impl Lab {
         config.semantic.volatile.action = VolatileAction::Ignore;
         config.semantic.index.kind = index;
         config.semantic.embedder = embedder.clone();
+        if let EmbedderConfig::Cascade { deadline, .. } = &mut config.semantic.embedder {
+            *deadline = PATIENCE;
+        }
         let policy = Arc::new(Exchangeable(RwLock::new(policy)));
         let handle = Arc::clone(&policy) as PolicyHandle;
         let cache = SemanticCache::builder()
@@ -119,6 +127,10 @@ impl HitPolicy for Exchangeable {
         self.current().decide(evidence)
     }
 
+    fn may_refine(&self) -> bool {
+        self.current().may_refine()
+    }
+
     fn least_similarity(&self) -> f32 {
         self.current().least_similarity()
     }
@@ -138,6 +150,10 @@ impl HitPolicy for ServeAll {
             probability: None,
             utility: f64::from(evidence.similarity),
         }
+    }
+
+    fn may_refine(&self) -> bool {
+        false
     }
 
     fn least_similarity(&self) -> f32 {

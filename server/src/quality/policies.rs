@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use askonce::policy::{
-    Decision, Evidence, GuardReport, HitPolicy, PassReason, PolicyConfig, PolicyHandle,
-    TextFeatures,
+    CalibratedSettings, Decision, Evidence, GuardReport, HitPolicy, PassReason, PolicyConfig,
+    PolicyHandle, TextFeatures,
 };
 
 /// A policy under the name it has in a report.
@@ -15,12 +15,38 @@ use askonce::policy::{
 pub(crate) struct Contender {
     pub(crate) name: String,
     pub(crate) policy: PolicyHandle,
+    /// Wrong answers per request that it promises.
+    pub(crate) promised: Option<f64>,
 }
 
 impl Contender {
     pub(crate) fn new(name: impl Into<String>, policy: PolicyHandle) -> Self {
-        let name = name.into();
-        Self { name, policy }
+        Self {
+            name: name.into(),
+            policy,
+            promised: None,
+        }
+    }
+
+    /// Whether its numbers were fitted on these embedding spaces, or on none.
+    pub(crate) fn fits(&self, spaces: &[String]) -> bool {
+        let fitted = self.policy.calibrated_for();
+        // Without a second space it decides by the first alone, as it would in a cache.
+        fitted
+            .iter()
+            .zip(spaces)
+            .all(|(fitted, space)| fitted == space)
+    }
+
+    fn of(name: impl Into<String>, config: &PolicyConfig) -> Result<Self> {
+        let promised = match config {
+            PolicyConfig::Calibrated(settings) => settings.wrong_per_request,
+            _ => None,
+        };
+        Ok(Self {
+            promised,
+            ..Self::new(name, config.build()?)
+        })
     }
 
     /// What a cache does when nothing is configured.
@@ -28,14 +54,16 @@ impl Contender {
     /// # Errors
     /// The default settings are no policy.
     pub(crate) fn by_default() -> Result<Self> {
-        Ok(Self::new("default", PolicyConfig::default().build()?))
+        Self::of("default", &PolicyConfig::default())
     }
 
-    /// A policy as it is given on a command line: `default`, `exact_only`, `threshold:0.95`, or a JSON file
-    /// with the settings of a policy, as under `semantic.policy`.
+    /// A policy as it is given on a command line: `default`, `calibrated`, `exact_only`, `threshold:0.95`, a
+    /// policy file as `askonce calibrate` writes it, or a JSON file with the settings of a policy, as under
+    /// `semantic.policy`. What is calibrated takes the promise to run with after an `@`: `calibrated@0.02` is
+    /// for 2 % wrong answers per request.
     ///
     /// # Errors
-    /// It is none of these; the file cannot be read or is no policy.
+    /// It is none of these; the file cannot be read or is no policy, or does not certify the promise.
     pub(crate) fn named(text: &str) -> Result<Self> {
         if let Some(number) = text.strip_prefix("threshold:") {
             let threshold: f64 = number
@@ -45,30 +73,52 @@ impl Contender {
                 threshold,
                 guards: true,
             };
-            return Ok(Self::new(text, config.build()?));
+            return Self::of(text, &config);
         }
-        match text {
-            "default" => Self::by_default(),
-            "exact_only" => Ok(Self::new(text, PolicyConfig::ExactOnly.build()?)),
-            path => Self::from_file(Path::new(path)),
+        let promise = text
+            .rsplit_once('@')
+            .and_then(|(policy, rate)| Some((policy, rate.parse::<f64>().ok()?)));
+        let (policy, rate) = match promise {
+            Some((policy, rate)) => (policy, Some(rate)),
+            None => (text, None),
+        };
+        let mut config = match policy {
+            "default" => PolicyConfig::default(),
+            "calibrated" => PolicyConfig::Calibrated(CalibratedSettings::default()),
+            "exact_only" => PolicyConfig::ExactOnly,
+            path => from_file(Path::new(path))?,
+        };
+        if let Some(rate) = rate {
+            let PolicyConfig::Calibrated(settings) = &mut config else {
+                bail!("{policy} promises nothing, so there is no promise to choose by @{rate}");
+            };
+            settings.wrong_per_request = Some(rate);
         }
+        let name = Path::new(text).file_name().unwrap_or(text.as_ref());
+        Self::of(name.to_string_lossy(), &config).with_context(|| format!("{text} cannot be used"))
     }
+}
 
-    fn from_file(path: &Path) -> Result<Self> {
-        let shown = path.display();
-        let bytes = std::fs::read(path).with_context(|| {
-            format!("{shown} is no file, nor `default`, `exact_only` or `threshold:NUMBER`")
-        })?;
-        let value: serde_json::Value =
-            serde_json::from_slice(&bytes).with_context(|| format!("{shown} is not JSON"))?;
-        if value.get("type").is_none() {
-            bail!("{shown} does not say its `type`");
-        }
-        let config: PolicyConfig =
-            serde_json::from_value(value).with_context(|| format!("{shown} is no policy"))?;
-        let name = path.file_stem().unwrap_or(path.as_os_str());
-        Ok(Self::new(name.to_string_lossy(), config.build()?))
+/// The settings in a file: of any policy, or those that use a policy file.
+fn from_file(path: &Path) -> Result<PolicyConfig> {
+    let shown = path.display();
+    let bytes = std::fs::read(path).with_context(|| {
+        format!(
+            "{shown} is no file, nor `default`, `calibrated`, `exact_only` or `threshold:NUMBER`"
+        )
+    })?;
+    let value: serde_json::Value =
+        serde_json::from_slice(&bytes).with_context(|| format!("{shown} is not JSON"))?;
+    if value.get("stages").is_some() {
+        return Ok(PolicyConfig::Calibrated(CalibratedSettings {
+            path: Some(path.to_owned()),
+            ..CalibratedSettings::default()
+        }));
     }
+    if value.get("type").is_none() {
+        bail!("{shown} is no policy file and does not say its `type`");
+    }
+    serde_json::from_value(value).with_context(|| format!("{shown} is no policy"))
 }
 
 /// A threshold on one cosine and nothing else: what other caches do.
@@ -107,6 +157,10 @@ impl HitPolicy for Cosine {
         }
     }
 
+    fn may_refine(&self) -> bool {
+        self.second
+    }
+
     fn least_similarity(&self) -> f32 {
         if self.second {
             f32::NEG_INFINITY
@@ -132,15 +186,6 @@ pub(crate) enum Hidden {
 }
 
 impl Hidden {
-    /// All of it, in the order of a report.
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Margin,
-        Self::Density,
-        Self::Guards,
-        Self::Text,
-        Self::Refined,
-    ];
-
     /// The name in reports and on the command line.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -225,6 +270,7 @@ mod tests {
         let refusal = |text: &str| format!("{:#}", Contender::named(text).unwrap_err());
         assert!(refusal("threshold:high").contains("high is no number"));
         assert!(refusal("nowhere.json").contains("nowhere.json is no file"));
+        assert!(refusal("exact_only@0.01").contains("promises nothing"));
         let mut file = tempfile::NamedTempFile::new().unwrap();
         write!(file, "{{}}").unwrap();
         assert!(refusal(file.path().to_str().unwrap()).contains("does not say its `type`"));

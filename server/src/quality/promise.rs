@@ -5,6 +5,8 @@
 //! the promise. It holds on average over draws of the two parts, so about half of all single runs lie a
 //! little above the promise; the interval of what was realised says whether one lies too far above.
 
+use askonce::calibrate::{self, Outcome};
+use askonce::policy::Bound;
 use serde::Serialize;
 
 use super::replay::Call;
@@ -69,19 +71,21 @@ fn at(calls: &[Call], cutoff: Option<f64>) -> Vec<Call> {
     calls.iter().map(cut).collect()
 }
 
-/// The loosest cut-off, going from strict to loose, up to which the promise is kept.
+/// The loosest cut-off that keeps the promise on average over calibrations.
 pub(crate) fn cutoff(calls: &[Call], promised: f64) -> Option<f64> {
-    let mut scored: Vec<(f64, bool)> = calls.iter().filter_map(|call| call.surest).collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let (mut wrong, mut kept) = (0_usize, None);
-    for tied in scored.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
-        wrong += tied.iter().filter(|(_, right)| !right).count();
-        if (wrong as f64 + 1.0) / (calls.len() as f64 + 1.0) > promised {
-            break;
-        }
-        kept = tied.first().map(|(score, _)| *score);
-    }
-    kept
+    let outcome = |call: &Call| Outcome {
+        score: call.surest.map_or(f64::NEG_INFINITY, |(score, _)| score),
+        wrong: call.surest.is_some_and(|(_, right)| !right),
+        group: call.group,
+    };
+    let outcomes: Vec<Outcome> = calls.iter().map(outcome).collect();
+    let promise = calibrate::Promise {
+        bound: Bound::PerRequest,
+        rate: promised,
+        confidence: 0.0,
+    };
+    let cutoff = calibrate::certify(&outcomes, promise).ok()?;
+    Some(cutoff.probability)
 }
 
 #[cfg(test)]

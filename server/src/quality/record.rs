@@ -138,6 +138,7 @@ pub(crate) async fn record_set(
         stored.store(&lab, set, text).await?;
         bar.inc(1);
     }
+    lab.cache.refined_all().await;
     let records = if plan.fills {
         one_by_one(set, order, &plan, &lab, stored, &bar).await?
     } else {
@@ -165,6 +166,7 @@ async fn one_by_one(
     for (at, &text) in plan.asked.iter().enumerate() {
         records.extend(ask(set, order, lab, &stored, text, at).await?);
         stored.store(lab, set, text).await?;
+        lab.cache.refined_all().await;
         bar.inc(1);
     }
     Ok(records)
@@ -200,6 +202,9 @@ async fn at_once(
     Ok(spread(batches, work).await?.into_iter().flatten().collect())
 }
 
+/// Stores after which the vectors of the second space are waited for: more of them wait in no queue.
+const MADE_BETWEEN_WAITS: usize = 1_000;
+
 /// What the cache under test holds.
 #[derive(Debug, Default)]
 struct Stored {
@@ -213,6 +218,9 @@ impl Stored {
         let request = Request::prompt(set.texts.text(text));
         let entry = lab.store(&request, &answer_text(answer)).await?;
         self.texts.insert(entry, text);
+        if self.texts.len().is_multiple_of(MADE_BETWEEN_WAITS) {
+            lab.cache.refined_all().await;
+        }
         *self.answers.entry(answer).or_default() += 1;
         Ok(())
     }
@@ -243,7 +251,12 @@ async fn ask(
         group: set.texts.group(text),
         set: Some(set.name.clone()),
         policy: "none".to_owned(),
-        spaces: explained.embedder.iter().cloned().collect(),
+        spaces: explained
+            .embedder
+            .iter()
+            .chain(&explained.refiner)
+            .cloned()
+            .collect(),
         candidates: candidates(set, order, stored, text, &explained)?,
         answerable: Some(stored.answers.contains_key(&set.texts.answer(text))),
         ..DecisionRecord::default()
@@ -298,6 +311,10 @@ impl HitPolicy for Recording {
             probability: None,
             utility: f64::from(evidence.similarity),
         }
+    }
+
+    fn may_refine(&self) -> bool {
+        self.refine
     }
 
     fn least_similarity(&self) -> f32 {

@@ -53,6 +53,8 @@ pub(crate) struct SetReport {
     /// Decisions judged, and decisions that cut-offs were chosen on.
     pub(crate) decisions: usize,
     pub(crate) calibration: usize,
+    /// Policies that were fitted on another embedding, and were not run.
+    pub(crate) not_run: Vec<String>,
     /// Requests and pairs that could not be asked.
     pub(crate) skipped: Skipped,
 }
@@ -64,6 +66,8 @@ pub(crate) struct Row {
     pub(crate) order: Order,
     pub(crate) embedder: String,
     pub(crate) policy: String,
+    /// Wrong answers per request that the policy promises.
+    pub(crate) promised: Option<f64>,
     pub(crate) operating: Operating,
     /// `None` for one threshold of many with the same score.
     pub(crate) curve: Option<Curve>,
@@ -91,6 +95,8 @@ pub(crate) struct StreamRow {
     pub(crate) order: Order,
     pub(crate) embedder: String,
     pub(crate) policy: String,
+    /// Wrong answers per request that the policy promises.
+    pub(crate) promised: Option<f64>,
     pub(crate) operating: Operating,
     pub(crate) windows: Vec<Window>,
     /// Time of a lookup, exact hits among them.
@@ -143,6 +149,10 @@ fn write_set(out: &mut String, report: &Report, set: &SetReport) -> fmt::Result 
         "{} decisions judged, {} to choose cut-offs on; left out: {} exact matches, {} pairs.",
         set.decisions, set.calibration, set.skipped.exact, set.skipped.pairs,
     )?;
+    if !set.not_run.is_empty() {
+        let names = set.not_run.join(", ");
+        writeln!(out, "Fitted on another embedding, and not run: {names}.")?;
+    }
     let of = |name: &str, order: Order, embedder: &str| {
         name == set.set && order == set.order && embedder == set.embedder
     };
@@ -174,6 +184,7 @@ fn write_operating<'a>(out: &mut String, rows: impl Iterator<Item = &'a Row>) ->
         "at most",
         "wrong/req",
         "95 %",
+        "promised",
         "U 5",
         "U 20",
         "U 100",
@@ -191,6 +202,7 @@ fn write_operating<'a>(out: &mut String, rows: impl Iterator<Item = &'a Row>) ->
             percent(at.wrong_per_hit_upper),
             percent(at.wrong_per_request.value),
             interval(at.wrong_per_request.interval),
+            percent(row.promised),
             plain(at.utility[0].value),
             plain(at.utility[1].value),
             plain(at.utility[2].value),

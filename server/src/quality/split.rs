@@ -35,21 +35,6 @@ pub(crate) enum Part {
     Test,
 }
 
-impl Part {
-    /// Every part.
-    pub(crate) const ALL: [Self; 4] = [Self::Train, Self::Dev, Self::Calibration, Self::Test];
-
-    /// The name in reports and on the command line.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Dev => "dev",
-            Self::Calibration => "calibration",
-            Self::Test => "test",
-        }
-    }
-}
-
 /// How buckets become parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {

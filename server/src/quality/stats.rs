@@ -33,35 +33,15 @@ pub(crate) fn wilson(part: usize, whole: usize) -> Option<Interval> {
     })
 }
 
-/// The upper bound at 95 % on a share of which `part` of `whole` were seen (C. Clopper, E. Pearson 1934):
-/// the largest share under which so few had a chance of 5 %. `None` when there is no whole.
+/// The upper bound at 95 % on a share of which `part` of `whole` were seen (C. Clopper, E. Pearson 1934);
+/// `None` when there is no whole.
 pub(crate) fn upper_bound(part: usize, whole: usize) -> Option<f64> {
     share(part, whole)?;
-    if part >= whole {
-        return Some(1.0);
-    }
-    // The chance of at most `part` of `whole`, term by term, each in logarithms: it falls as p rises.
-    let at_most = |p: f64| {
-        let (hit, miss) = (p.ln(), (-p).ln_1p());
-        let (mut ways, mut sum) = (0.0_f64, 0.0);
-        for i in 0..=part {
-            if i > 0 {
-                ways += ((whole - i + 1) as f64 / i as f64).ln();
-            }
-            sum += (ways + i as f64 * hit + (whole - i) as f64 * miss).exp();
-        }
-        sum
-    };
-    let (mut low, mut high) = (share(part, whole)?, 1.0);
-    for _ in 0..60 {
-        let middle = f64::midpoint(low, high);
-        if at_most(middle) > 0.05 {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    Some(high)
+    Some(askonce::calibrate::upper_bound(
+        part as f64,
+        whole as f64,
+        0.95,
+    ))
 }
 
 /// How well a score ranks what is positive above what is not.

@@ -148,13 +148,17 @@ fn table() -> HashMap<&'static str, Meaning> {
     table
 }
 
-/// Cuts a plural ending, and brings the forms of a pronoun together: enough to match "phone" with
+/// Cuts a plural ending, and brings the forms of a pronoun and of a few names together: enough to match "phone" with
 /// "phones", never to merge two words whose stems differ.
 pub(super) fn stem(word: &str) -> &str {
     match word {
         "him" | "his" | "himself" => return "he",
         "her" | "hers" | "herself" => return "she",
         "them" | "their" | "theirs" => return "they",
+        "js" => return "javascript",
+        "ts" => return "typescript",
+        "k8s" => return "kubernetes",
+        "postgres" => return "postgresql",
         _ => {}
     }
     match word.strip_suffix("'s").or_else(|| word.strip_suffix('s')) {
@@ -162,6 +166,21 @@ pub(super) fn stem(word: &str) -> &str {
         _ => word,
     }
 }
+
+/// Whether a word may be the participle of a passive.
+pub(super) fn is_participle(word: &str) -> bool {
+    (word.len() > 4 && (word.ends_with("ed") || word.ends_with("en")))
+        || PARTICIPLES.contains(&word)
+}
+
+/// Participles that no ending gives away.
+const PARTICIPLES: &[&str] = &[
+    "bought", "brought", "built", "caught", "cut", "done", "drawn", "felt", "fought", "fed",
+    "found", "grown", "heard", "held", "hit", "hurt", "kept", "known", "led", "left", "lost",
+    "made", "met", "paid", "put", "read", "run", "said", "seen", "sent", "set", "shot", "shown",
+    "shut", "sold", "spent", "sung", "taught", "told", "thought", "thrown", "torn", "used", "won",
+    "worn",
+];
 
 /// Month of a place in [`CALENDAR`], from 1.
 pub(super) fn month(calendar: u8) -> Option<u8> {
@@ -341,12 +360,81 @@ const RELATIONS: &[&str] = &[
 ];
 
 const FUNCTION_WORDS: &[&str] = &[
-    "a", "an", "the", "is", "are", "was", "were", "be", "do", "does", "did", "i", "you", "we",
-    "my", "your", "me", "can", "could", "would", "should", "will", "please", "what", "which",
-    "who", "how", "why", "when", "where", "there", "it", "its", "it's", "what's", "of", "to", "in",
-    "on", "at", "for", "and", "or", "that", "this", "so", "than", "from", "by", "with", "into",
-    "have", "has", "get", "some", "any", "really", "actually", "just", "way", "s", "am", "if",
-    "as", "one",
+    "a",
+    "an",
+    "the",
+    "is",
+    "are",
+    "was",
+    "were",
+    "be",
+    "do",
+    "does",
+    "did",
+    "i",
+    "you",
+    "we",
+    "my",
+    "your",
+    "me",
+    "can",
+    "could",
+    "would",
+    "should",
+    "will",
+    "please",
+    "what",
+    "which",
+    "who",
+    "how",
+    "why",
+    "when",
+    "where",
+    "there",
+    "it",
+    "its",
+    "it's",
+    "what's",
+    "of",
+    "to",
+    "in",
+    "on",
+    "at",
+    "for",
+    "and",
+    "or",
+    "that",
+    "this",
+    "so",
+    "than",
+    "from",
+    "by",
+    "with",
+    "into",
+    "have",
+    "has",
+    "get",
+    "some",
+    "any",
+    "really",
+    "actually",
+    "just",
+    "way",
+    "s",
+    "am",
+    "if",
+    "as",
+    "one",
+    "currently",
+    "truly",
+    "honestly",
+    "basically",
+    "literally",
+    "simply",
+    "definitely",
+    "certainly",
+    "obviously",
+    "exactly",
 ];
 
 const NUMBER_WORDS: &[&str] = &[

@@ -540,3 +540,121 @@ impl<'de> Deserialize<'de> for TextFeatures {
             .map_err(|_| D::Error::custom(format!("{found} text features, {COUNT} are known")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn value(a: &str, b: &str, name: &str) -> f32 {
+        let features = TextTraits::of(a).compare(&TextTraits::of(b)).features;
+        let place = TextFeatures::NAMES
+            .iter()
+            .position(|known| *known == name)
+            .unwrap();
+        features.values()[place]
+    }
+
+    #[test]
+    fn equal_texts_have_no_residual_and_full_overlap() {
+        let text = "how do I reset the password of my account";
+        for (name, expected) in [
+            ("residual_query", 0.0),
+            ("rarest_entry", 0.0),
+            ("misaligned_query", 0.0),
+            ("content_jaccard", 1.0),
+            ("idf_jaccard", 1.0),
+            ("bigram_jaccard", 1.0),
+            ("trigram_jaccard", 1.0),
+            ("common_subsequence", 1.0),
+            ("inversions", 0.0),
+            ("length_ratio", 1.0),
+            ("number_differences", 0.0),
+        ] {
+            assert_eq!(value(text, text, name), expected, "{name}");
+        }
+        assert!(value(text, text, "residual_cosine").is_nan());
+    }
+
+    #[test]
+    fn a_rare_word_on_one_side_weighs_more_than_a_common_one() {
+        let base = "play some music";
+        let common = value("play some good music", base, "rarest_query");
+        let rare = value("play some baroque music", base, "rarest_query");
+        assert!(common > 0.0 && rare > common, "{common} {rare}");
+        assert_eq!(value(base, "play some baroque music", "rarest_query"), 0.0);
+        assert_eq!(value(base, "play some baroque music", "rarest_entry"), rare);
+    }
+
+    #[test]
+    fn a_word_with_a_near_one_in_the_other_text_is_less_misaligned() {
+        let near = value("buy a cheap car", "buy a cheap automobile", "worst_query");
+        let far = value("buy a cheap car", "buy a cheap banana", "worst_query");
+        assert!(near < far, "{near} {far}");
+    }
+
+    #[test]
+    fn turned_round_words_keep_their_bag_and_lose_their_order() {
+        let (a, b) = ("is java faster than python", "is python faster than java");
+        assert_eq!(value(a, b, "content_jaccard"), 1.0);
+        assert!(value(a, b, "bigram_jaccard") < 0.7);
+        assert!(value(a, b, "common_subsequence") < 1.0);
+        assert_eq!(value(a, b, "inversions"), 1.0);
+    }
+
+    #[test]
+    fn texts_without_words_show_nothing() {
+        assert!(value("?!", "hello", "idf_jaccard").is_nan());
+        assert!(TextTraits::of("?!").heap_bytes() < 64);
+    }
+
+    #[test]
+    fn the_end_of_a_very_long_text_still_counts() {
+        let text = |end: &str| format!("{} {end}", "some words of a long text ".repeat(200));
+        let (a, b) = (text("kept"), text("dropped"));
+        assert!(value(&a, &b, "rarest_query") > 0.0);
+        assert_eq!(value(&a, &a, "rarest_query"), 0.0);
+        assert!(TextTraits::of(&a).heap_bytes() < 64 * 1024);
+    }
+
+    #[test]
+    fn features_survive_json_with_what_is_unknown() {
+        let known = TextTraits::of("a red car")
+            .compare(&TextTraits::of("a blue car"))
+            .features;
+        for features in [known, TextFeatures::default()] {
+            let json = serde_json::to_string(&features).unwrap();
+            let back: TextFeatures = serde_json::from_str(&json).unwrap();
+            assert_eq!(back, features);
+        }
+        let short = serde_json::from_str::<TextFeatures>("[1.0]").unwrap_err();
+        assert!(short.to_string().contains("1 text features"), "{short}");
+    }
+
+    proptest! {
+        #[test]
+        fn swapping_the_texts_swaps_the_sides_and_nothing_else(a in ".{0,60}", b in ".{0,60}") {
+            let (x, y) = (TextTraits::of(&a), TextTraits::of(&b));
+            let (forth, back) = (x.compare(&y), y.compare(&x));
+            prop_assert_eq!(forth.guards, back.guards);
+            let (forth, back) = (forth.features.values(), back.features.values());
+            for (i, name) in TextFeatures::NAMES.iter().enumerate() {
+                let other = match name.strip_suffix("_query") {
+                    Some(stem) => format!("{stem}_entry"),
+                    None => match name.strip_suffix("_entry") {
+                        Some(stem) => format!("{stem}_query"),
+                        None => (*name).to_owned(),
+                    },
+                };
+                let j = TextFeatures::NAMES.iter().position(|known| *known == other).unwrap();
+                let (p, q) = (forth[i], back[j]);
+                prop_assert!(
+                    (p.is_nan() && q.is_nan()) || (p - q).abs() < 1e-4,
+                    "{}: {} {}", name, p, q
+                );
+                prop_assert!(p.is_nan() || p.is_finite());
+            }
+        }
+    }
+}

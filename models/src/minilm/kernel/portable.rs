@@ -9,7 +9,7 @@ use crate::minilm::math::LANES;
 pub(in crate::minilm) struct Portable;
 
 impl Multiply for Portable {
-    const TOKENS: usize = 4;
+    const TOKENS: usize = 8;
     const FLIP: u8 = 0;
 
     #[inline(always)]
@@ -21,10 +21,8 @@ impl Multiply for Portable {
         sums: &mut Sums,
     ) {
         check(panels, codes, Self::TOKENS);
-        for (codes, sums) in codes.iter().zip(sums) {
-            for (panel, sums) in panels.iter().zip(sums) {
-                *sums = product(panel, codes);
-            }
+        for (at, panel) in panels.iter().enumerate() {
+            product(panel, at, codes, sums);
         }
     }
 
@@ -51,17 +49,29 @@ impl Multiply for Portable {
     }
 }
 
-fn product(panel: &[u8], codes: &[u8]) -> [i32; PANEL] {
-    let mut sums = [0; PANEL];
-    let (fours, _) = codes.as_chunks::<4>();
+/// Sets the sums of one panel. Each group of weights is taken apart once for all tokens, so that the
+/// inner loop runs over neighbours.
+fn product(panel: &[u8], at: usize, codes: &[&[u8]], sums: &mut Sums) {
+    let mut found = [[0_i32; PANEL]; Portable::TOKENS];
     let (groups, _) = panel.as_chunks::<{ 4 * PANEL }>();
-    for (group, four) in groups.iter().zip(fours) {
-        let four = four.map(|code| i32::from(code.cast_signed()));
-        for (sum, weights) in sums.iter_mut().zip(group.as_chunks::<4>().0) {
-            for (weight, code) in weights.iter().zip(four) {
-                *sum += i32::from(weight.cast_signed()) * code;
+    for (step, group) in groups.iter().enumerate() {
+        let mut planes = [[0_i16; PANEL]; 4];
+        for (output, weights) in group.as_chunks::<4>().0.iter().enumerate() {
+            for (plane, weight) in planes.iter_mut().zip(weights) {
+                plane[output] = i16::from(weight.cast_signed());
+            }
+        }
+        for (found, codes) in found.iter_mut().zip(codes) {
+            for (plane, code) in planes.iter().zip(&codes[step * 4..][..4]) {
+                let code = i16::from(code.cast_signed());
+                for (found, weight) in found.iter_mut().zip(plane) {
+                    // A product of two codes fits 16 bits.
+                    *found += i32::from(weight * code);
+                }
             }
         }
     }
-    sums
+    for (sums, found) in sums.iter_mut().zip(&found[..codes.len()]) {
+        sums[at] = *found;
+    }
 }

@@ -19,6 +19,7 @@ use askonce::config::EmbedderConfig;
 use askonce::decision::DecisionRecord;
 use askonce::policy::VcacheRule;
 use clap::Args as ClapArgs;
+use serde_json::json;
 
 use crate::quality::corpus::{self, Set};
 use crate::quality::lab::{Progress, spread};
@@ -60,7 +61,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", num_args = 1..)]
     data: Vec<PathBuf>,
 
-    /// A policy beside the baselines: default, exact_only, threshold:NUMBER, or a policy file. May be given
+    /// A policy beside the baselines: default, calibrated, exact_only, threshold:NUMBER, or a policy file;
+    /// with @RATE a calibrated one runs under that promise of wrong answers per request. May be given
     /// several times. Default: default.
     #[arg(long = "policy", value_name = "POLICY")]
     policies: Vec<String>,
@@ -69,9 +71,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "EVIDENCE", value_enum, value_delimiter = ',', num_args = 0.., default_missing_value = "margin,density,guards,text,refined")]
     ablate: Vec<Hidden>,
 
-    /// The type of an embedder, as under `semantic.embedder.type`. May be given several times.
-    /// Default: that of the default settings.
-    #[arg(long = "embedder", value_name = "TYPE")]
+    /// An embedder: static, minilm or cascade (with :FILE its weights), or settings in JSON, as under
+    /// `semantic.embedder`. May be given several times. Default: that of the default settings.
+    #[arg(long = "embedder", value_name = "EMBEDDER")]
     embedders: Vec<String>,
 
     /// The orders of requests to play. Default: for questions and clusters retrieval, random, bursty and
@@ -169,26 +171,37 @@ struct Embedder {
 }
 
 impl Embedder {
-    /// The embedder of this type, everything else by default.
-    fn of_type(name: &str) -> Result<Self> {
-        let config =
-            serde_json::from_value(serde_json::json!({ "type": name })).with_context(|| {
-                format!("{name} is no type of embedder that needs no other setting")
-            })?;
-        Ok(Self {
-            name: name.to_owned(),
-            config,
-        })
+    /// An embedder as it is given on a command line: `static`, `minilm`, `cascade`, the latter two with a
+    /// file of weights after a colon, or settings in JSON, as under `semantic.embedder`.
+    fn named(text: &str) -> Result<Self> {
+        let (name, path) = match text.split_once(':') {
+            Some((name, path)) if !text.starts_with('{') => (name, Some(path)),
+            _ => (text, None),
+        };
+        let minilm = json!({ "type": "minilm", "path": path });
+        let settings = match name {
+            "cascade" => json!({ "type": "cascade", "refiner": minilm }),
+            "minilm" => minilm,
+            "static" => json!({ "type": "static" }),
+            other => serde_json::from_str(other)
+                .with_context(|| format!("{other} is no embedder, nor its settings in JSON"))?,
+        };
+        let config = serde_json::from_value(settings)
+            .with_context(|| format!("{text} is no embedder of this build"))?;
+        Self::of(config)
     }
 
-    fn by_default() -> Result<Self> {
-        let config = Config::default().semantic.embedder;
+    fn of(config: EmbedderConfig) -> Result<Self> {
         let value = serde_json::to_value(&config).context("the embedder has no JSON form")?;
         let name = value.get("type").and_then(|name| name.as_str());
         Ok(Self {
             name: name.unwrap_or("default").to_owned(),
             config,
         })
+    }
+
+    fn by_default() -> Result<Self> {
+        Self::of(Config::default().semantic.embedder)
     }
 }
 
@@ -227,7 +240,7 @@ impl<'a> Bench<'a> {
         let mut embedders: Vec<Embedder> = args
             .embedders
             .iter()
-            .map(|name| Embedder::of_type(name))
+            .map(|name| Embedder::named(name))
             .collect::<Result<_>>()?;
         if embedders.is_empty() {
             embedders.push(Embedder::by_default()?);
@@ -294,15 +307,22 @@ impl<'a> Bench<'a> {
         let judged = self.settings(parts, embedder);
         let (records, skipped) = record_set(set, order, &judged).await?;
         let calibration = self.calibration(set, order, embedder).await?;
+        let spaces = records
+            .first()
+            .map_or(Vec::new(), |record| record.spaces.clone());
+        let (fitting, others): (Vec<Contender>, Vec<Contender>) = self
+            .contenders
+            .iter()
+            .cloned()
+            .partition(|contender| contender.fits(&spaces));
         self.report.sets.push(SetReport {
             set: set.name.clone(),
             sha256: set.source.sha256.clone(),
             rows: set.source.rows,
             order,
             embedder: embedder.name.clone(),
-            spaces: records
-                .first()
-                .map_or(Vec::new(), |record| record.spaces.clone()),
+            spaces,
+            not_run: others.into_iter().map(|other| other.name).collect(),
             decisions: records.len(),
             calibration: calibration.len(),
             skipped,
@@ -315,9 +335,9 @@ impl<'a> Bench<'a> {
         };
         let best = best_static(&calibration, order);
         self.baselines(place, &records, &calibration, best.as_ref());
-        for contender in self.contenders.clone() {
-            let (judged, decide_us) = timed_calls(&contender, &records, order);
-            let mut row = place.row(&contender, &judged, decide_us, true);
+        for contender in &fitting {
+            let (judged, decide_us) = timed_calls(contender, &records, order);
+            let mut row = place.row(contender, &judged, decide_us, true);
             row.reliability = reliability(&judged);
             self.report.rows.push(row);
             if !calibration.is_empty() {
@@ -326,7 +346,8 @@ impl<'a> Bench<'a> {
             }
         }
         if order.fills() && !self.args.no_streams {
-            self.streams(place, &judged, best.as_ref()).await?;
+            self.streams(place, &judged, &fitting, best.as_ref())
+                .await?;
         }
         Ok(())
     }
@@ -396,6 +417,7 @@ impl<'a> Bench<'a> {
         &mut self,
         place: Place<'_>,
         settings: &RecordSettings,
+        fitting: &[Contender],
         best: Option<&Contender>,
     ) -> Result<()> {
         let settings = RecordSettings {
@@ -403,8 +425,7 @@ impl<'a> Bench<'a> {
             ..settings.clone()
         };
         let alive = |contender: &&Contender| self.alive.contains(&contender.name);
-        let mut runners: Vec<Runner> = self
-            .contenders
+        let mut runners: Vec<Runner> = fitting
             .iter()
             .filter(alive)
             .chain(best)
@@ -423,17 +444,18 @@ impl<'a> Bench<'a> {
                 let (set, settings) = &*shared;
                 let done = runner.run(set, order, settings).await?;
                 seen.inc(1);
-                Ok((runner.name(), done))
+                Ok((runner.name(), runner.promised(), done))
             }
         };
         let done = spread(runners, work).await?;
         bar.finish_and_clear();
-        for (policy, live) in done {
+        for (policy, promised, live) in done {
             self.report.streams.push(StreamRow {
                 set: place.set.name.clone(),
                 order,
                 embedder: place.embedder.name.clone(),
                 policy,
+                promised,
                 operating: Operating::of(&live.calls, place.seed),
                 windows: live.windows,
                 lookup: live.lookup,
@@ -457,6 +479,14 @@ impl Runner {
         match self {
             Self::Policy(contender) => contender.name.clone(),
             Self::Vcache(delta, _) => format!("vCache rule {}%", delta * 100.0),
+        }
+    }
+
+    /// Wrong answers per request that it promises.
+    fn promised(&self) -> Option<f64> {
+        match self {
+            Self::Policy(contender) => contender.promised,
+            Self::Vcache(delta, _) => Some(*delta),
         }
     }
 
@@ -484,6 +514,7 @@ impl Place<'_> {
             order: self.order,
             embedder: self.embedder.name.clone(),
             policy: contender.name.clone(),
+            promised: contender.promised,
             operating: Operating::of(calls, self.seed),
             curve: curve.then(|| Curve::of(calls, self.seed)).flatten(),
             reliability: Vec::new(),

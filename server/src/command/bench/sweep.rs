@@ -106,23 +106,12 @@ pub(super) fn cost_aware(
     times: f64,
     new_curve: Option<&askonce::policy::SimilarityCurve>,
 ) -> PolicyConfig {
-    let PolicyConfig::CostAware {
-        floor,
-        usd_per_second,
-        guards,
-        curve,
-        ..
-    } = PolicyConfig::default()
-    else {
-        // The default is no longer cost-aware: say so in the report's policy column.
-        return PolicyConfig::default();
-    };
     PolicyConfig::CostAware {
         wrong_answer_cost: WrongAnswerCost::TimesSaving(times),
-        floor,
-        usd_per_second,
-        guards,
-        curve: new_curve.cloned().or(curve),
+        floor: 0.8,
+        usd_per_second: 0.0,
+        guards: true,
+        curve: new_curve.cloned(),
     }
 }
 

@@ -45,7 +45,7 @@ pub enum GuardKind {
     /// Quantities, with magnitudes and units made comparable: `25k` is `25,000`, `0.5 kg` is `500 g`,
     /// `1 GB` is not `2 GB`.
     Number,
-    /// Whether the text negates.
+    /// Whether the text negates, or speaks of what used to be.
     Negation,
     /// Opposite words in the same place: enable and disable.
     Antonym,
@@ -70,11 +70,13 @@ pub enum GuardKind {
     Entity,
     /// Pronouns for something that the text has not named: he is not she.
     Pronoun,
+    /// "And" where the other text has "or".
+    Connective,
 }
 
 impl GuardKind {
     /// All guards, in the order in which they are reported.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Number,
         Self::Negation,
         Self::Antonym,
@@ -85,9 +87,10 @@ impl GuardKind {
         Self::Language,
         Self::Question,
         Self::Order,
-        Self::Substitution,
         Self::Pronoun,
+        Self::Substitution,
         Self::Entity,
+        Self::Connective,
     ];
 
     /// The stable name used in metrics and reports.
@@ -107,6 +110,7 @@ impl GuardKind {
             Self::Language => "language",
             Self::Entity => "entity",
             Self::Pronoun => "pronoun",
+            Self::Connective => "connective",
         }
     }
 
@@ -120,10 +124,10 @@ impl GuardKind {
     }
 
     /// Whether a conflict is a reason to pass for a policy without fitted weights. A conflict of
-    /// entities is not: too many paraphrases have one.
+    /// entities or connectives is not: too many paraphrases have one.
     #[must_use]
     pub const fn is_veto(self) -> bool {
-        !matches!(self, Self::Entity)
+        !matches!(self, Self::Entity | Self::Connective)
     }
 }
 
@@ -157,6 +161,8 @@ pub struct GuardReport {
     pub entity: GuardState,
     /// State of [`GuardKind::Pronoun`].
     pub pronoun: GuardState,
+    /// State of [`GuardKind::Connective`].
+    pub connective: GuardState,
 }
 
 impl GuardReport {
@@ -185,6 +191,7 @@ impl GuardReport {
             GuardKind::Language => self.language,
             GuardKind::Entity => self.entity,
             GuardKind::Pronoun => self.pronoun,
+            GuardKind::Connective => self.connective,
         }
     }
 

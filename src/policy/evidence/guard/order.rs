@@ -14,6 +14,14 @@ pub(in super::super) struct Sequence {
     joined: Box<[u32]>,
     /// Whether some word gives the others different roles.
     is_relational: bool,
+    passive: Option<Passive>,
+}
+
+/// Who does what to whom in "was the farm inherited by Joshua": stems of farm and Joshua.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Passive {
+    pub(super) patient: u32,
+    pub(super) agent: u32,
 }
 
 /// Collects a [`Sequence`].
@@ -24,6 +32,7 @@ pub(super) struct Builder {
     spelling: String,
     joined: Vec<u32>,
     pub(super) is_relational: bool,
+    pub(super) passive: Option<Passive>,
 }
 
 impl Builder {
@@ -44,6 +53,12 @@ impl Builder {
         self.stems.len()
     }
 
+    /// The word before the last, or nothing.
+    pub(super) fn before_last(&self) -> Option<u32> {
+        let place = self.stems.len().checked_sub(2)?;
+        self.stems.get(place).copied()
+    }
+
     pub(super) fn build(self) -> Sequence {
         Sequence {
             stems: self.stems.into(),
@@ -51,6 +66,7 @@ impl Builder {
             spelling: self.spelling.into(),
             joined: self.joined.into(),
             is_relational: self.is_relational,
+            passive: self.passive,
         }
     }
 }
@@ -69,6 +85,26 @@ impl Sequence {
 
 /// The same content words in another order. Only texts that name at least two things can swap them.
 pub(super) fn compare_order(a: &Sequence, b: &Sequence) -> GuardState {
+    let voices = match (a.passive, b.passive) {
+        (Some(passive), None) => compare_voices(passive, b),
+        (None, Some(passive)) => compare_voices(passive, a),
+        _ => None,
+    };
+    voices.unwrap_or_else(|| compare_places(a, b))
+}
+
+/// A passive sentence beside an active one: there the agent comes first.
+fn compare_voices(passive: Passive, active: &Sequence) -> Option<GuardState> {
+    let place = |stem: u32| active.stems.iter().position(|&other| other == stem);
+    let (agent, patient) = (place(passive.agent)?, place(passive.patient)?);
+    Some(if agent < patient {
+        GuardState::Agree
+    } else {
+        GuardState::Conflict
+    })
+}
+
+fn compare_places(a: &Sequence, b: &Sequence) -> GuardState {
     if a.stems.len() < 2 || a.stems.len() != b.stems.len() {
         return GuardState::Absent;
     }

@@ -2,7 +2,7 @@
 
 use super::super::lexicon::{self, Pronoun, Role};
 use super::super::reading::{Reading, digest};
-use super::order::{self, Sequence};
+use super::order::{self, Passive, Sequence};
 use super::quantity::{Amount, Quantity, ordinal};
 use super::surface::{identifier_digest, is_identifier, is_operator, quotes};
 use super::{GuardReport, GuardState};
@@ -30,6 +30,7 @@ pub(in super::super) struct Traits {
     formats: u64,
     languages: u128,
     pronouns: u64,
+    connectives: u64,
     negated: bool,
 }
 
@@ -62,6 +63,7 @@ impl Traits {
             language: compare_bits(a.languages, b.languages),
             entity: compare_entities(a, b),
             pronoun: compare_bits(a.pronouns.into(), b.pronouns.into()),
+            connective: compare_bits(a.connectives.into(), b.connectives.into()),
         }
     }
 
@@ -98,6 +100,7 @@ struct Draft {
     formats: u64,
     languages: u128,
     pronouns: u64,
+    connectives: u64,
     negations: usize,
     /// Tokens that are numbers or part of a date.
     spoken_for: Vec<bool>,
@@ -212,12 +215,19 @@ impl Draft {
             .iter()
             .any(|word| matches!(reading.spelling(word), "translate" | "translation" | "say"));
         let mut is_joined = false;
+        let mut passive = PassiveReader::default();
         for (i, word) in words.iter().enumerate() {
             let meaning = &word.meaning;
             let before = i.checked_sub(1).and_then(|i| words.get(i));
             let spelling = reading.spelling(word);
             let spoken_for = self.spoken_for[word.token];
             self.negations += usize::from(meaning.is(Role::Negation));
+            match spelling {
+                "and" => self.connectives |= 1,
+                "or" => self.connectives |= 2,
+                "use" | "used" if speaks_of_the_past(reading, i) => self.negations += 1,
+                _ => {}
+            }
             self.content.is_relational |= meaning.is(Role::Relation);
             self.stems.push(word.stem);
             if meaning.calendar > 0 && !spoken_for {
@@ -251,11 +261,13 @@ impl Draft {
                 if word.is_name || word.weight >= RARE {
                     self.entities.push(word.stem);
                 }
+                self.content.passive = self.content.passive.or(passive.agent(word.stem));
                 let same_clause = before.is_some_and(|before| !before.ends_clause);
                 self.content
                     .push(word.stem, lexicon::stem(spelling), is_joined && same_clause);
                 is_joined = false;
             }
+            passive.read(spelling, self.content.before_last(), word.ends_clause);
             if meaning.is(Role::Conjunction) && !self.content.is_empty() {
                 is_joined = true;
             } else if meaning.is(Role::Function) && meaning.is(Role::Relation) {
@@ -315,7 +327,59 @@ impl Draft {
             formats: self.formats,
             languages: self.languages,
             pronouns: self.pronouns,
+            connectives: self.connectives,
             negated: self.negations % 2 == 1,
+        }
+    }
+}
+
+/// Whether "used" at `i` begins "used to be": what was, and is no longer.
+fn speaks_of_the_past(reading: &Reading<'_>, i: usize) -> bool {
+    let word = |i: usize| reading.words.get(i).map(|word| reading.spelling(word));
+    word(i + 1) == Some("to") && word(i + 2) == Some("be")
+}
+
+/// Finds "was PATIENT done by AGENT" and "PATIENT was done by AGENT".
+#[derive(Default)]
+enum PassiveReader {
+    #[default]
+    Nothing,
+    /// A form of "to be" was read.
+    Being,
+    /// The participle was the last word.
+    Participle { patient: u32 },
+    /// "By" was the last word.
+    By { patient: u32 },
+}
+
+impl PassiveReader {
+    /// After the content word that follows: whole, if it is the agent.
+    fn agent(&self, stem: u32) -> Option<Passive> {
+        match *self {
+            Self::By { patient } => Some(Passive {
+                patient,
+                agent: stem,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Takes the next word; `patient` is the content word before it.
+    fn read(&mut self, word: &str, patient: Option<u32>, ends_clause: bool) {
+        *self = match (&*self, word) {
+            (_, "is" | "are" | "was" | "were" | "be" | "been" | "being") => Self::Being,
+            (Self::Participle { patient }, "by") => Self::By { patient: *patient },
+            (Self::By { patient }, "the" | "a" | "an" | "my" | "his" | "her" | "their") => {
+                Self::By { patient: *patient }
+            }
+            (Self::Being, _) if lexicon::is_participle(word) => {
+                patient.map_or(Self::Nothing, |patient| Self::Participle { patient })
+            }
+            (Self::Being, _) => Self::Being,
+            _ => Self::Nothing,
+        };
+        if ends_clause {
+            *self = Self::Nothing;
         }
     }
 }
