@@ -13,8 +13,8 @@ use super::profile::Profile;
 use crate::embed::{Refiner, Unrefined};
 use crate::observe;
 
-/// Entries that wait at most.
-const LONGEST: usize = 10_000;
+/// Bytes of text that wait at most.
+const MOST_BYTES: usize = 16 << 20;
 
 /// How long to leave a model alone that does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -29,8 +29,17 @@ pub(super) struct Backlog {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<(Weak<Profile>, Box<str>)>,
+    /// Bytes of their texts.
+    bytes: usize,
     /// Whether a task is at work.
     running: bool,
+}
+
+impl State {
+    fn add(&mut self, profile: Weak<Profile>, text: Box<str>) {
+        self.bytes += text.len();
+        self.waiting.push_back((profile, text));
+    }
 }
 
 impl Backlog {
@@ -52,12 +61,10 @@ impl Backlog {
         }
         let starts = {
             let mut state = self.state.lock();
-            if state.waiting.len() >= LONGEST {
+            if state.bytes + text.len() > MOST_BYTES {
                 return;
             }
-            state
-                .waiting
-                .push_back((Arc::downgrade(profile), text.into()));
+            state.add(Arc::downgrade(profile), text.into());
             !std::mem::replace(&mut state.running, true)
         };
         if starts {
@@ -72,7 +79,10 @@ impl Backlog {
     }
 
     async fn work(backlog: Weak<Self>) {
-        let _running = Running(Weak::clone(&backlog));
+        let mut running = Running {
+            backlog: Weak::clone(&backlog),
+            ended: false,
+        };
         loop {
             // Held for one entry only, so that a cache that is dropped meanwhile goes.
             let Some(backlog) = backlog.upgrade() else {
@@ -83,9 +93,11 @@ impl Backlog {
                 let Some(next) = state.waiting.pop_front() else {
                     // Under the lock: whoever pushes next begins a new task.
                     state.running = false;
+                    running.ended = true;
                     observe::embedding_waiting("second", 0);
                     return;
                 };
+                state.bytes -= next.1.len();
                 observe::embedding_waiting("second", state.waiting.len());
                 next
             };
@@ -97,8 +109,7 @@ impl Backlog {
                 Ok(vector) => profile.keep_second(Some(&vector)),
                 Err(Unrefined::NotEmbeddable) => profile.keep_second(None),
                 Err(_) => {
-                    let entry = (Arc::downgrade(&profile), text);
-                    backlog.state.lock().waiting.push_back(entry);
+                    backlog.state.lock().add(Arc::downgrade(&profile), text);
                     drop((profile, backlog));
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -107,12 +118,16 @@ impl Backlog {
     }
 }
 
-/// Says so when the task ends, also when it does so with its runtime.
-struct Running(Weak<Backlog>);
+/// Notes that the task is gone, should its runtime end it.
+struct Running {
+    backlog: Weak<Backlog>,
+    /// Whether the task has noted it itself.
+    ended: bool,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(backlog) = self.0.upgrade() {
+        if let (false, Some(backlog)) = (self.ended, self.backlog.upgrade()) {
             backlog.state.lock().running = false;
         }
     }

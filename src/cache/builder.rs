@@ -597,16 +597,17 @@ async fn remote_embedder(
     config: &HttpEmbedderConfig,
     field: &'static str,
 ) -> Result<Option<EmbedderHandle>> {
-    use crate::config::EmbeddingApi;
-    use askonce_models::http::Api;
-    use askonce_models::{HttpConfig, HttpEmbedder};
+    use askonce_models::{HttpConfig, HttpEmbedder, http};
 
-    let mut http = HttpConfig::new(&config.base_url, &config.model);
-    http.api = match config.api {
-        EmbeddingApi::OpenAi => Api::OpenAi,
-        EmbeddingApi::Tei => Api::Tei,
-        EmbeddingApi::Ollama => Api::Ollama,
+    use crate::config::EmbeddingApi;
+
+    let api = match config.api {
+        EmbeddingApi::OpenAi => http::Api::OpenAi,
+        EmbeddingApi::Tei => http::Api::Tei,
+        EmbeddingApi::Ollama => http::Api::Ollama,
     };
+    let mut http = HttpConfig::new(&config.base_url, &config.model);
+    http.api = api;
     http.api_key_env.clone_from(&config.api_key_env);
     http.dimension = config.dimension;
     http.timeout = config.timeout;

@@ -63,7 +63,8 @@ pub enum RefinerConfig {
         #[serde(default)]
         path: Option<PathBuf>,
     },
-    /// A server that embeds. Needs the feature `http-embedder`. Its own `timeout` holds for vectors that are made in the background.
+    /// A server that embeds. Needs the feature `http-embedder`. Its own
+    /// `timeout` holds for vectors that are made in the background.
     Http(HttpEmbedderConfig),
 }
 
@@ -72,10 +73,11 @@ pub enum RefinerConfig {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HttpEmbedderConfig {
-    /// Where the API lives: up to and without `/embeddings` for the API `openai`,
-    /// `https://api.openai.com/v1`; the server's root for the others, `http://127.0.0.1:11434`.
+    /// Where the API lives, up to and without `/embeddings`: `https://api.openai.com/v1`. Of the other
+    /// protocols the server's root: `http://127.0.0.1:11434`.
     pub base_url: String,
-    /// Which protocol the server speaks: `openai` (default), `tei` or `ollama`.
+    /// The protocol: `openai` (default, which most servers speak), `tei` (text-embeddings-inference) or
+    /// `ollama`.
     #[serde(default)]
     pub api: EmbeddingApi,
     /// The model to ask for.
@@ -101,14 +103,12 @@ pub struct HttpEmbedderConfig {
 /// A protocol of an embedding server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
+#[serde(rename_all = "lowercase")]
 pub enum EmbeddingApi {
-    /// OpenAI's `/embeddings`, which most servers speak besides their own. The default.
+    /// `/embeddings` of OpenAI.
     #[default]
-    #[serde(rename = "openai")]
     OpenAi,
-    /// `/embed` of Hugging Face's text-embeddings-inference.
+    /// `/embed` of text-embeddings-inference.
     Tei,
     /// `/api/embed` of Ollama.
     Ollama,

@@ -349,6 +349,56 @@ async fn an_explanation_tells_what_refining_changed_and_equals_the_lookup() {
 }
 
 #[tokio::test]
+async fn whatever_lies_near_an_explanation_says_what_the_lookup_does() {
+    const TEXTS: [&str; 8] = ["asked", "a", "b", "c", "d", "e", "f", "g"];
+    let (mut hits, mut refined) = (0, 0);
+    for seed in 1..60_u32 {
+        let mut state = seed.wrapping_mul(2_654_435_761);
+        let mut below = |most: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) % most
+        };
+        let mut space = || {
+            let degrees = TEXTS.map(|text| (text, f32::from(below(40) as u8)));
+            AngleEmbedder::new(&degrees)
+        };
+        let (first, second) = (space(), space());
+        let cache = builder(&clock())
+            .policy(Banded::new(0.85, 0.9995, 0.999))
+            .embedder(first)
+            .refiner(second)
+            .build()
+            .await
+            .unwrap();
+        for text in &TEXTS[1..] {
+            put(&cache, text, ["yes", "no", "perhaps"][below(3) as usize]).await;
+        }
+        // Otherwise the lookup would know vectors that the explanation has made.
+        cache.refined_all().await;
+        let explained = cache.explain(&ask("asked")).await;
+        let outcome = cache.lookup(&ask("asked")).await;
+        let told = explained.hit.map(|hit| (hit.entry, hit.kind));
+        match outcome {
+            Outcome::Hit(hit) => {
+                hits += 1;
+                assert_eq!(told, Some((hit.entry, hit.kind)), "seed {seed}");
+            }
+            Outcome::Miss(miss) => {
+                assert_eq!(told, None, "seed {seed}");
+                assert_eq!(explained.miss, Some(miss), "seed {seed}");
+            }
+        }
+        refined += u32::from(
+            explained
+                .stage_micros
+                .iter()
+                .any(|(name, _)| *name == "refine"),
+        );
+    }
+    assert!(hits > 10 && refined > 10, "{hits} {refined}");
+}
+
+#[tokio::test]
 async fn a_rule_or_the_caller_says_what_kind_of_traffic_a_request_is() {
     let policy = Banded::new(0.9, 0.99, 2.0);
     let embedder = AngleEmbedder::new(&[("asked", 0.0), ("near", 5.0)]);
