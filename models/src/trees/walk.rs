@@ -56,7 +56,7 @@ impl Walk {
         for root in roots {
             walk.add(root.child(), nodes, leaves)?;
         }
-        while walk.trees.len() % LANES != 0 {
+        while !walk.trees.len().is_multiple_of(LANES) {
             walk.add(Child::Leaf(0), &[], &[0.0])?;
         }
         // Shallow trees together, so that few wait for a deep one.

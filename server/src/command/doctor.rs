@@ -40,7 +40,7 @@ const SELF_TEST: (&str, &str, f32) = (
 );
 const SELF_TEST_TOLERANCE: f32 = 0.005;
 /// The fingerprint of the embedding that the number above belongs to.
-const SELF_TEST_MODEL: &str = "static-";
+const SELF_TEST_MODEL: &str = "static-128@";
 
 /// Audited recall of a server's index that is worth a word.
 const LEAST_RECALL: f64 = 0.98;
