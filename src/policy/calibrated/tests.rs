@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{Category, EntryRecord, GuardKind, GuardReport};
+use crate::policy::{Category, EntryRecord, GuardKind, GuardReport, TextTraits};
 
 fn curve(feature: &str) -> Stage {
     Stage {
@@ -377,5 +377,65 @@ proptest! {
         let policy = policy(false);
         let evidence = Evidence::similarity(similarity);
         prop_assert!(!serves(&policy, &evidence) || similarity >= policy.least_similarity());
+    }
+}
+
+/// What the engine would know of a pair of texts in a cache of a thousand others, without a second cosine.
+fn evidence_of(query: &str, entry: &str) -> Evidence {
+    let embedder = askonce_models::StaticEmbedder::builtin();
+    let rows = embedder.embed_sync(&[query, entry]).unwrap();
+    let (a, b) = rows.split_at(embedder.dimension());
+    let similarity = a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    let compared = TextTraits::of(query).compare(&TextTraits::of(entry));
+    Evidence {
+        guards: compared.guards,
+        text: compared.features,
+        rows: 1_000,
+        ..Evidence::similarity(similarity)
+    }
+}
+
+#[test]
+fn the_built_in_policy_serves_rewordings_and_no_opposites() {
+    let policy = Calibrated::from_settings(&CalibratedSettings::default()).unwrap();
+    assert_eq!(
+        policy.on_other_embedding(),
+        crate::policy::OtherEmbedding::ServeNothing
+    );
+    for (query, entry) in [
+        ("How do I enable dark mode?", "How do I disable dark mode?"),
+        (
+            "Is it safe to eat raw eggs?",
+            "Is it not safe to eat raw eggs?",
+        ),
+        ("Convert 10 miles to km", "Convert 20 miles to km"),
+        ("Is Python faster than Java?", "Is Java faster than Python?"),
+        (
+            "What is the capital of France?",
+            "What is the capital of Germany?",
+        ),
+        ("How do I reset my password?", "How do I delete my account?"),
+        ("What does rm -r do?", "What does rm -R do?"),
+    ] {
+        let decision = policy.decide(&evidence_of(query, entry));
+        assert!(
+            !matches!(decision, Decision::Serve { .. }),
+            "{query} / {entry}: {decision:?}"
+        );
+    }
+    let said = |query, entry| policy.decide(&evidence_of(query, entry));
+    let same = [
+        ("How do I reset my password?", "how can I reset my password"),
+        (
+            "What is the capital of France?",
+            "what's the capital of france",
+        ),
+    ];
+    for (query, entry) in same {
+        let decision = said(query, entry);
+        assert!(
+            matches!(decision, Decision::Serve { .. }),
+            "{query} / {entry}: {decision:?}"
+        );
     }
 }
