@@ -108,16 +108,12 @@ pub fn fit(
         unlabelled: unlabelled(&parts.calibration) + unlabelled(&parts.certification),
         ..FitReport::default()
     };
-    let labelled = |records: &[&'_ DecisionRecord]| -> Vec<_> {
-        records
-            .iter()
-            .copied()
-            .filter(|record| is_labelled(record))
-            .map(|record| record.clone())
-            .collect()
-    };
-    let calibration = labelled(&parts.calibration);
-    let calibration: Vec<&DecisionRecord> = calibration.iter().collect();
+    let calibration: Vec<&DecisionRecord> = parts
+        .calibration
+        .iter()
+        .copied()
+        .filter(|record| is_labelled(record))
+        .collect();
     let certification: Vec<&DecisionRecord> = thinned(&parts.certification, settings.seed)
         .into_iter()
         .filter(|record| is_labelled(record))
