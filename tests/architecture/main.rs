@@ -255,9 +255,9 @@ fn no_rust_file_carries_a_note_to_finish_it_later() {
 }
 
 #[test]
-fn every_crate_but_the_index_and_its_measurement_forbids_unsafe_code() {
+fn every_crate_without_vector_instructions_or_foreign_calls_forbids_unsafe_code() {
     let mut complaints = Vec::new();
-    let free = |member: &String| member != "index" && member != "measure";
+    let free = |member: &String| !["index", "measure", "models"].contains(&member.as_str());
     for member in members().into_iter().filter(free) {
         let folder = root().join(&member).join("src");
         let roots = ["lib.rs", "main.rs"].map(|name| folder.join(name));
@@ -274,8 +274,25 @@ fn every_crate_but_the_index_and_its_measurement_forbids_unsafe_code() {
     }
     expect_none(
         &complaints,
-        "Unsafe code belongs to the kernels of `index` and nowhere else.",
+        "Unsafe code belongs to the kernels of `index` and of the transformer, and nowhere else.",
     );
+}
+
+#[test]
+fn the_models_are_unsafe_only_in_the_kernels_of_the_transformer() {
+    let folder = root().join("models/src");
+    let mut complaints = Vec::new();
+    for file in rust_files(&folder) {
+        let shown = file.strip_prefix(&folder).unwrap_or(&file);
+        let code = code_only(&read(&file));
+        let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+        if words.any(|word| word == "unsafe") && !shown.starts_with("minilm/kernel") {
+            complaints.push(format!("models/src/{}: is unsafe", shown.display()));
+        }
+    }
+    let denies = code_only(&read(&folder.join("lib.rs"))).contains("#![deny(unsafe_code)]");
+    assert!(denies, "models/src/lib.rs: lacks #![deny(unsafe_code)]");
+    expect_none(&complaints, "Vector instructions have one room.");
 }
 
 #[test]
