@@ -212,7 +212,11 @@ fn draft(
             (file.features.clone(), stages)
         }
         _ => {
-            let names: Vec<String> = Evidence::feature_names().map(str::to_owned).collect();
+            // The size of a cache grows from nothing wherever it runs; in made-up streams it stands for the set.
+            let names: Vec<String> = Evidence::feature_names()
+                .filter(|name| *name != "log_rows")
+                .map(str::to_owned)
+                .collect();
             let fast = Rows::of(parts, settings, &names, false);
             let full = Rows::of(parts, settings, &names, true);
             report.rows = [fast.labels.len() as u64, full.labels.len() as u64];
@@ -262,6 +266,10 @@ impl Rows {
             labels: Vec::new(),
             weights: Vec::new(),
         };
+        let places: Vec<Option<usize>> = names
+            .iter()
+            .map(|name| Evidence::feature_names().position(|known| known == name))
+            .collect();
         let mut values = Vec::new();
         for record in &parts.fit {
             let weight = set_weight(record, settings);
@@ -273,9 +281,10 @@ impl Rows {
                     continue;
                 }
                 candidate.evidence.features(&mut values);
-                for ((column, value), name) in rows.columns.iter_mut().zip(&values).zip(names) {
+                for ((column, place), name) in rows.columns.iter_mut().zip(&places).zip(names) {
                     let hidden = !full && SECOND_SPACE.contains(&name.as_str());
-                    column.push(if hidden { f32::NAN } else { *value });
+                    let value = place.and_then(|at| values.get(at)).filter(|_| !hidden);
+                    column.push(value.copied().unwrap_or(f32::NAN));
                 }
                 rows.labels.push(right);
                 rows.weights.push(weight as f32);

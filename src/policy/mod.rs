@@ -253,14 +253,9 @@ const fn yes() -> bool {
 }
 
 impl Default for PolicyConfig {
+    /// The built-in calibrated policy under its usual promise.
     fn default() -> Self {
-        Self::CostAware {
-            wrong_answer_cost: WrongAnswerCost::default(),
-            floor: default_floor(),
-            usd_per_second: 0.0,
-            guards: true,
-            curve: None,
-        }
+        Self::Calibrated(CalibratedSettings::default())
     }
 }
 

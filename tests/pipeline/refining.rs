@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use askonce::backend::{ByteSize, MemoryConfig};
 use askonce::cache::ExplainedDecision;
-use askonce::config::{BackendConfig, CategoryRule};
+use askonce::config::{BackendConfig, CategoryRule, EmbedderConfig};
 use askonce::embed::OffThread;
 use askonce::policy::{Category, Decision, Evidence, HitPolicy, PassReason, Threshold};
 use askonce::savings::Usage;
@@ -296,7 +296,11 @@ async fn no_entry_is_fetched_to_be_weighed() {
     let clock = clock();
     let embedder = AngleEmbedder::new(&[("asked", 0.0), ("near", 20.0)]);
     let backend = FaultyBackend::new("tier", &clock);
+    // One embedding, also where the build has a second: to ask it would take the entry's text.
+    let mut config = Config::default();
+    config.semantic.embedder = EmbedderConfig::Static { path: None };
     let cache = builder(&clock)
+        .config(&config)
         .embedder(embedder)
         .policy(Banded::new(0.9, 0.99, 2.0))
         .backend(Arc::clone(&backend) as _)

@@ -74,6 +74,9 @@ pub struct CalibratedSettings {
     /// How many standard deviations of what is not known about a probability are taken off before it is
     /// compared with the floor and the cost, 0 or more. Default: 0.
     pub caution: f64,
+    /// Whether a guard's conflict is a pass where there is no second cosine to say otherwise. Default: true.
+    /// A guard that the data proved is a pass anywhere; the models weigh the others all the same.
+    pub guards: bool,
 }
 
 impl Default for CalibratedSettings {
@@ -87,6 +90,7 @@ impl Default for CalibratedSettings {
             floor: 0.5,
             usd_per_second: 0.0,
             caution: 0.0,
+            guards: true,
         }
     }
 }
@@ -102,6 +106,7 @@ pub struct Calibrated {
     utility: Utility,
     floor: f64,
     caution: f64,
+    guards: bool,
     /// Whether the numbers came with the program and not from a file that was asked for.
     builtin: bool,
 }
@@ -153,6 +158,7 @@ impl Calibrated {
             utility,
             floor: settings.floor,
             caution: settings.caution,
+            guards: settings.guards,
             builtin: false,
         })
     }
@@ -341,13 +347,21 @@ impl HitPolicy for Calibrated {
         if let Some(guard) = self.scorer.veto(evidence) {
             return pass(PassReason::Guard(guard), probability);
         }
-        match verdict {
-            Ok(utility) => Decision::Serve {
+        let doubt = evidence
+            .guards
+            .conflict()
+            .filter(|_| self.guards && evidence.refined.is_none());
+        match (verdict, doubt) {
+            (Ok(_), Some(_)) if evidence.can_refine && self.may_refine() => {
+                Decision::Refine { probability }
+            }
+            (Ok(_), Some(guard)) => pass(PassReason::Guard(guard), probability),
+            (Ok(utility), None) => Decision::Serve {
                 probability,
                 utility,
             },
-            Err(Stop::Refine) => Decision::Refine { probability },
-            Err(Stop::Pass(reason)) => pass(reason, probability),
+            (Err(Stop::Refine), _) => Decision::Refine { probability },
+            (Err(Stop::Pass(reason)), _) => pass(reason, probability),
         }
     }
 

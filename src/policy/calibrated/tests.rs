@@ -74,6 +74,7 @@ fn free() -> CalibratedSettings {
     CalibratedSettings {
         wrong_answer_cost: WrongAnswerCost::TimesSaving(0.0),
         floor: 0.0,
+        guards: false,
         ..CalibratedSettings::default()
     }
 }
@@ -314,6 +315,36 @@ fn only_a_proved_guard_is_a_veto() {
     let number = with("wait 3 days", "wait 5 days");
     assert!(number.guards.conflict().is_some());
     assert!(serves(&policy, &number));
+}
+
+#[test]
+fn a_conflict_is_a_doubt_that_a_second_cosine_settles() {
+    let settings = CalibratedSettings {
+        guards: true,
+        ..free()
+    };
+    let conflict = Evidence {
+        guards: GuardReport::compare("wait 3 days", "wait 5 days"),
+        ..Evidence::similarity(0.99)
+    };
+    let alone = Calibrated::new(file(false), &settings).unwrap();
+    let stopped = Decision::Pass {
+        reason: PassReason::Guard(GuardKind::Number),
+        probability: Some(probability(alone.decide(&conflict))),
+    };
+    assert_eq!(alone.decide(&conflict), stopped);
+
+    let cascade = Calibrated::new(file(true), &settings).unwrap();
+    let asked = Evidence {
+        can_refine: true,
+        ..conflict
+    };
+    assert!(matches!(cascade.decide(&asked), Decision::Refine { .. }));
+    let refined = Evidence {
+        refined: Some(0.99),
+        ..asked
+    };
+    assert!(serves(&cascade, &refined));
 }
 
 #[test]
