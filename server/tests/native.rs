@@ -47,7 +47,7 @@ async fn a_stored_answer_is_found_by_another_wording_and_not_by_another_question
         (&json!("hit"), &json!("exact"))
     );
 
-    let miss = lookup(&server, None, "How do I delete my account?").await;
+    let miss = lookup(&server, None, "How do I reset my phone?").await;
     assert_eq!(miss["outcome"], "miss");
     assert_eq!(miss["reasons"][0], miss["reason"]);
     assert_eq!(miss["nearest"]["entry"], entry.as_str());

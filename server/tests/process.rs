@@ -304,7 +304,7 @@ async fn the_commands_talk_to_a_running_server() {
         hit.starts_with("hit (semantic), similarity 0.9") && hit.contains("Open Settings"),
         "{hit}"
     );
-    let miss = command(&["lookup", "How do I delete my account?"]);
+    let miss = command(&["lookup", "How do I reset my phone?"]);
     assert!(
         miss.starts_with("miss: ") && miss.contains("nearest"),
         "{miss}"

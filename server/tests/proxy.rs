@@ -68,7 +68,7 @@ async fn the_first_call_reaches_the_upstream_and_the_reworded_second_does_not() 
     let third = server.chat(&prompt(RESET)).await;
     assert!(third.cache_status().ends_with("detail=exact"));
     assert_ne!(third.json()["id"], new["id"]);
-    let other = server.chat(&prompt("How do I delete my account?")).await;
+    let other = server.chat(&prompt("How do I reset my phone?")).await;
     assert!(
         other
             .cache_status()

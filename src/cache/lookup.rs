@@ -454,6 +454,7 @@ impl Inner {
         let known = semantic
             .profiles
             .get(leads.iter().map(|lead| lead.candidate.id));
+        let too_old = trail.faults.contains(&MissReason::TooOld);
         for (lead, profile) in leads.iter_mut().zip(known) {
             let id = lead.candidate.id;
             if lead.candidate.similarity >= near {
@@ -462,11 +463,14 @@ impl Inner {
             if self.was_wrong(asked.request, id) {
                 lead.stop(MissReason::ReportedWrong);
             } else if lead.candidate.similarity >= semantic.policy.least_similarity() {
-                let alive = self.alive(semantic, asked.request.partition(), id, asked.now);
-                if let Err(reason) = alive {
-                    lead.stop(reason);
-                } else if lead.profile.is_none() {
-                    self.profile_anew(asked, lead, trail).await;
+                match self.alive(semantic, asked.request.partition(), id, asked.now) {
+                    Err(reason) => lead.stop(reason),
+                    // The very entry that was found, and is too old for this caller.
+                    Ok(key) if too_old && key == asked.request.exact_key() => {
+                        lead.stop(MissReason::TooOld);
+                    }
+                    Ok(_) if lead.profile.is_none() => self.profile_anew(asked, lead, trail).await,
+                    Ok(_) => {}
                 }
             }
         }
