@@ -42,6 +42,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "log")]
     data: Vec<PathBuf>,
 
+    /// Files of the same form that tell only which texts belong together: none of what they connect is both
+    /// fitted on and certified on. Parts of the built-in models' own data are told apart by all three files of it.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "data")]
+    link: Vec<PathBuf>,
+
     /// Logs of decisions with labels: JSON lines, plain or gzip. May be given several times.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     log: Vec<PathBuf>,
@@ -186,6 +191,7 @@ impl Records {
             let config = ServerConfig::load(&global.sources())?.settings.engine();
             let play = |part| RecordSettings {
                 parts: vec![part],
+                links: args.link.clone(),
                 seed: args.seed,
                 limit: args.limit.and_then(|limit| usize::try_from(limit).ok()),
                 embedder: config.semantic.embedder.clone(),
@@ -291,7 +297,13 @@ fn settings(args: &Args, records: &Records) -> Result<FitSettings> {
 /// The command, with the names of files and without their folders.
 fn made_by(args: &Args) -> String {
     let mut text = "askonce calibrate".to_owned();
-    for (flag, paths) in [("--data", &args.data), ("--log", &args.log)] {
+    let models: Vec<_> = args.models.iter().cloned().collect();
+    for (flag, paths) in [
+        ("--data", &args.data),
+        ("--link", &args.link),
+        ("--log", &args.log),
+        ("--models", &models),
+    ] {
         for path in paths {
             let name = path.file_name().unwrap_or(path.as_os_str());
             let _ = write!(text, " {flag} {}", name.to_string_lossy());

@@ -195,6 +195,16 @@ pub(crate) fn read(files: &[PathBuf]) -> Result<Vec<Set>> {
     Ok(link(loaded))
 }
 
+/// As [`read`], with further files that tell only which texts belong together: they give no sets.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_linked(files: &[PathBuf], links: &[PathBuf]) -> Result<Vec<Set>> {
+    let mut sets = read(&[files, links].concat())?;
+    sets.truncate(files.len());
+    Ok(sets)
+}
+
 /// The project's own prompts, all of them to be reported on: pairs, then clusters.
 ///
 /// # Errors

@@ -32,6 +32,8 @@ use super::stream::{Order, Plan, plan};
 pub(crate) struct RecordSettings {
     /// The parts of the data whose texts are stored and asked.
     pub(crate) parts: Vec<Part>,
+    /// Files that tell only which texts belong together, so that none of a component is of two parts.
+    pub(crate) links: Vec<PathBuf>,
     /// The order of requests; `None`: [`Order::Pairs`] for pairs, except those of natural questions and all
     /// clusters, which are streams in random order.
     pub(crate) order: Option<Order>,
@@ -54,6 +56,7 @@ impl Default for RecordSettings {
     fn default() -> Self {
         Self {
             parts: vec![Part::Test],
+            links: Vec::new(),
             order: None,
             seed: 42,
             limit: None,
@@ -78,7 +81,7 @@ pub(crate) async fn record(
     let sets = if files.is_empty() {
         corpus::golden()?
     } else {
-        corpus::read(files)?
+        corpus::read_linked(files, &settings.links)?
     };
     let mut records = Vec::new();
     for set in sets.iter().filter(|set| !set.is_background()) {

@@ -61,6 +61,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", num_args = 1..)]
     data: Vec<PathBuf>,
 
+    /// Files of the same form that tell only which texts belong together, so that parts are those of training.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "data")]
+    link: Vec<PathBuf>,
+
     /// A policy beside the baselines: default, calibrated, exact_only, threshold:NUMBER, or a policy file;
     /// with @RATE a calibrated one runs under that promise of wrong answers per request. May be given
     /// several times. Default: default.
@@ -130,7 +134,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let sets = if args.data.is_empty() {
         corpus::golden()?
     } else {
-        corpus::read(&args.data)?
+        corpus::read_linked(&args.data, &args.link)?
     };
     let (background, sets): (Vec<Set>, Vec<Set>) = sets.into_iter().partition(Set::is_background);
     for embedder in &bench.embedders.clone() {
