@@ -74,8 +74,8 @@ pub struct CalibratedSettings {
     /// How many standard deviations of what is not known about a probability are taken off before it is
     /// compared with the floor and the cost, 0 or more. Default: 0.
     pub caution: f64,
-    /// Whether a guard's conflict is a pass where there is no second cosine to say otherwise. Default: true.
-    /// A guard that the data proved is a pass anywhere; the models weigh the others all the same.
+    /// Whether a guard's conflict is a pass, however probable the models find the answer. Default: true. Without
+    /// it only the guards that the data proved are, and the models weigh the others.
     pub guards: bool,
 }
 
@@ -347,20 +347,15 @@ impl HitPolicy for Calibrated {
         if let Some(guard) = self.scorer.veto(evidence) {
             return pass(PassReason::Guard(guard), probability);
         }
-        let doubt = evidence
-            .guards
-            .conflict()
-            .filter(|_| self.guards && evidence.refined.is_none());
-        match (verdict, doubt) {
-            (Ok(_), Some(_)) if evidence.can_refine && self.may_refine() => {
-                Decision::Refine { probability }
-            }
-            (Ok(_), Some(guard)) => pass(PassReason::Guard(guard), probability),
+        let conflict = evidence.guards.conflict().filter(|_| self.guards);
+        match (verdict, conflict) {
+            // No second cosine would change it, so none is asked for.
+            (Ok(_) | Err(Stop::Refine), Some(guard)) => pass(PassReason::Guard(guard), probability),
             (Ok(utility), None) => Decision::Serve {
                 probability,
                 utility,
             },
-            (Err(Stop::Refine), _) => Decision::Refine { probability },
+            (Err(Stop::Refine), None) => Decision::Refine { probability },
             (Err(Stop::Pass(reason)), _) => pass(reason, probability),
         }
     }

@@ -318,33 +318,33 @@ fn only_a_proved_guard_is_a_veto() {
 }
 
 #[test]
-fn a_conflict_is_a_doubt_that_a_second_cosine_settles() {
+fn where_guards_are_kept_no_cosine_outweighs_a_conflict() {
     let settings = CalibratedSettings {
         guards: true,
         ..free()
     };
-    let conflict = Evidence {
+    let conflict = |similarity, refined| Evidence {
         guards: GuardReport::compare("wait 3 days", "wait 5 days"),
-        ..Evidence::similarity(0.99)
-    };
-    let alone = Calibrated::new(file(false), &settings).unwrap();
-    let stopped = Decision::Pass {
-        reason: PassReason::Guard(GuardKind::Number),
-        probability: Some(probability(alone.decide(&conflict))),
-    };
-    assert_eq!(alone.decide(&conflict), stopped);
-
-    let cascade = Calibrated::new(file(true), &settings).unwrap();
-    let asked = Evidence {
         can_refine: true,
-        ..conflict
+        refined,
+        ..Evidence::similarity(similarity)
     };
-    assert!(matches!(cascade.decide(&asked), Decision::Refine { .. }));
-    let refined = Evidence {
-        refined: Some(0.99),
-        ..asked
-    };
-    assert!(serves(&cascade, &refined));
+    let policy = Calibrated::new(file(true), &settings).unwrap();
+    // Clear, in doubt, and after the second cosine: nothing is served, and none is asked for.
+    for (similarity, refined) in [(0.99, None), (cosine(0.7), None), (0.99, Some(0.99))] {
+        let decision = policy.decide(&conflict(similarity, refined));
+        let reason = PassReason::Guard(GuardKind::Number);
+        let probability = Some(probability(decision));
+        assert_eq!(
+            decision,
+            Decision::Pass {
+                reason,
+                probability
+            }
+        );
+    }
+    let without = Calibrated::new(file(true), &free()).unwrap();
+    assert!(serves(&without, &conflict(0.99, Some(0.99))));
 }
 
 #[test]
