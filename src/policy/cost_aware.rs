@@ -55,7 +55,7 @@ impl CostAware {
     /// The curve from similarity to probability.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] when the curve does not rise.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the curve does not rise.
     pub fn curve(mut self, curve: SimilarityCurve) -> Result<Self> {
         self.curve = curve.checked()?;
         Ok(self)
@@ -64,7 +64,7 @@ impl CostAware {
     /// Least probability at which anything is served.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] when `floor` is not between 0.5 and 1.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when `floor` is not between 0.5 and 1.
     pub fn floor(mut self, floor: f64) -> Result<Self> {
         if !(0.5..=1.0).contains(&floor) {
             return Err(out_of_range(floor, "0.5 to 1"));
@@ -76,7 +76,7 @@ impl CostAware {
     /// What a second of waiting is worth, in dollars.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] when the value is negative or not finite.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the value is negative or not finite.
     pub fn usd_per_second(mut self, usd: f64) -> Result<Self> {
         self.utility = self.utility.usd_per_second(usd)?;
         Ok(self)

@@ -41,7 +41,9 @@ pub use settings::{EarlyStop, ForestSettings};
 /// let columns = [0, 1].map(|bit| (0..400).map(|i| side(i, bit)).collect::<Vec<f32>>());
 /// let labels: Vec<bool> = (0..400).map(|i| (i & 1 == 1) != (i >> 1 & 1 == 1)).collect();
 ///
-/// let forest = Forest::fit(&columns, &labels, &[], &ForestSettings::default())?;
+/// // Each tree has to see both.
+/// let settings = ForestSettings { column_share: 1.0, ..ForestSettings::default() };
+/// let forest = Forest::fit(&columns, &labels, &[], &settings)?;
 /// assert!(forest.margin(&[0.9, 0.1]) > 1.0);
 /// assert!(forest.margin(&[0.9, 0.9]) < -1.0);
 /// # Ok::<(), askonce_models::FitError>(())
