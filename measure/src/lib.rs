@@ -42,7 +42,7 @@ pub use growth::{GrowthReport, RestoreReport, Step};
 pub use mixed::{MixedPlan, MixedReport};
 pub use plan::Plan;
 pub use plot::draw;
-pub use report::{Check, Machine, Report};
+pub use report::{Check, Machine, Report, commit, cpu};
 
 use dataset::{Dataset, Near};
 use error::Result;

@@ -72,13 +72,17 @@ impl Machine {
     }
 }
 
-fn cpu() -> Option<String> {
+/// The processor's own name; `None` where the system does not say.
+#[must_use]
+pub fn cpu() -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-fn commit() -> Option<String> {
+/// Commit of the source tree that this was built in, with `+` when it has changes; `None` outside one.
+#[must_use]
+pub fn commit() -> Option<String> {
     let git = |args: &[&str]| {
         let output = Command::new("git")
             .arg("-C")

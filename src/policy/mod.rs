@@ -6,9 +6,9 @@
 //!
 //! | policy | serves when | use it |
 //! |---|---|---|
-//! | [`Calibrated`] | the probability reaches a certified cut-off, and the expected gain is above zero | with a policy file, or with the built-in embedding |
+//! | [`Calibrated`] | the probability reaches a certified cut-off, and the expected gain is above zero | the default; with a policy file of one's own |
 //! | [`Threshold`] | similarity reaches one number | to reproduce what other caches do |
-//! | [`CostAware`] | the expected gain is above zero and the probability above a floor | the default |
+//! | [`CostAware`] | the expected gain is above zero and the probability above a floor | where nothing is calibrated for the embedding |
 //! | [`ExactOnly`] | never, by similarity | to switch similarity off |
 //!
 //! [`VcacheRule`] is the rule of another cache, to compare with; it is no policy, because it keeps labels.

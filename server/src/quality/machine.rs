@@ -1,11 +1,11 @@
 //! Where and when a report was made. Everything is best effort: what cannot be found is left out.
 
 use std::fs;
-use std::process::Command;
 use std::thread;
 
 use askonce::clock::{Clock as _, SystemClock};
 use askonce::savings::Day;
+use askonce_measure::{commit, cpu};
 use serde::Serialize;
 
 /// The circumstances of a run.
@@ -37,31 +37,6 @@ impl Machine {
             date: Day::of(SystemClock.now()).to_string(),
         }
     }
-}
-
-fn cpu() -> Option<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-fn commit() -> Option<String> {
-    let git = |args: &[&str]| {
-        let output = Command::new("git")
-            .arg("-C")
-            .arg(env!("CARGO_MANIFEST_DIR"))
-            .args(args)
-            .output();
-        let output = output.ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
-    Some(if changed.is_empty() {
-        commit
-    } else {
-        commit + "+"
-    })
 }
 
 /// Memory of this process that is in RAM; `None` where the system does not say.
