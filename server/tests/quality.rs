@@ -144,9 +144,17 @@ fn cut_offs_are_chosen_on_one_part_and_judged_on_another() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|promise| promise["promised"].as_f64().unwrap())
+        .map(|promise| {
+            let number = |field: &str| promise[field].as_f64().unwrap();
+            (number("promised"), number("confidence"))
+        })
         .collect();
-    assert_eq!(promised, [0.005, 0.01, 0.02, 0.05]);
+    let rates = [0.005, 0.01, 0.02, 0.05];
+    let expected: Vec<_> = [0.0, 0.95]
+        .into_iter()
+        .flat_map(|confidence| rates.map(|rate| (rate, confidence)))
+        .collect();
+    assert_eq!(promised, expected);
 }
 
 #[test]

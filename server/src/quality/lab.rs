@@ -22,7 +22,10 @@ use askonce::config::{BackendConfig, EmbedderConfig, IndexType, VolatileAction};
 use askonce::policy::{Decision, Evidence, HitPolicy, PolicyHandle};
 use askonce::savings::Usage;
 use askonce::{Answer, Config, EntryId, Request, SemanticCache, StoreOptions, StoreOutcome, Ttl};
+use askonce_models::EmbedderHandle;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::remember::Vectors;
 
 /// A bound that no benchmark reaches.
 const ROOM_FOR_ALL: u64 = 1 << 40;
@@ -55,6 +58,29 @@ impl Lab {
         embedder: &EmbedderConfig,
         policy: PolicyHandle,
     ) -> Result<Self> {
+        Self::build(index, embedder, None, policy).await
+    }
+
+    /// As [`with_embedder`](Self::with_embedder), for decisions and not for times: vectors of the second
+    /// embedding are taken from `vectors` where they are there.
+    ///
+    /// # Errors
+    /// As [`with_embedder`](Self::with_embedder).
+    pub(crate) async fn recording(
+        index: IndexType,
+        embedder: &EmbedderConfig,
+        vectors: &Vectors,
+        policy: PolicyHandle,
+    ) -> Result<Self> {
+        Self::build(index, embedder, vectors.before(embedder), policy).await
+    }
+
+    async fn build(
+        index: IndexType,
+        embedder: &EmbedderConfig,
+        refiner: Option<EmbedderHandle>,
+        policy: PolicyHandle,
+    ) -> Result<Self> {
         let memory = MemoryConfig {
             max_bytes: ByteSize(ROOM_FOR_ALL),
             ..MemoryConfig::default()
@@ -73,11 +99,11 @@ impl Lab {
         }
         let policy = Arc::new(Exchangeable(RwLock::new(policy)));
         let handle = Arc::clone(&policy) as PolicyHandle;
-        let cache = SemanticCache::builder()
-            .config(&config)
-            .policy(handle)
-            .build()
-            .await?;
+        let mut builder = SemanticCache::builder().config(&config).policy(handle);
+        if let Some(refiner) = refiner {
+            builder = builder.refiner(refiner);
+        }
+        let cache = builder.build().await?;
         Ok(Self { cache, policy })
     }
 

@@ -6,7 +6,7 @@
 //! | `split.rs` | which part of the data a text belongs to: fitted on, calibrated on, or tested on |
 //! | `corpus.rs` | what the labels say of any two texts; `components.rs`: the graph under it |
 //! | `stream.rs` | who is stored and who is asked, in which order |
-//! | `lab.rs` | the cache under test |
+//! | `lab.rs` | the cache under test; `remember.rs`: vectors that recordings share |
 //! | `record.rs` | plays a stream and keeps every decision with its evidence and its truth |
 //! | `replay.rs`, `policies.rs` | what a policy would have done with the records, and which policies |
 //! | `score.rs`, `promise.rs` | figures with intervals; promises and what became of them |
@@ -30,6 +30,7 @@ pub(crate) mod plot;
 pub(crate) mod policies;
 pub(crate) mod promise;
 pub(crate) mod record;
+pub(crate) mod remember;
 pub(crate) mod replay;
 pub(crate) mod report;
 pub(crate) mod score;

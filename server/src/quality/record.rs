@@ -24,6 +24,7 @@ use indicatif::ProgressBar;
 
 use super::corpus::{self, AnswerId, Set, TextId, Truth};
 use super::lab::{Lab, Progress, spread};
+use super::remember::Vectors;
 use super::split::Part;
 use super::stream::{Order, Plan, plan};
 
@@ -47,6 +48,8 @@ pub(crate) struct RecordSettings {
     pub(crate) embedder: EmbedderConfig,
     /// The structure of the vector index.
     pub(crate) index: IndexType,
+    /// Vectors of the second embedding that are known already.
+    pub(crate) vectors: Vectors,
     /// Whether and where bars are drawn.
     pub(crate) progress: Progress,
 }
@@ -63,6 +66,7 @@ impl Default for RecordSettings {
             refine: true,
             embedder: EmbedderConfig::default(),
             index: IndexType::Flat,
+            vectors: Vectors::default(),
             progress: Progress::new(true),
         }
     }
@@ -133,7 +137,13 @@ pub(crate) async fn record_set(
     let policy = Recording {
         refine: settings.refine,
     };
-    let lab = Lab::with_embedder(settings.index, &settings.embedder, Arc::new(policy)).await?;
+    let lab = Lab::recording(
+        settings.index,
+        &settings.embedder,
+        &settings.vectors,
+        Arc::new(policy),
+    )
+    .await?;
     let (bar, what) = (settings.progress, set.name.clone());
     let bar = bar.bar(what, plan.stored.len() + plan.asked.len());
     let mut stored = Stored::default();

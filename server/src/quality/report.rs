@@ -267,7 +267,8 @@ fn write_curves<'a>(out: &mut String, rows: impl Iterator<Item = &'a Row>) -> fm
 
 fn write_promises<'a>(out: &mut String, rows: impl Iterator<Item = &'a PromiseRow>) -> fmt::Result {
     let mut table = Table::new([
-        "score of", "promised", "cut-off", "realised", "95 %", "kept", "hits", "found", "95 %",
+        "score of", "promised", "sure", "cut-off", "realised", "95 %", "kept", "hits", "found",
+        "95 %",
     ]);
     let mut any = false;
     for row in rows {
@@ -276,6 +277,11 @@ fn write_promises<'a>(out: &mut String, rows: impl Iterator<Item = &'a PromiseRo
             table.row([
                 row.policy.clone(),
                 percent(Some(promise.promised)),
+                if promise.confidence > 0.0 {
+                    percent(Some(promise.confidence))
+                } else {
+                    "on average".to_owned()
+                },
                 plain(promise.cutoff),
                 percent(promise.realised.value),
                 interval(promise.realised.interval),

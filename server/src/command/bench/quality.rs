@@ -28,6 +28,7 @@ use crate::quality::machine::Machine;
 use crate::quality::policies::{Blinded, Contender, Cosine, Hidden};
 use crate::quality::promise::promises;
 use crate::quality::record::{Skipped, record_set};
+use crate::quality::remember::Vectors;
 use crate::quality::replay::{Call, calls};
 use crate::quality::report::{
     PromiseRow, Report, Row, SCHEMA, SetReport, Settings, StreamRow, render,
@@ -219,6 +220,7 @@ struct Bench<'a> {
     alive: BTreeSet<String>,
     limit: Option<usize>,
     progress: Progress,
+    vectors: Vectors,
     report: Report,
 }
 
@@ -258,6 +260,7 @@ impl<'a> Bench<'a> {
             alive,
             limit,
             progress: Progress::new(args.json),
+            vectors: Vectors::default(),
             report: Report {
                 schema: SCHEMA,
                 version: env!("CARGO_PKG_VERSION"),
@@ -297,6 +300,7 @@ impl<'a> Bench<'a> {
             seed: self.args.seed,
             limit: self.limit,
             embedder: embedder.config.clone(),
+            vectors: self.vectors.clone(),
             progress: self.progress,
             ..RecordSettings::default()
         }
