@@ -16,8 +16,8 @@ pub(crate) struct Replayed {
     pub(crate) served: Option<usize>,
     /// Whether the second cosine was asked for.
     pub(crate) refined: bool,
-    /// How sure the policy is of each candidate: its probability, or the similarity where it has none.
-    /// Minus infinity for what it serves at no cut-off.
+    /// How sure the policy is of each candidate: its probability, or the similarity if it knows none. Minus
+    /// infinity for what it serves at no cut-off.
     pub(crate) scores: Vec<f64>,
 }
 
@@ -53,12 +53,34 @@ pub(crate) fn replay(policy: &dyn HitPolicy, candidates: &[CandidateRecord]) -> 
         }
         replayed.served = most_useful(&decisions);
     }
+    let probable = knows_probabilities(policy);
     replayed.scores = decisions
         .iter()
         .zip(candidates)
-        .map(|(decision, candidate)| score(*decision, &candidate.evidence))
+        .map(|(decision, candidate)| {
+            let otherwise = if probable {
+                f64::NEG_INFINITY
+            } else {
+                f64::from(candidate.evidence.similarity)
+            };
+            score(*decision, otherwise)
+        })
         .collect();
     replayed
+}
+
+/// Whether the policy tells how probable an answer is. One that does, and does not of some candidate, would
+/// serve that at no cut-off; its similarity is no probability.
+fn knows_probabilities(policy: &dyn HitPolicy) -> bool {
+    probability(policy.decide(&Evidence::similarity(1.0))).is_some()
+}
+
+fn probability(decision: Decision) -> Option<f64> {
+    match decision {
+        Decision::Serve { probability, .. }
+        | Decision::Refine { probability }
+        | Decision::Pass { probability, .. } => probability,
+    }
 }
 
 /// The evidence as it is before the second cosine was asked for.
@@ -98,17 +120,14 @@ fn most_useful(decisions: &[Decision]) -> Option<usize> {
         .map(|(i, _)| i)
 }
 
-fn score(decision: Decision, evidence: &Evidence) -> f64 {
+/// What cut-offs are compared with, or `otherwise` where the policy knows no probability.
+fn score(decision: Decision, otherwise: f64) -> f64 {
     match decision {
         Decision::Pass {
             reason: PassReason::Guard(_) | PassReason::ExactOnly,
             ..
         } => f64::NEG_INFINITY,
-        Decision::Serve { probability, .. }
-        | Decision::Refine { probability }
-        | Decision::Pass { probability, .. } => {
-            probability.unwrap_or(f64::from(evidence.similarity))
-        }
+        _ => probability(decision).unwrap_or(otherwise),
     }
 }
 
@@ -182,7 +201,7 @@ fn pair_calls(policy: &dyn HitPolicy, record: &DecisionRecord, calls: &mut Vec<C
 #[cfg(test)]
 pub(crate) mod tests {
     use askonce::EntryId;
-    use askonce::policy::{GuardReport, Threshold};
+    use askonce::policy::{CalibratedSettings, GuardReport, PolicyConfig, Threshold};
 
     use super::*;
 
@@ -246,6 +265,18 @@ pub(crate) mod tests {
         assert_eq!(replayed.served, Some(1));
         assert_eq!(replayed.surest(), Some((1, f64::from(0.96_f32))));
         assert_eq!(replayed.scores[0], f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn a_similarity_is_never_taken_for_a_probability() {
+        // Not looked at, for it is farther than the policy serves.
+        let policy = CalibratedSettings::default();
+        let policy = PolicyConfig::Calibrated(policy).build().unwrap();
+        let far = candidate(policy.least_similarity() - 0.01, Some(false));
+        assert_eq!(replay(&*policy, &[far]).scores, [f64::NEG_INFINITY]);
+        let threshold = Threshold::new(0.95).unwrap();
+        let scores = replay(&threshold, &[far]).scores;
+        assert_eq!(scores, [f64::from(far.evidence.similarity)]);
     }
 
     #[test]
