@@ -124,7 +124,7 @@ impl Ages {
 mod tests {
     use super::*;
     use rand::rngs::StdRng;
-    use rand::{Rng as _, SeedableRng as _};
+    use rand::{RngExt as _, SeedableRng as _};
 
     const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 

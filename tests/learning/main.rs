@@ -1,6 +1,11 @@
 //! What a cache learns from its own decisions, seen from outside: labels from misses, a judge, audits,
 //! reports, the breaker, and what a restart keeps.
 
+mod freshness;
+mod groups;
+#[cfg(feature = "redis")]
+mod over_redis;
+mod recalibrating;
 #[path = "../support/mod.rs"]
 mod support;
 
