@@ -69,6 +69,11 @@ pub const UNLABELLED: &str = "askonce_unlabelled_total";
 pub const FALSE_HIT_RATE: &str = "askonce_false_hit_rate";
 /// Whether a `category` serves nothing by similarity as too many hits were wrong: 0 or 1.
 pub const SIMILARITY_BREAKER: &str = "askonce_similarity_breaker_open";
+/// When the policy that decides began to, in seconds since 1970, by `policy` and `origin` (configured, given,
+/// recalibrated); 0 for those that decide no more.
+pub const POLICY_SINCE: &str = "askonce_policy_since_seconds";
+/// Attempts to fit the policy anew, by `outcome`: replaced, refused (the labels do not carry its promises), failed.
+pub const RECALIBRATIONS: &str = "askonce_recalibrations_total";
 /// What became of locks, by `outcome`: acquired, held, failed, lost, released, or released_late
 pub const LOCKS: &str = "askonce_locks_total";
 
@@ -137,6 +142,15 @@ pub fn describe() {
     describe_gauge!(
         SIMILARITY_BREAKER,
         "Categories that serve nothing by similarity: 0 or 1"
+    );
+    describe_gauge!(
+        POLICY_SINCE,
+        Unit::Seconds,
+        "When the policy that decides began to, since 1970; 0 for others"
+    );
+    describe_counter!(
+        RECALIBRATIONS,
+        "Attempts to fit the policy anew, by outcome"
     );
     describe_counter!(LOCKS, "What became of locks, by outcome");
 }
@@ -269,6 +283,16 @@ pub(crate) fn false_hit_rate(category: &str, estimate: f64, lower: f64, upper: f
     for (bound, value) in [("estimate", estimate), ("lower", lower), ("upper", upper)] {
         gauge!(FALSE_HIT_RATE, "category" => category.to_owned(), "bound" => bound).set(value);
     }
+}
+
+/// Shows which policy decides from `since` on, in seconds since 1970; 0: it decides no more.
+pub(crate) fn policy_since(policy: &'static str, origin: &'static str, since: f64) {
+    gauge!(POLICY_SINCE, "policy" => policy, "origin" => origin).set(since);
+}
+
+/// Counts one attempt to fit the policy anew.
+pub(crate) fn recalibration(outcome: &'static str) {
+    counter!(RECALIBRATIONS, "outcome" => outcome).increment(1);
 }
 
 /// Shows whether a category serves by similarity.

@@ -12,6 +12,7 @@ use super::backlog::Backlog;
 use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
 use super::migrate::Migration;
+use super::pending::Pending;
 use super::profile::{self, Profiles};
 use super::stats::{Counters, Probes, RunningMean};
 use super::{Inner, Probe, Semantic, SemanticCache, learn};
@@ -21,6 +22,7 @@ use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::codec::Codec;
 use crate::config::{
     BackendConfig, BackendSection, Config, EmbedderConfig, HttpEmbedderConfig, RefinerConfig,
+    SemanticConfig,
 };
 #[cfg(feature = "minilm")]
 use crate::embed::OffThread;
@@ -29,8 +31,11 @@ use crate::entry::catalog::{Catalog, ROW_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Events, RemovalCause};
 use crate::layer::{LayerConfig, Layered};
-use crate::learning::{JudgeHandle, Learning};
-use crate::policy::{ExactOnly, OtherEmbedding, PolicyHandle, PolicySlot};
+use crate::learning::{JudgeHandle, Learning, PolicyOrigin, PolicyStatus, last_report, picked_up};
+use crate::observe;
+use crate::policy::{
+    Calibrated, ExactOnly, OtherEmbedding, PolicyConfig, PolicyHandle, PolicySlot,
+};
 use crate::request::ExactKey;
 use crate::savings::{Ledger, PriceTable, TokenCounter};
 use crate::search::{Restored, SearchStage};
@@ -347,6 +352,7 @@ impl Parts {
             epochs: InvalidationLog::default(),
             wrong_hits: WrongHits::default(),
             learning,
+            pending: Pending::default(),
             migration: Migration::default(),
             prices: PriceTable::new(&config.prices)?,
             tokens: TokenCounter::new(),
@@ -423,22 +429,67 @@ fn semantic(
     let refiner = second(&settings.embedder, refiner)?;
     let (search, restored) =
         SearchStage::restored(embed.dimension(), &settings.index, embed.fingerprint(), now)?;
-    let policy = match policy {
-        Some(policy) => policy,
-        None => settings.policy.build()?,
-    };
+    let spaces = [
+        Some(embed.fingerprint()),
+        refiner.as_ref().map(|refiner| refiner.fingerprint()),
+    ];
+    let (policy, mut status) = first_policy(&settings, policy, spaces, now)?;
     let (policy, refiner) = match_spaces(policy, &embed, refiner)?;
+    status.name = policy.name();
+    let since = now.as_millis() as f64 / 1e3;
+    observe::policy_since(status.name, status.origin.as_str(), since);
     let second = refiner.as_ref().map_or(0, |refiner| refiner.dimension());
     let semantic = Semantic {
         embed,
         search,
         policy: PolicySlot::new(policy),
+        status: Mutex::new(status),
         backlog: refiner.clone().map(Backlog::new),
         refiner,
         profiles: Profiles::new(second),
         settings,
     };
     Ok((semantic, restored))
+}
+
+/// The policy that decides at the start: the one that was given, one that an earlier process fitted anew, or the
+/// configured one.
+fn first_policy(
+    settings: &SemanticConfig,
+    given: Option<PolicyHandle>,
+    spaces: [Option<&str>; 2],
+    now: Timestamp,
+) -> Result<(PolicyHandle, PolicyStatus)> {
+    let mut status = PolicyStatus {
+        name: "",
+        origin: PolicyOrigin::Configured,
+        since: now.as_millis(),
+        created: None,
+        digest: None,
+        last: None,
+    };
+    if let Some(policy) = given {
+        status.origin = PolicyOrigin::Given;
+        return Ok((policy, status));
+    }
+    let PolicyConfig::Calibrated(calibrated) = &settings.policy else {
+        return Ok((settings.policy.build()?, status));
+    };
+    let Some(path) = &settings.learning.recalibrated_path else {
+        return Ok((settings.policy.build()?, status));
+    };
+    status.last = last_report(path);
+    let base = Calibrated::from_settings(calibrated)?;
+    let policy = match picked_up(path, &base, calibrated, spaces) {
+        Some(policy) => {
+            status.origin = PolicyOrigin::Recalibrated;
+            policy
+        }
+        None => base,
+    };
+    status.created = Some(policy.file().created.clone());
+    status.digest = Some(policy.file().digest.clone());
+    Ok((Arc::new(policy), status))
 }
 
 /// The second embedding, as the settings say or as it was given.

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::call::{Fill, upstream_error};
 use super::invalidate::fingerprint;
 use super::lookup::Judged;
-use super::outcome::{Hit, StoreOutcome};
+use super::outcome::{Hit, Outcome, StoreOutcome};
 use super::{Inner, SemanticCache};
 use crate::backend::CacheBackend;
 use crate::decision::{CandidateRecord, DecisionRecord};
@@ -18,15 +18,16 @@ use crate::entry::{Answer, EntryId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layered;
 use crate::learning::{
-    Accuser, Agreement, Comparison, Label, LabelSource, LearningStats, News, Purse, Recalibration,
-    Refit, Report, refit,
+    Accuser, Agreement, Comparison, Label, LabelSource, LearningStats, News, PolicyOrigin,
+    PolicyStatus, Purse, Recalibration, RecalibrationReport, Refit, Report, refit,
 };
 use crate::observe;
-use crate::policy::{PolicyConfig, PolicyHandle};
+use crate::policy::{PolicyConfig, PolicyHandle, TextTraits};
 use crate::request::Request;
 use crate::savings::Usd;
 
 /// A decision that was noted.
+#[derive(Debug)]
 pub(super) struct Noted {
     id: u64,
     decision: DecisionRecord,
@@ -99,13 +100,36 @@ impl SemanticCache {
                 .unwrap_or_else(|error| {
                     Err(Error::new(ErrorKind::Config, "the fit did not end").caused_by(error))
                 })?;
-        Ok(match policy {
-            Ok(policy) => {
-                self.replace_policy(Arc::new(policy))?;
-                Recalibration::Replaced { decisions }
-            }
-            Err(reason) => Recalibration::Refused { decisions, reason },
-        })
+        let (outcome, policy) = match policy {
+            Ok(policy) => (Recalibration::Replaced { decisions }, Some(policy)),
+            Err(reason) => (Recalibration::Refused { decisions, reason }, None),
+        };
+        let file = policy.as_ref().map(|policy| policy.file().clone());
+        let report = RecalibrationReport {
+            at: now.as_millis(),
+            outcome: outcome.clone(),
+            digest: file.as_ref().map(|file| file.digest.clone()),
+        };
+        if let (Some(policy), Some(file)) = (policy, &file) {
+            let made = Some((file.created.clone(), file.digest.clone()));
+            self.put_policy(Arc::new(policy), PolicyOrigin::Recalibrated, made)?;
+        }
+        observe::recalibration(match outcome {
+            Recalibration::Replaced { .. } => "replaced",
+            Recalibration::Refused { .. } => "refused",
+        });
+        if let Some(semantic) = &inner.semantic {
+            semantic.status.lock().last = Some(report.clone());
+        }
+        let keeping = Arc::clone(inner);
+        let keep = move || keeping.learning.keep_policy(file.as_ref(), &report);
+        match tokio::task::spawn_blocking(keep).await {
+            Ok(Ok(())) => {}
+            // It decides all the same, until this process ends.
+            Ok(Err(error)) => tracing::warn!(%error, "the next start will not know of it"),
+            Err(error) => tracing::warn!(%error, "the next start will not know of it"),
+        }
+        Ok(outcome)
     }
 
     /// Decides with `policy` from now on, and lets all categories serve again. Returns the policy before.
@@ -114,6 +138,16 @@ impl SemanticCache {
     /// # Errors
     /// [`ErrorKind::Unsupported`] or [`ErrorKind::Config`] then.
     pub fn replace_policy(&self, policy: PolicyHandle) -> Result<PolicyHandle> {
+        self.put_policy(policy, PolicyOrigin::Given, None)
+    }
+
+    /// As [`replace_policy`](Self::replace_policy); `made` is when the policy was made, and its digest.
+    fn put_policy(
+        &self,
+        policy: PolicyHandle,
+        origin: PolicyOrigin,
+        made: Option<(String, String)>,
+    ) -> Result<PolicyHandle> {
         let inner = &self.inner;
         let Some(semantic) = &inner.semantic else {
             let message = "a cache without similarity has no policy";
@@ -133,7 +167,21 @@ impl SemanticCache {
             }
         }
         tracing::info!(policy = policy.name(), "the policy was replaced");
+        let (created, digest) = made.unzip();
+        let since = inner.clock.now().as_millis();
+        let mut status = semantic.status.lock();
+        observe::policy_since(status.name, status.origin.as_str(), 0.0);
+        *status = PolicyStatus {
+            name: policy.name(),
+            origin,
+            since,
+            created,
+            digest,
+            last: status.last.take(),
+        };
+        observe::policy_since(status.name, origin.as_str(), since as f64 / 1e3);
         let before = semantic.policy.replace(policy);
+        drop(status);
         inner.learning.reset(None);
         Ok(before)
     }
@@ -189,6 +237,16 @@ impl Inner {
         })
     }
 
+    /// Keeps the decision of a plain lookup that was a miss: its answer may come with the next store.
+    pub(super) fn expect_answer(&self, request: &Request, outcome: &Outcome, noted: Option<Noted>) {
+        if let (Outcome::Miss(_), Some(noted)) = (outcome, noted)
+            && self.learning.compares()
+        {
+            let now = self.clock.now();
+            self.pending.keep(request.exact_key(), noted, now);
+        }
+    }
+
     /// Has the fresh answer of a miss compared with that of the best candidate.
     pub(super) fn learn_from_miss(
         &self,
@@ -198,7 +256,7 @@ impl Inner {
         stored: &StoreOutcome,
     ) {
         // What was not kept is nobody's to look at.
-        let (Some(semantic), StoreOutcome::Stored { .. }) = (&self.semantic, stored) else {
+        let (Some(semantic), StoreOutcome::Stored { entry, .. }) = (&self.semantic, stored) else {
             return;
         };
         let policy = semantic.policy.current();
@@ -212,6 +270,7 @@ impl Inner {
                 fresh: fresh.clone(),
                 served: None,
                 drawn: None,
+                stored: Some(*entry),
             });
         }
     }
@@ -282,6 +341,7 @@ impl Inner {
                 fresh: answer,
                 served: Some(served),
                 drawn: Some(drawn),
+                stored: None,
             });
         });
     }
@@ -334,6 +394,21 @@ impl Inner {
         if source == LabelSource::Audit && !right {
             self.counters.wrong_hit();
             self.never_again(entry, comparison.fingerprint, Accuser::Audit);
+        }
+        if let (true, Some(fresh), Some(text)) = (right, comparison.stored, stored_query) {
+            self.merge(&comparison.query, fresh, text, entry);
+        }
+    }
+
+    /// Puts a fresh answer into the group of the candidate that would have done, unless a guard tells their
+    /// questions apart: whoever is asked next is in less doubt.
+    fn merge(&self, query: &str, fresh: EntryId, stored_query: &str, candidate: EntryId) {
+        let compared = TextTraits::of(query).compare(&TextTraits::of(stored_query));
+        let alive =
+            [fresh, candidate].map(|entry| self.catalog.get(entry).map(|row| row.partition));
+        let together = alive[0].is_some() && alive[0] == alive[1];
+        if together && compared.guards.conflict().is_none() {
+            self.learning.merge(fresh, candidate, self.clock.now());
         }
     }
 
@@ -413,7 +488,10 @@ impl Inner {
             tokio::spawn(async move {
                 match cache.recalibrate().await {
                     Ok(outcome) => tracing::info!(?outcome, "the policy was fitted anew"),
-                    Err(error) => tracing::warn!(%error, "the policy was not fitted anew"),
+                    Err(error) => {
+                        observe::recalibration("failed");
+                        tracing::warn!(%error, "the policy was not fitted anew");
+                    }
                 }
             });
         }

@@ -6,6 +6,7 @@
 //! code to the end instead of stopping at the one that is served, so an explanation cannot differ from what
 //! happens.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -149,11 +150,12 @@ impl Judged {
     }
 
     /// Where it stands among the others; `None` for what is dead, or farther than `least`.
-    fn place(&self, least: f32) -> Option<Place> {
+    fn place(&self, least: f32, group: Option<u64>) -> Option<Place> {
         let dead = matches!(self.verdict, Verdict::Stop(reason) if is_dead(reason));
         (!dead && self.candidate.similarity >= least).then(|| Place {
             similarity: self.candidate.similarity,
             answer: self.profile.as_ref().map(|profile| profile.answer),
+            group,
         })
     }
 
@@ -496,7 +498,13 @@ impl Inner {
     fn weigh(&self, asked: &Asked<'_>, rows: usize, leads: &mut [Judged]) {
         let semantic = asked.semantic;
         let (least, near) = (semantic.policy.least_similarity(), worth_a_look(semantic));
-        let places: Vec<Option<Place>> = leads.iter().map(|lead| lead.place(near)).collect();
+        let standing = |lead: &Judged| self.learning.standing(lead.candidate.id, asked.now);
+        let standings: Vec<_> = leads.iter().map(standing).collect();
+        let places: Vec<Option<Place>> = leads
+            .iter()
+            .zip(&standings)
+            .map(|(lead, standing)| lead.place(near, standing.group))
+            .collect();
         let traits = leads
             .iter()
             .any(|lead| lead.is_open() && lead.candidate.similarity >= least)
@@ -506,6 +514,7 @@ impl Inner {
             .as_ref()
             .is_some_and(|refiner| refiner.is_ready());
         let category = semantic.category_of(asked.request).map(Category::named);
+        let hazard_per_day = self.learning.hazard(category.unwrap_or_default());
         let typical_saving_usd = self.typical_cost.mean();
         for (at, lead) in leads.iter_mut().enumerate() {
             if !lead.is_open() {
@@ -516,6 +525,15 @@ impl Inner {
             lead.evidence = Some(match comparable {
                 Some((profile, traits)) if lead.candidate.similarity >= least => {
                     let compared = traits.compare(&profile.traits);
+                    // What others of its group were right for says nothing against a guard.
+                    let alone =
+                        standings[at].group.is_some() && compared.guards.conflict().is_some();
+                    let (places, record) = if alone {
+                        let places = weigh::without_group(&places, at);
+                        (Cow::Owned(places), standings[at].own)
+                    } else {
+                        (Cow::Borrowed(&places), standings[at].record)
+                    };
                     Evidence {
                         can_refine,
                         margin: weigh::margin(&places, at),
@@ -524,7 +542,8 @@ impl Inner {
                         rows: rows as u64,
                         guards: compared.guards,
                         text: compared.features,
-                        record: self.learning.record(lead.candidate.id, asked.now),
+                        record,
+                        hazard_per_day,
                         category: category.unwrap_or_default(),
                         age: asked.now.since(profile.created),
                         saving_usd: profile.cost,
@@ -589,7 +608,8 @@ impl Inner {
         let cosine = |lead: &Judged| lead.profile.as_ref()?.second_cosine(vector.as_deref()?);
         let refined: Vec<Option<f32>> = leads.iter().map(cosine).collect();
         let places = leads.iter().zip(&refined).map(|(lead, refined)| {
-            let place = lead.place(f32::NEG_INFINITY)?;
+            let group = self.learning.standing(lead.candidate.id, asked.now).group;
+            let place = lead.place(f32::NEG_INFINITY, group)?;
             let similarity = (*refined)?;
             Some(Place {
                 similarity,
@@ -604,7 +624,11 @@ impl Inner {
             {
                 evidence.can_refine = false;
                 evidence.refined = refined[at];
-                evidence.refined_margin = weigh::margin(&places, at);
+                evidence.refined_margin = if evidence.guards.conflict().is_some() {
+                    weigh::margin(&weigh::without_group(&places, at), at)
+                } else {
+                    weigh::margin(&places, at)
+                };
             }
         }
         trail.made.second = vector;

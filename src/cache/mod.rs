@@ -15,6 +15,7 @@ mod lookup;
 mod marks;
 mod migrate;
 mod outcome;
+mod pending;
 mod probe;
 mod profile;
 mod stats;
@@ -37,7 +38,7 @@ use crate::entry::{Answer, Entry, EntryId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, RemovalCause, Subscription};
 use crate::layer::Layered;
-use crate::learning::Learning;
+use crate::learning::{Learning, PolicyStatus};
 use crate::observe;
 use crate::policy::PolicySlot;
 use crate::request::{ExactKey, Request};
@@ -68,8 +69,10 @@ use backlog::Backlog;
 use call::Landed;
 use epoch::InvalidationLog;
 use invalidate::WrongHits;
+use learn::Noted;
 use lookup::{Depth, Made};
 use migrate::Migration;
+use pending::Pending;
 use profile::Profiles;
 use stats::{Counters, Probes, RunningMean};
 
@@ -126,6 +129,8 @@ struct Inner {
     epochs: InvalidationLog,
     wrong_hits: WrongHits,
     learning: Learning,
+    /// Misses whose answers may be stored by a call of their own.
+    pending: Pending<Noted>,
     migration: Migration,
     prices: PriceTable,
     tokens: TokenCounter,
@@ -149,6 +154,8 @@ struct Semantic {
     embed: EmbedStage,
     search: SearchStage,
     policy: PolicySlot,
+    /// Which policy is in there.
+    status: Mutex<PolicyStatus>,
     /// The second embedding, where there is one.
     refiner: Option<Arc<Refiner>>,
     /// What still needs a vector of it.
@@ -190,18 +197,17 @@ impl SemanticCache {
 
     /// As [`lookup`](Self::lookup), with a say in what may be served.
     pub async fn lookup_with(&self, request: &Request, options: &LookupOptions) -> Outcome {
-        let outcome = self
-            .inner
-            .lookup(request, options, Depth::FirstServed)
-            .await
-            .outcome;
-        self.inner.account(request, &outcome);
-        outcome
+        let inner = &self.inner;
+        let lookup = inner.lookup(request, options, Depth::FirstServed).await;
+        inner.account(request, &lookup.outcome);
+        inner.expect_answer(request, &lookup.outcome, lookup.noted);
+        lookup.outcome
     }
 
     /// Stores `answer` for `request`, in place of the one stored before. Prefer
     /// [`get_or_call`](Self::get_or_call), which also notices an invalidation that came in while the
-    /// answer was made.
+    /// answer was made. After a [`lookup`](Self::lookup) of the same request that was a miss, within ten
+    /// minutes, what is stored also labels the candidate that was passed on.
     pub async fn store(
         &self,
         request: &Request,
@@ -210,10 +216,16 @@ impl SemanticCache {
     ) -> StoreOutcome {
         let epoch = self.inner.epochs.now();
         let tags = Some(options.tags.as_slice());
-        let began = self.inner.begin(epoch, request, tags).await;
-        self.inner
-            .store(request, answer, options, &began, Made::default())
-            .await
+        let inner = &self.inner;
+        let began = inner.begin(epoch, request, tags).await;
+        let missed = inner.pending.take(&request.exact_key(), inner.clock.now());
+        let missed = missed.map(|noted| (noted, answer.clone()));
+        let made = Made::default();
+        let stored = inner.store(request, answer, options, &began, made).await;
+        if let Some((noted, fresh)) = missed {
+            inner.learn_from_miss(request, &noted, &fresh, &stored);
+        }
+        stored
     }
 
     /// The live entry with this id.

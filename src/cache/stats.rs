@@ -19,7 +19,7 @@ use super::{Inner, SemanticCache};
 use crate::backend::{CacheBackend, RemovalCounts};
 use crate::error::Result;
 use crate::layer::{BreakerState, BreakerStates, LastError, Latency, LayerCounts, Layered};
-use crate::learning::LearningStats;
+use crate::learning::{LearningStats, PolicyStatus};
 use crate::observe;
 use crate::search::IndexStats;
 
@@ -73,6 +73,8 @@ pub struct Stats {
     pub refiner: Option<String>,
     /// The policy's name; `None` when similarity is off.
     pub policy: Option<&'static str>,
+    /// Where the policy comes from, and since when it decides; `None` when similarity is off.
+    pub policy_status: Option<PolicyStatus>,
     /// What has been learnt from decisions.
     pub learning: LearningStats,
     /// Seconds since the cache was built.
@@ -193,6 +195,7 @@ impl SemanticCache {
             embedder: self.fingerprint().map(str::to_owned),
             refiner: self.refiner_fingerprint().map(str::to_owned),
             policy: semantic.map(|semantic| semantic.policy.name()),
+            policy_status: semantic.map(|semantic| semantic.status.lock().clone()),
             learning: inner.learning.stats(),
             uptime_seconds: inner.clock.now().since(inner.started).as_secs(),
         }

@@ -9,18 +9,33 @@ const DENSE: f32 = 0.03;
 /// the lookup has looked, which depends on the policy.
 pub(super) const MARGIN: f32 = 0.15;
 
-/// A candidate's place among the others: its similarity, and a digest of its answer where that is known.
+/// A candidate's place among the others: its similarity, a digest of its answer where that is known, and the
+/// group of entries that were found to give the same answer in other words.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) similarity: f32,
     pub(super) answer: Option<u64>,
+    pub(super) group: Option<u64>,
 }
 
 impl Place {
     /// Whether two candidates give the same answer. Of one whose answer is not known it is not assumed.
     fn agrees(&self, other: &Self) -> bool {
-        self.answer.is_some() && self.answer == other.answer
+        (self.answer.is_some() && self.answer == other.answer) || self.grouped_with(other)
     }
+
+    fn grouped_with(&self, other: &Self) -> bool {
+        self.group.is_some() && self.group == other.group
+    }
+}
+
+/// The same places, as they are to one that is not to gain by its group.
+pub(super) fn without_group(places: &[Option<Place>], at: usize) -> Vec<Option<Place>> {
+    let mut places = places.to_vec();
+    if let Some(Some(place)) = places.get_mut(at) {
+        place.group = None;
+    }
+    places
 }
 
 /// Similarity of `places[at]` less that of the nearest candidate with another answer; `None` when there is
@@ -34,12 +49,13 @@ pub(super) fn margin(places: &[Option<Place>], at: usize) -> Option<f32> {
         .map(|nearest| own.similarity - nearest)
 }
 
-/// How many other candidates are at most 0.03 less similar than `places[at]`.
+/// How many other candidates are at most 0.03 less similar than `places[at]`, those of its own group left out.
 pub(super) fn density(places: &[Option<Place>], at: usize) -> u16 {
     let Some(own) = places.get(at).copied().flatten() else {
         return 0;
     };
-    let near = |other: &Place| other.similarity >= own.similarity - DENSE;
+    let near =
+        |other: &Place| other.similarity >= own.similarity - DENSE && !own.grouped_with(other);
     let count = others(places, at).filter(near).count();
     u16::try_from(count).unwrap_or(u16::MAX)
 }
@@ -80,6 +96,7 @@ mod tests {
             Some(Place {
                 similarity,
                 answer: (answer != 0).then_some(answer),
+                group: None,
             })
         };
         list.iter().map(place).collect()
@@ -97,6 +114,21 @@ mod tests {
         assert!(near(margin(&p, 2), -0.05));
         let same = places(&[(0.95, 1), (0.94, 1)]);
         assert_eq!(margin(&same, 0), None);
+    }
+
+    #[test]
+    fn entries_of_one_group_do_not_count_against_each_other() {
+        let mut p = places(&[(0.95, 1), (0.94, 2), (0.93, 3)]);
+        for place in p[..2].iter_mut().flatten() {
+            place.group = Some(7);
+        }
+        assert!(near(margin(&p, 0), 0.02));
+        assert!(near(margin(&p, 1), 0.01));
+        assert!(near(margin(&p, 2), -0.02));
+        assert_eq!([0, 1, 2].map(|at| density(&p, at)), [1, 1, 2]);
+        let alone = without_group(&p, 0);
+        assert!(near(margin(&alone, 0), 0.01));
+        assert_eq!(density(&alone, 0), 2);
     }
 
     #[test]

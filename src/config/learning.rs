@@ -1,5 +1,6 @@
 //! Settings of what is learnt from decisions: see [`crate::learning`].
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,6 +51,13 @@ pub struct LearningConfig {
     #[serde(with = "humantime_serde")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub recalibrate_every: Option<Duration>,
+    /// The file that a policy fitted anew is written to, as a whole or not at all; the one before stands beside it
+    /// with `.1` added, and what came of the last attempt with `.report.json`. A later start decides by it, if it
+    /// was made from the configured policy and certifies its promises. Default: `null`, what was fitted is gone
+    /// with the process.
+    pub recalibrated_path: Option<PathBuf>,
+    /// How fast right answers go wrong with age.
+    pub freshness: FreshnessConfig,
 }
 
 impl Default for LearningConfig {
@@ -67,6 +75,8 @@ impl Default for LearningConfig {
             breaker: HitBreakerConfig::default(),
             log: None,
             recalibrate_every: None,
+            recalibrated_path: None,
+            freshness: FreshnessConfig::default(),
         }
     }
 }
@@ -91,6 +101,11 @@ pub struct AuditConfig {
     pub calls_per_day: u64,
     /// Dollars a day at most, by the price table. Default: 1.
     pub usd_per_day: f64,
+    /// How good the labels of audits are, by a sample that people checked. Default: `null`, they are taken as
+    /// right. With it `false_hits_corrected` in `stats` and the metric tell the share of wrong hits less what
+    /// the labels get wrong, and the interval is as much wider as the sample is small. Have people check
+    /// labels of the same judge.
+    pub checked: Option<CheckedLabels>,
 }
 
 impl Default for AuditConfig {
@@ -101,8 +116,39 @@ impl Default for AuditConfig {
             rate: 0.05,
             calls_per_day: 200,
             usd_per_day: 1.0,
+            checked: None,
         }
     }
+}
+
+/// A sample of audited hits that people looked at as well as the comparison and the judge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CheckedLabels {
+    /// Hits of the sample that are wrong, as people say; at least 1.
+    pub wrong: u64,
+    /// How many of those were labelled wrong; over `wrong` it is the sensitivity.
+    pub called_wrong: u64,
+    /// Hits of the sample that are right, as people say; at least 1.
+    pub right: u64,
+    /// How many of those were labelled right; over `right` it is the specificity.
+    pub called_right: u64,
+}
+
+/// How fast right answers of a category go wrong with age: a probability p at the start is
+/// `p * exp(-hazard * days)` later, in decisions and in `explain`. Policies without probabilities
+/// (`threshold`) do not heed it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct FreshnessConfig {
+    /// The hazard a day by category, 0 to 100; the default category has an empty name. Default: none, age does
+    /// not matter.
+    pub hazard_per_day: BTreeMap<String, f64>,
+    /// Whether the hazard of other categories is estimated from audits by the age of the answer. Default:
+    /// false. Before 30 audits it is 0.
+    pub estimate: bool,
 }
 
 /// What a judge may cost. There is one only where the application gives it.
@@ -254,6 +300,32 @@ impl LearningConfig {
         share(self.audit.uniform_rate, "audit.uniform_rate")?;
         share(self.audit.rate, "audit.rate")?;
         dollars(self.audit.usd_per_day, "audit.usd_per_day")?;
+        if let Some(checked) = &self.audit.checked {
+            let part = |part: u64, whole: u64, field: &str, allowed: &str| {
+                let good = whole > 0 && part <= whole;
+                check(good, field, format!("{part} of {whole}"), allowed)
+            };
+            part(
+                checked.called_wrong,
+                checked.wrong,
+                "audit.checked.called_wrong",
+                "up to wrong, which is at least 1",
+            )?;
+            part(
+                checked.called_right,
+                checked.right,
+                "audit.checked.called_right",
+                "up to right, which is at least 1",
+            )?;
+        }
+        for (category, hazard) in &self.freshness.hazard_per_day {
+            check(
+                (0.0..=100.0).contains(hazard),
+                &format!("freshness.hazard_per_day.{category}"),
+                hazard.to_string(),
+                "0 to 100",
+            )?;
+        }
         dollars(self.judge.usd_per_day, "judge.usd_per_day")?;
         lasting(self.judge.timeout, "judge.timeout")?;
         share(self.feedback.weight, "feedback.weight")?;
@@ -280,6 +352,12 @@ impl LearningConfig {
                 "a log, where recalibrate_every is set",
             )?;
         }
+        check(
+            self.recalibrated_path.is_none() || self.log.is_some(),
+            "log",
+            "null".to_owned(),
+            "a log, where recalibrated_path is set",
+        )?;
         if let Some(log) = &self.log {
             check(
                 log.max_bytes >= ByteSize::kib(4),
@@ -319,6 +397,19 @@ mod tests {
             (r#"{"prior_variance": 0}"#, "prior_variance"),
             (r#"{"retention_per_day": 0}"#, "retention_per_day"),
             (r#"{"audit": {"uniform_rate": -1}}"#, "audit.uniform_rate"),
+            (
+                r#"{"audit": {"checked": {"wrong": 1, "called_wrong": 2, "right": 1, "called_right": 1}}}"#,
+                "audit.checked.called_wrong",
+            ),
+            (
+                r#"{"audit": {"checked": {"wrong": 1, "called_wrong": 1, "right": 0, "called_right": 0}}}"#,
+                "audit.checked.called_right",
+            ),
+            (
+                r#"{"freshness": {"hazard_per_day": {"prices": -1}}}"#,
+                "freshness.hazard_per_day.prices",
+            ),
+            (r#"{"recalibrated_path": "x"}"#, "log"),
             (r#"{"judge": {"usd_per_day": -1}}"#, "judge.usd_per_day"),
             (
                 r#"{"feedback": {"per_principal": 0}}"#,

@@ -37,7 +37,8 @@ pub use crate::search::{IndexConfig, IndexType, Precision};
 pub use category::CategoryRule;
 pub use embedder::{EmbedderConfig, EmbeddingApi, HttpEmbedderConfig, RefinerConfig};
 pub use learning::{
-    AuditConfig, DecisionLogConfig, FeedbackConfig, HitBreakerConfig, JudgeConfig, LearningConfig,
+    AuditConfig, CheckedLabels, DecisionLogConfig, FeedbackConfig, FreshnessConfig,
+    HitBreakerConfig, JudgeConfig, LearningConfig,
 };
 #[cfg(feature = "config-file")]
 pub use load::{Loaded, Sources};

@@ -9,11 +9,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::config::CheckedLabels;
 
 /// What the standard normal distribution exceeds with 2.5 %.
 const Z: f64 = 1.959_963_985;
 
 const DAY: f64 = 86_400_000.0;
+
+/// Sensitivity and specificity less 1, below which labels tell nothing.
+const LEAST_INFORMED: f64 = 0.1;
 
 /// The share of hits by similarity that were wrong, as far as audits tell.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -65,6 +69,50 @@ impl Audits {
             upper: (centre + half).clamp(p, 1.0),
             effective_audits: n,
         })
+    }
+}
+
+impl FalseHitRate {
+    /// The rate and interval, corrected for labels that are wrong themselves as often as a `checked` sample of
+    /// them shows (Rogan and Gladen 1978); the interval takes in that the sample is small (Lang and
+    /// Reiczigel, "Confidence limits for prevalence of disease adjusted for estimated sensitivity and
+    /// specificity", 2014). It is all of 0 to 1 where labels are no better than chance.
+    pub(crate) fn corrected(&self, checked: &CheckedLabels) -> Self {
+        let share = |part: u64, whole: u64| part as f64 / whole as f64;
+        let (se, sp) = (
+            share(checked.called_wrong, checked.wrong),
+            share(checked.called_right, checked.right),
+        );
+        let (wrong, right) = (checked.wrong as f64, checked.right as f64);
+        let moved_se = (wrong * se + 1.0) / (wrong + 2.0);
+        let moved_sp = (right * sp + 1.0) / (right + 2.0);
+        let informed = moved_se + moved_sp - 1.0;
+        if se + sp - 1.0 <= LEAST_INFORMED || informed <= LEAST_INFORMED {
+            return Self {
+                rate: self.rate,
+                lower: 0.0,
+                upper: 1.0,
+                ..*self
+            };
+        }
+        let n = self.effective_audits;
+        let z2 = Z * Z;
+        let observed = (n * self.rate + z2 / 2.0) / (n + z2);
+        let centre = (observed + moved_sp - 1.0) / informed;
+        let of_se = moved_se * (1.0 - moved_se) / (wrong + 2.0);
+        let of_sp = moved_sp * (1.0 - moved_sp) / (right + 2.0);
+        let shift = 2.0 * z2 * (centre * of_se - (1.0 - centre) * of_sp);
+        let spread = observed * (1.0 - observed) / (n + z2)
+            + centre * centre * of_se
+            + (1.0 - centre) * (1.0 - centre) * of_sp;
+        let half = Z * spread.max(0.0).sqrt() / informed;
+        let rate = ((self.rate + sp - 1.0) / (se + sp - 1.0)).clamp(0.0, 1.0);
+        Self {
+            rate,
+            lower: (centre + shift - half).clamp(0.0, rate),
+            upper: (centre + shift + half).clamp(rate, 1.0),
+            effective_audits: n,
+        }
     }
 }
 
@@ -167,6 +215,61 @@ mod tests {
         println!("truth {truth}, mean {mean:.4}, covered {covered} of {runs}");
         assert!((mean - truth).abs() < 0.002, "{mean} against {truth}");
         assert!(covered as f64 >= 0.9 * runs as f64, "{covered} of {runs}");
+    }
+
+    #[test]
+    fn labels_that_are_wrong_as_often_as_was_checked_leave_the_corrected_rate_right() {
+        // Labels find 85 % of the wrong hits and call 3 % of the right ones wrong.
+        let (se, sp) = (0.85, 0.97);
+        for truth in [0.01, 0.05, 0.2] {
+            let (mut covered, mut naive, mut sum, runs) = (0, 0, 0.0, 500);
+            for seed in 0..runs {
+                let mut rng = StdRng::seed_from_u64(seed);
+                let mut count = |of: u64, share: f64| {
+                    (0..of).filter(|_| rng.random::<f64>() < share).count() as u64
+                };
+                let checked = CheckedLabels {
+                    wrong: 60,
+                    called_wrong: count(60, se),
+                    right: 200,
+                    called_right: count(200, sp),
+                };
+                let mut audits = Audits::default();
+                for _ in 0..400 {
+                    let wrong = rng.random::<f64>() < truth;
+                    let called = rng.random::<f64>() < if wrong { se } else { 1.0 - sp };
+                    audits.add(called, 1.0, NOW, 0.98);
+                }
+                let observed = audits.rate().unwrap();
+                let rate = observed.corrected(&checked);
+                assert!(rate.lower <= rate.rate && rate.rate <= rate.upper);
+                sum += rate.rate;
+                covered += usize::from(rate.lower <= truth && truth <= rate.upper);
+                naive += usize::from(observed.lower <= truth && truth <= observed.upper);
+            }
+            let (covered, naive) = (covered as f64 / runs as f64, naive as f64 / runs as f64);
+            let mean = sum / runs as f64;
+            println!("truth {truth}: mean {mean:.4}, covered {covered}, uncorrected {naive}");
+            assert!(covered >= 0.93, "{covered} at {truth}");
+            // What is below 0 is cut off, so the mean is a little above.
+            assert!((mean - truth).abs() < 0.01, "{mean} at {truth}");
+        }
+    }
+
+    #[test]
+    fn labels_no_better_than_chance_tell_nothing() {
+        let mut audits = Audits::default();
+        for n in 0..100 {
+            audits.add(n % 2 == 0, 1.0, NOW, 1.0);
+        }
+        let chance = CheckedLabels {
+            wrong: 50,
+            called_wrong: 25,
+            right: 50,
+            called_right: 25,
+        };
+        let rate = audits.rate().unwrap().corrected(&chance);
+        assert_eq!((rate.lower, rate.upper), (0.0, 1.0));
     }
 
     #[test]

@@ -20,7 +20,9 @@ mod caps;
 mod compare;
 pub mod decision_log;
 mod estimate;
+mod freshness;
 mod judge;
+mod kept_policy;
 mod posterior;
 mod recalibrate;
 mod recent;
@@ -49,14 +51,15 @@ use crate::decision::{CandidateRecord, DecisionRecord};
 use crate::entry::{Answer, EntryId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
-use crate::policy::{Category, Decision, EntryRecord, Evidence, HitPolicy};
+use crate::policy::{Category, Decision, EntryRecord, Evidence, HitPolicy, PolicyFile};
 
 pub use compare::Agreement;
 pub use estimate::FalseHitRate;
 pub use judge::{Judge, JudgeHandle, JudgeQuestion, Judgement};
-pub use recalibrate::Recalibration;
+pub use recalibrate::{PolicyOrigin, PolicyStatus, Recalibration, RecalibrationReport};
 
 pub(crate) use audit::Drawn;
+pub(crate) use kept_policy::{last_report, picked_up};
 pub(crate) use recalibrate::{Refit, refit};
 
 use caps::Windows;
@@ -65,6 +68,8 @@ use posterior::Step;
 use recent::Recent;
 use state::{CategoryState, Effect, Op, State};
 use view::View;
+
+pub(crate) use view::Standing;
 
 /// The key under which processes that share a tier keep what they learnt.
 const SHARED_KEY: &[u8] = b"!learning";
@@ -138,6 +143,8 @@ pub(crate) struct Comparison {
     pub(crate) served: Option<Answer>,
     /// How the hit was drawn; `None` for a miss.
     pub(crate) drawn: Option<Drawn>,
+    /// The entry that holds the fresh answer; `None` where it was not stored.
+    pub(crate) stored: Option<EntryId>,
 }
 
 /// A label of one candidate.
@@ -166,6 +173,8 @@ pub struct LearningStats {
     pub entries: usize,
     /// Entries that match exactly only, as two principals found them wrong.
     pub quarantined: usize,
+    /// Entries in answer groups: what they answer was found to say the same.
+    pub grouped: usize,
     /// Comparisons that wait.
     pub waiting: usize,
     /// Comparisons that found no room in the queue.
@@ -187,6 +196,9 @@ pub struct CategoryStats {
     pub labels: BTreeMap<&'static str, [u64; 2]>,
     /// The share of wrong hits, from all audits; `None` before the first.
     pub false_hits: Option<FalseHitRate>,
+    /// The same less what labels get wrong; `None` without
+    /// [`checked`](crate::config::AuditConfig::checked) labels.
+    pub false_hits_corrected: Option<FalseHitRate>,
     /// Uniformly drawn audits since the breaker was last reset.
     pub uniform_audits: u64,
     /// An interval of the share of wrong hits among them that holds at 95 % however often it is looked at.
@@ -199,6 +211,8 @@ pub struct CategoryStats {
     pub drifts: u64,
     /// Variance of the entries' shifts, in log-odds squared.
     pub variance: f64,
+    /// What share of the right answers goes wrong in a day, as far as decisions heed it.
+    pub hazard_per_day: f64,
 }
 
 /// What learns.
@@ -282,10 +296,13 @@ impl Learning {
             dirty: AtomicBool::new(false),
             recalibrated: Mutex::default(),
         };
-        learning
-            .view
-            .replace(&state, learning.config.prior_variance);
+        learning.view.replace(&state, &learning.config);
         learning.held.lock().state = state;
+        for (category, hazard) in &learning.config.freshness.hazard_per_day {
+            learning
+                .view
+                .show_hazard(Category::named(category), *hazard);
+        }
         learning.show_all();
         Ok(learning)
     }
@@ -295,11 +312,22 @@ impl Learning {
         self.config.enabled || self.log.is_some()
     }
 
+    /// Whether answers are compared.
+    pub(crate) fn compares(&self) -> bool {
+        self.config.enabled
+    }
+
     // ---- what lookups ask ----
 
     /// What is known of an entry.
-    pub(crate) fn record(&self, entry: EntryId, now: Timestamp) -> EntryRecord {
-        self.view.record(entry, now, self.config.retention_per_day)
+    pub(crate) fn standing(&self, entry: EntryId, now: Timestamp) -> Standing {
+        self.view
+            .standing(entry, now, self.config.retention_per_day)
+    }
+
+    /// What share of the right answers of a category goes wrong in a day.
+    pub(crate) fn hazard(&self, category: Category) -> f32 {
+        self.view.hazard(category)
     }
 
     /// Whether an entry matches exactly only.
@@ -467,7 +495,7 @@ impl Learning {
             LabelSource::Feedback => self.config.feedback.weight,
             _ => 1.0,
         };
-        let shift = f64::from(self.record(candidate.entry, now).shift);
+        let shift = f64::from(self.standing(candidate.entry, now).record.shift);
         let op = Op::Label {
             entry: candidate.entry,
             category: category.clone(),
@@ -489,6 +517,7 @@ impl Learning {
                 wrong: !right,
                 weight: 1.0 / drawn.probability,
                 uniform: drawn.uniform,
+                age: candidate.evidence.age,
                 at: now,
             };
             if self.apply(op).tripped {
@@ -500,6 +529,17 @@ impl Learning {
             }
         }
         self.show(&category);
+    }
+
+    /// Notes that two entries give one answer, which is not done for entries that were found wrong. `true`
+    /// when it was.
+    pub(crate) fn merge(&self, one: EntryId, other: EntryId, now: Timestamp) -> bool {
+        let op = Op::Merge {
+            one,
+            other,
+            at: now,
+        };
+        self.apply(op).merged
     }
 
     /// Whether a report of `principal` is taken; one that the application vouches for is always.
@@ -557,7 +597,7 @@ impl Learning {
             return;
         }
         observe::label(LabelSource::Feedback.as_str(), right);
-        let shift = f64::from(self.record(entry, now).shift);
+        let shift = f64::from(self.standing(entry, now).record.shift);
         let log_odds = posterior::log_odds(TYPICAL_HIT);
         self.apply(Op::Label {
             entry,
@@ -631,6 +671,7 @@ impl Learning {
             let mut held = self.held.lock();
             held.state.records.remove(&entry);
             held.state.accused.remove(&entry);
+            held.state.groups.remove(&entry);
             self.dirty.store(true, Ordering::Relaxed);
         }
     }
@@ -646,9 +687,13 @@ impl Learning {
 
     fn apply(&self, op: Op) -> Effect {
         let mut held = self.held.lock();
+        // A group may end with the operation, or begin.
+        let mut touched = held.state.touched(&op);
         let effect = held.state.apply(&op, &self.config);
-        self.view
-            .follow(&op, &held.state, self.config.prior_variance);
+        touched.extend(held.state.touched(&op));
+        touched.sort_unstable();
+        touched.dedup();
+        self.view.follow(&op, &touched, &held.state, &self.config);
         if self.shares {
             if held.pending.len() >= MOST_PENDING {
                 held.pending.drain(..MOST_PENDING / 8);
@@ -674,9 +719,24 @@ impl Learning {
             return;
         };
         if let Some(rate) = state.audits.rate() {
+            let rate = self.corrected(rate).unwrap_or(rate);
             observe::false_hit_rate(category, rate.rate, rate.lower, rate.upper);
         }
         observe::similarity_breaker(category, state.tripped);
+        let freshness = &self.config.freshness;
+        if freshness.estimate && !freshness.hazard_per_day.contains_key(category) {
+            let ages = held.state.ages.get(category).copied();
+            drop(held);
+            let hazard = ages.and_then(|ages| ages.hazard());
+            self.view
+                .show_hazard(Category::named(category), hazard.unwrap_or(0.0));
+        }
+    }
+
+    /// A share of wrong hits less what labels get wrong, where that is known.
+    fn corrected(&self, rate: FalseHitRate) -> Option<FalseHitRate> {
+        let checked = self.config.audit.checked.as_ref()?;
+        Some(rate.corrected(checked))
     }
 
     /// What has been learnt.
@@ -691,18 +751,19 @@ impl Learning {
         LearningStats {
             entries: held.state.records.len(),
             quarantined: quarantined.count(),
+            grouped: held.state.groups.len(),
             waiting: self.queue.max_capacity() - self.queue.capacity(),
             dropped: self.dropped.load(Ordering::Relaxed),
             unsure: self.unsure.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             log_dropped: self.log.as_ref().map(DecisionLog::dropped),
             categories: categories
-                .map(|(name, state)| (name.clone(), self.stats_of(state)))
+                .map(|(name, state)| (name.clone(), self.stats_of(name, state)))
                 .collect(),
         }
     }
 
-    fn stats_of(&self, state: &CategoryState) -> CategoryStats {
+    fn stats_of(&self, name: &str, state: &CategoryState) -> CategoryStats {
         let labels = state.labels.iter();
         let always = || estimate::always(state.uniform_wrong, state.uniform, 0.05);
         CategoryStats {
@@ -710,18 +771,39 @@ impl Learning {
                 .map(|(source, counts)| (source.as_str(), [counts.right, counts.wrong]))
                 .collect(),
             false_hits: state.audits.rate(),
+            false_hits_corrected: state.audits.rate().and_then(|rate| self.corrected(rate)),
             uniform_audits: state.uniform,
             false_hits_always: (state.uniform > 0).then(always),
             breaker_wealth: state.breaker.wealth(),
             tripped: state.tripped,
             drifts: state.drifts,
             variance: state.spread.variance(self.config.prior_variance),
+            hazard_per_day: f64::from(self.view.hazard(Category::named(name))),
         }
     }
 
     /// The decision log's file, where there is one.
     pub(crate) fn log_path(&self) -> Option<&Path> {
         self.config.log.as_ref().map(|log| log.path.as_path())
+    }
+
+    /// Keeps what came of fitting the policy anew for those who ask and for a later process, where a file is
+    /// named. Blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BackendUnavailable`] when a file cannot be written.
+    pub(crate) fn keep_policy(
+        &self,
+        policy: Option<&PolicyFile>,
+        report: &RecalibrationReport,
+    ) -> Result<()> {
+        let Some(path) = &self.config.recalibrated_path else {
+            return Ok(());
+        };
+        if let Some(policy) = policy {
+            kept_policy::keep(path, policy)?;
+        }
+        kept_policy::report(path, report)
     }
 
     /// Whether the policy is to be fitted anew now, which is then taken as done. The first time is at once.
@@ -836,7 +918,7 @@ impl Learning {
                 news.quarantined.push(*entry);
             }
         }
-        self.view.replace(&state, self.config.prior_variance);
+        self.view.replace(&state, &self.config);
         held.state = state;
         held.seen = digest;
         self.dirty.store(true, Ordering::Relaxed);

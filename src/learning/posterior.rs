@@ -112,6 +112,21 @@ impl Posterior {
         };
     }
 
+    /// What two of one answer group are told together: natural parameters add up.
+    pub(crate) fn plus(self, other: Self, retention: f64) -> Self {
+        let now = self.at.max(other.at);
+        let (one, other) = (self.at(now, retention), other.at(now, retention));
+        Self {
+            sum: Step {
+                natural: one.sum.natural + other.sum.natural,
+                precision: one.sum.precision + other.sum.precision,
+                score: one.sum.score + other.sum.score,
+                information: one.sum.information + other.sum.information,
+            },
+            at: now,
+        }
+    }
+
     /// What a policy is told, under a prior of this variance.
     pub(crate) fn record(&self, variance: f64, now: Timestamp, retention: f64) -> EntryRecord {
         let sum = self.at(now, retention).sum;

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::decision_log;
 use crate::calibrate::{self, FitSettings, Models, Parts};
@@ -17,7 +17,7 @@ use crate::policy::{Calibrated, CalibratedSettings, Card, PolicyFile};
 use crate::savings::Day;
 
 /// What came of fitting a policy anew.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Recalibration {
     /// The new policy keeps its promises on the log, and decides from now on.
@@ -32,6 +32,59 @@ pub enum Recalibration {
         /// What they lack.
         reason: String,
     },
+}
+
+/// What came of the last attempt to fit the policy anew, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecalibrationReport {
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// What came of it, and why.
+    #[serde(flatten)]
+    pub outcome: Recalibration,
+    /// Digest of the new policy; `None` where there is none.
+    pub digest: Option<String>,
+}
+
+/// Where the policy that decides comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyOrigin {
+    /// From the settings.
+    Configured,
+    /// The program gave it.
+    Given,
+    /// It was fitted anew on the decision log, by this process or one before.
+    Recalibrated,
+}
+
+impl PolicyOrigin {
+    /// The stable name used in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Configured => "configured",
+            Self::Given => "given",
+            Self::Recalibrated => "recalibrated",
+        }
+    }
+}
+
+/// Which policy decides, and since when.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PolicyStatus {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it comes from.
+    pub origin: PolicyOrigin,
+    /// Since when it decides in this process, in milliseconds since 1970.
+    pub since: u64,
+    /// When it was made; `None` for one that was not calibrated or is not known.
+    pub created: Option<String>,
+    /// Digest of its file; `None` as above.
+    pub digest: Option<String>,
+    /// The last attempt to fit it anew; `None` before the first.
+    pub last: Option<RecalibrationReport>,
 }
 
 /// What a fit came to: the new policy, or why there is none.
@@ -58,6 +111,7 @@ pub(crate) fn refit(path: &Path, settings: &CalibratedSettings, now: Timestamp) 
     let card = Card {
         made_by: "a running cache, from its decision log".to_owned(),
         limits: "Decisions that nobody labelled are not in it.".to_owned(),
+        made_from: Some(base.digest.clone()),
         ..base.card.clone()
     };
     let fit = FitSettings {

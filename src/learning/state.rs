@@ -8,12 +8,14 @@
 //! Always true: the state is bounded, holds no text, and what is read back was checked.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::breaker::{EProcess, PageHinkley};
 use super::caps::Spent;
 use super::estimate::Audits;
+use super::freshness::Ages;
 use super::posterior::{Posterior, Spread, Step};
 use super::{LabelSource, Purse};
 use crate::clock::Timestamp;
@@ -23,7 +25,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::policy::Category;
 
 const MAGIC: [u8; 8] = *b"ASKLEARN";
-const VERSION: u16 = 1;
+/// Version 1 had no groups and no ages.
+const VERSION: u16 = 2;
 
 /// Magic, version, checksum.
 const HEAD: usize = 8 + 2 + 4;
@@ -39,6 +42,12 @@ const MOST_CATEGORIES: usize = 256;
 
 /// Queries kept of an entry that was wrong for them.
 const MOST_QUERIES: usize = 16;
+
+/// Entries that are kept in answer groups. Of more, those that joined least lately leave.
+const MOST_GROUPED: usize = 8_192;
+
+/// Entries of one answer group.
+const MOST_MEMBERS: usize = 16;
 
 /// Principals whose reports of one entry quarantine it.
 const ACCUSERS: usize = 2;
@@ -71,6 +80,14 @@ pub(crate) enum Op {
         wrong: bool,
         weight: f64,
         uniform: bool,
+        /// How old the answer was.
+        age: Duration,
+        at: Timestamp,
+    },
+    /// The answers of two entries were found to say the same.
+    Merge {
+        one: EntryId,
+        other: EntryId,
         at: Timestamp,
     },
     /// A call was made.
@@ -93,6 +110,27 @@ pub(crate) struct Effect {
     pub(crate) tripped: bool,
     /// The share of right answers in the grey band has changed.
     pub(crate) drifted: bool,
+    /// The entries of the operation give one answer from now on.
+    pub(crate) merged: bool,
+}
+
+impl Op {
+    /// The entries that it is about.
+    fn entries(&self) -> Vec<EntryId> {
+        match self {
+            Self::Label { entry, .. } | Self::Wrong { entry, .. } => vec![*entry],
+            Self::Merge { one, other, .. } => vec![*one, *other],
+            Self::Audit { .. } | Self::Spent { .. } | Self::Reset { .. } => Vec::new(),
+        }
+    }
+}
+
+/// An entry's place in an answer group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Grouped {
+    /// The least id among those that were merged.
+    pub(crate) group: u64,
+    at: Timestamp,
 }
 
 /// What is held against an entry.
@@ -139,6 +177,13 @@ pub(crate) struct State {
     pub(crate) accused: HashMap<EntryId, Accused>,
     pub(crate) categories: BTreeMap<String, CategoryState>,
     pub(crate) spent: BTreeMap<Purse, Spent>,
+    /// Entries whose answers were found to be interchangeable with others'. Records stay those of entries, so
+    /// that operations add up in any order; what is read is the sum over the group.
+    #[serde(skip)]
+    pub(crate) groups: HashMap<EntryId, Grouped>,
+    /// Audits by the age of the answer, by category.
+    #[serde(skip)]
+    pub(crate) ages: BTreeMap<String, Ages>,
 }
 
 impl State {
@@ -188,6 +233,10 @@ impl State {
                 }
                 accused.at = accused.at.max(*at);
                 effect.quarantined = accused.quarantined() && !before;
+                // What one of a group is accused of may be true of all: each is by itself again.
+                if let Some(own) = self.groups.get(entry).map(|own| own.group) {
+                    self.groups.retain(|_, other| other.group != own);
+                }
                 shrink(&mut self.accused, MOST_ACCUSED, |accused| accused.at);
             }
             Op::Audit {
@@ -195,8 +244,10 @@ impl State {
                 wrong,
                 weight,
                 uniform,
+                age,
                 at,
             } => {
+                let name = category;
                 let Some(category) = self.category(category) else {
                     return effect;
                 };
@@ -211,7 +262,10 @@ impl State {
                     effect.tripped = trips && !category.tripped && config.breaker.enabled;
                     category.tripped |= effect.tripped;
                 }
+                let ages = self.ages.entry(name.clone()).or_default();
+                ages.add(*age, *wrong, *weight, *at, config.retention_per_day);
             }
+            Op::Merge { one, other, at } => effect.merged = self.merge(*one, *other, *at),
             Op::Spent {
                 purse,
                 calls,
@@ -233,6 +287,63 @@ impl State {
             }
         }
         effect
+    }
+
+    /// Puts two entries, and those that each gives one answer with, into one group. Not those that were found
+    /// wrong for anything, and not into a group without end.
+    fn merge(&mut self, one: EntryId, other: EntryId, at: Timestamp) -> bool {
+        let pair = [one, other];
+        if one == other || pair.iter().any(|entry| self.accused.contains_key(entry)) {
+            return false;
+        }
+        let groups = pair.map(|entry| self.group(entry).unwrap_or(entry.get()));
+        let group = groups[0].min(groups[1]);
+        let mut members: HashSet<_> = HashSet::from(pair);
+        for entry in pair {
+            members.extend(self.members(entry));
+        }
+        if members.len() > MOST_MEMBERS {
+            return false;
+        }
+        for entry in members {
+            self.groups.entry(entry).or_default().group = group;
+        }
+        for entry in pair {
+            if let Some(grouped) = self.groups.get_mut(&entry) {
+                grouped.at = grouped.at.max(at);
+            }
+        }
+        shrink(&mut self.groups, MOST_GROUPED, |grouped| grouped.at);
+        true
+    }
+
+    /// The answer group of an entry.
+    pub(crate) fn group(&self, entry: EntryId) -> Option<u64> {
+        self.groups.get(&entry).map(|grouped| grouped.group)
+    }
+
+    /// The entries that give one answer with this one, itself among them.
+    fn members(&self, entry: EntryId) -> Vec<EntryId> {
+        let Some(group) = self.group(entry) else {
+            return vec![entry];
+        };
+        let others = self.groups.iter().filter(|(_, other)| other.group == group);
+        others.map(|(member, _)| *member).collect()
+    }
+
+    /// The entries that an operation is about, and those in their groups.
+    pub(crate) fn touched(&self, op: &Op) -> Vec<EntryId> {
+        let entries = op.entries().into_iter();
+        entries.flat_map(|entry| self.members(entry)).collect()
+    }
+
+    /// What the labels of an entry and of its answer group say together.
+    pub(crate) fn pooled(&self, entry: EntryId, retention: f64) -> Posterior {
+        let records = self.members(entry).into_iter();
+        let records = records.filter_map(|member| self.records.get(&member));
+        records.fold(Posterior::default(), |sum, record| {
+            sum.plus(*record, retention)
+        })
     }
 
     fn category(&mut self, name: &str) -> Option<&mut CategoryState> {
@@ -260,7 +371,7 @@ impl State {
     /// # Errors
     /// [`ErrorKind::Corrupt`] when it cannot be written, which no state is known to cause.
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let body = postcard::to_stdvec(self).map_err(|error| {
+        let body = postcard::to_stdvec(&(self, &self.groups, &self.ages)).map_err(|error| {
             Error::new(ErrorKind::Corrupt, "what was learnt has no bytes").caused_by(error)
         })?;
         let mut bytes = Vec::with_capacity(HEAD + body.len());
@@ -282,7 +393,7 @@ impl State {
             return Err(refuse("these bytes are not what was learnt"));
         }
         let version = u16::from_le_bytes([head[8], head[9]]);
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(
                 refuse("what was learnt was written by another version").with("version", version)
             );
@@ -291,8 +402,13 @@ impl State {
         if checksum != crc32fast::hash(body) {
             return Err(refuse("what was learnt is damaged"));
         }
-        postcard::from_bytes(body)
-            .map_err(|error| refuse("what was learnt cannot be read").caused_by(error))
+        let unreadable =
+            |error: postcard::Error| refuse("what was learnt cannot be read").caused_by(error);
+        let (mut state, later): (Self, _) = postcard::take_from_bytes(body).map_err(unreadable)?;
+        if version > 1 {
+            (state.groups, state.ages) = postcard::from_bytes(later).map_err(unreadable)?;
+        }
+        Ok(state)
     }
 }
 
@@ -383,6 +499,67 @@ mod tests {
         assert!(!state.records.contains_key(&EntryId::new(0)));
     }
 
+    fn merge(one: u64, other: u64) -> Op {
+        let [one, other] = [one, other].map(EntryId::new);
+        Op::Merge {
+            one,
+            other,
+            at: at(0),
+        }
+    }
+
+    #[test]
+    fn a_group_shares_its_labels_and_ends_when_one_of_it_is_found_wrong() {
+        let (mut state, config) = (State::default(), LearningConfig::default());
+        let pooled = |state: &State, entry| {
+            let pooled = state.pooled(EntryId::new(entry), config.retention_per_day);
+            pooled.record(1.0, at(0), config.retention_per_day)
+        };
+        state.apply(&label(1, true, 0), &config);
+        assert!(state.apply(&merge(1, 2), &config).merged);
+        assert!(state.apply(&merge(3, 2), &config).merged);
+        assert!(pooled(&state, 3).shift > 0.0);
+        assert_eq!(pooled(&state, 3), pooled(&state, 1));
+        state.apply(&label(3, true, 0), &config);
+        assert!(pooled(&state, 2).precision > pooled(&state, 4).precision);
+        assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
+
+        state.apply(&wrong(2, 0, 7), &config);
+        assert!(state.groups.is_empty());
+        assert_eq!(pooled(&state, 2).precision, 0.0);
+        assert!(
+            !state.apply(&merge(1, 2), &config).merged,
+            "it was wrong once"
+        );
+        assert!(!state.apply(&merge(1, 1), &config).merged);
+    }
+
+    #[test]
+    fn groups_are_bounded_in_size_and_number() {
+        let (mut state, config) = (State::default(), LearningConfig::default());
+        for entry in 1..=100 {
+            state.apply(&merge(0, entry), &config);
+        }
+        assert_eq!(state.groups.len(), MOST_MEMBERS);
+        for pair in 0..MOST_GROUPED as u64 {
+            let first = 1_000 + 2 * pair;
+            state.apply(&merge(first, first + 1), &config);
+        }
+        assert!(state.groups.len() <= MOST_GROUPED);
+    }
+
+    #[test]
+    fn a_state_of_version_1_is_read() {
+        let (mut state, config) = (State::default(), LearningConfig::default());
+        state.apply(&label(1, true, 0), &config);
+        let body = postcard::to_stdvec(&state).unwrap();
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(1_u16.to_le_bytes());
+        bytes.extend(crc32fast::hash(&body).to_le_bytes());
+        bytes.extend(body);
+        assert_eq!(State::decode(&bytes).unwrap(), state);
+    }
+
     #[test]
     fn a_reset_lets_a_category_serve_again() {
         let (mut state, config) = (State::default(), LearningConfig::default());
@@ -391,6 +568,7 @@ mod tests {
             wrong: true,
             weight: 1.0,
             uniform: true,
+            age: Duration::ZERO,
             at: at(0),
         };
         let mut tripped = false;

@@ -44,14 +44,14 @@ fn teach(learning: &Learning, entry: u64, right: bool, drawn: Option<Drawn>) {
 }
 
 fn shift(learning: &Learning, entry: u64) -> f32 {
-    learning.record(EntryId::new(entry), at(0)).shift
+    learning.standing(EntryId::new(entry), at(0)).record.shift
 }
 
 #[test]
 fn a_label_moves_the_record_of_its_entry_and_of_no_other() {
     let learning = learning(&LearningConfig::default(), None);
     assert_eq!(
-        learning.record(EntryId::new(1), at(0)),
+        learning.standing(EntryId::new(1), at(0)).record,
         EntryRecord::default()
     );
     teach(&learning, 1, false, None);

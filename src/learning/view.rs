@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use super::posterior::Posterior;
 use super::state::{Op, State};
 use crate::clock::Timestamp;
+use crate::config::LearningConfig;
 use crate::entry::EntryId;
 use crate::policy::{Category, EntryRecord};
 
@@ -17,10 +18,25 @@ const SHARDS: usize = 16;
 /// What is known of one entry.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
-    posterior: Posterior,
+    /// Of the entry and its answer group.
+    pooled: Posterior,
+    /// Of the entry alone.
+    own: Posterior,
+    group: Option<u64>,
     /// Of the shifts of its category.
     variance: f64,
     quarantined: bool,
+}
+
+/// How an entry stands with those who decide.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Standing {
+    /// What its labels say, and those of its answer group.
+    pub(crate) record: EntryRecord,
+    /// What its own labels say.
+    pub(crate) own: EntryRecord,
+    /// Entries of equal groups were found to give the same answer.
+    pub(crate) group: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +46,8 @@ pub(super) struct View {
     any: AtomicBool,
     tripped: RwLock<HashSet<Category>>,
     any_tripped: AtomicBool,
+    hazards: RwLock<HashMap<Category, f32>>,
+    any_hazard: AtomicBool,
 }
 
 impl View {
@@ -45,12 +63,22 @@ impl View {
         self.shard(entry).read().get(&entry).copied()
     }
 
-    pub(super) fn record(&self, entry: EntryId, now: Timestamp, retention: f64) -> EntryRecord {
-        match self.seen(entry) {
-            Some(seen) if seen.variance > 0.0 => {
-                seen.posterior.record(seen.variance, now, retention)
+    pub(super) fn standing(&self, entry: EntryId, now: Timestamp, retention: f64) -> Standing {
+        let Some(seen) = self.seen(entry) else {
+            return Standing::default();
+        };
+        let record = |posterior: Posterior| {
+            if seen.variance > 0.0 {
+                posterior.record(seen.variance, now, retention)
+            } else {
+                EntryRecord::default()
             }
-            _ => EntryRecord::default(),
+        };
+        let own = record(seen.own);
+        Standing {
+            record: seen.group.map_or(own, |_| record(seen.pooled)),
+            own,
+            group: seen.group,
         }
     }
 
@@ -67,45 +95,56 @@ impl View {
         self.any.load(Ordering::Acquire) && self.shard(entry).write().remove(&entry).is_some()
     }
 
-    /// Shows what an operation has changed in `state`.
-    pub(super) fn follow(&self, op: &Op, state: &State, prior: f64) {
-        match op {
+    /// Shows what an operation has changed in `state`, about the entries that it touched.
+    pub(super) fn follow(
+        &self,
+        op: &Op,
+        touched: &[EntryId],
+        state: &State,
+        config: &LearningConfig,
+    ) {
+        let labelled = match op {
             Op::Label {
                 entry, category, ..
-            } => {
-                let mut shard = self.shard(*entry).write();
-                let seen = shard.entry(*entry).or_default();
-                seen.posterior = state.records.get(entry).copied().unwrap_or_default();
-                seen.variance = state.variance(category, prior);
-                self.any.store(true, Ordering::Release);
+            } => Some((*entry, category.as_str())),
+            Op::Audit { .. } | Op::Reset { .. } => {
+                self.show_tripped(state);
+                None
             }
-            Op::Wrong { entry, .. } => {
-                let accused = state.accused.get(entry);
-                let mut shard = self.shard(*entry).write();
-                let seen = shard.entry(*entry).or_default();
-                seen.quarantined = accused.is_some_and(super::state::Accused::quarantined);
-                self.any.store(true, Ordering::Release);
+            Op::Wrong { .. } | Op::Merge { .. } | Op::Spent { .. } => None,
+        };
+        for entry in touched {
+            let pooled = state.pooled(*entry, config.retention_per_day);
+            let mut shard = self.shard(*entry).write();
+            let seen = shard.entry(*entry).or_default();
+            seen.pooled = pooled;
+            seen.own = state.records.get(entry).copied().unwrap_or_default();
+            seen.group = state.group(*entry);
+            let accused = state.accused.get(entry);
+            seen.quarantined = accused.is_some_and(super::state::Accused::quarantined);
+            match labelled {
+                Some((labelled, category)) if labelled == *entry => {
+                    seen.variance = state.variance(category, config.prior_variance);
+                }
+                _ if seen.variance == 0.0 => {
+                    seen.variance = state.variance("", config.prior_variance);
+                }
+                _ => {}
             }
-            Op::Audit { .. } | Op::Reset { .. } => self.show_tripped(state),
-            Op::Spent { .. } => {}
+            self.any.store(true, Ordering::Release);
         }
-        let most = state.records.len() + state.accused.len() + 4_096;
-        if self
-            .shards
-            .iter()
-            .map(|shard| shard.read().len())
-            .sum::<usize>()
-            > most
-        {
+        let most = state.records.len() + state.accused.len() + state.groups.len() + 4_096;
+        let shown: usize = self.shards.iter().map(|shard| shard.read().len()).sum();
+        if shown > most {
             // The state has let go of old entries.
-            self.replace(state, prior);
+            self.replace(state, config);
         }
     }
 
     /// Shows `state`, and nothing else. Which category an entry is of is not known any more: its variance
     /// is that of the default one until its next label.
-    pub(super) fn replace(&self, state: &State, prior: f64) {
-        let variance = state.variance("", prior);
+    pub(super) fn replace(&self, state: &State, config: &LearningConfig) {
+        let variance = state.variance("", config.prior_variance);
         let mut shards: [HashMap<EntryId, Seen>; SHARDS] = Default::default();
         let mut seen_of = |entry: EntryId, set: &dyn Fn(&mut Seen)| {
             let shard = &mut shards[(entry.get() % SHARDS as u64) as usize];
@@ -113,7 +152,20 @@ impl View {
         };
         for (entry, posterior) in &state.records {
             seen_of(*entry, &|seen| {
-                (seen.posterior, seen.variance) = (*posterior, variance);
+                (seen.own, seen.pooled, seen.variance) = (*posterior, *posterior, variance);
+            });
+        }
+        let mut sums = HashMap::<u64, Posterior>::new();
+        for (entry, grouped) in &state.groups {
+            let own = state.records.get(entry).copied().unwrap_or_default();
+            let sum = sums.entry(grouped.group).or_default();
+            *sum = sum.plus(own, config.retention_per_day);
+        }
+        for (entry, grouped) in &state.groups {
+            let pooled = sums.get(&grouped.group).copied().unwrap_or_default();
+            seen_of(*entry, &|seen| {
+                (seen.pooled, seen.variance) = (pooled, variance);
+                seen.group = Some(grouped.group);
             });
         }
         for (entry, accused) in &state.accused {
@@ -126,6 +178,25 @@ impl View {
         }
         self.any.store(any, Ordering::Release);
         self.show_tripped(state);
+    }
+
+    /// What share of the right answers of a category goes wrong in a day.
+    pub(super) fn hazard(&self, category: Category) -> f32 {
+        if !self.any_hazard.load(Ordering::Acquire) {
+            return 0.0;
+        }
+        self.hazards.read().get(&category).copied().unwrap_or(0.0)
+    }
+
+    pub(super) fn show_hazard(&self, category: Category, hazard: f64) {
+        let mut hazards = self.hazards.write();
+        if hazard > 0.0 {
+            hazards.insert(category, hazard as f32);
+        } else {
+            hazards.remove(&category);
+        }
+        self.any_hazard
+            .store(!hazards.is_empty(), Ordering::Release);
     }
 
     fn show_tripped(&self, state: &State) {

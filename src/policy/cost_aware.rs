@@ -89,7 +89,7 @@ impl HitPolicy for CostAware {
     }
 
     fn decide(&self, evidence: &Evidence) -> Decision {
-        let p = self.curve.probability(evidence.similarity);
+        let p = self.curve.probability(evidence.similarity) * evidence.freshness();
         let pass = |reason| Decision::Pass {
             reason,
             probability: Some(p),
@@ -149,6 +149,19 @@ mod tests {
         let policy = CostAware::new(WrongAnswerCost::default());
         assert!(!serves(&policy, &evidence(0.95, 0.01, 0.01)));
         assert!(serves(&policy, &evidence(0.955, 0.01, 0.01)));
+    }
+
+    #[test]
+    fn what_goes_wrong_with_age_is_served_while_it_is_young() {
+        let policy = CostAware::new(WrongAnswerCost::default());
+        let aged = |days: u64, hazard_per_day: f32| Evidence {
+            age: std::time::Duration::from_secs(days * 86_400),
+            hazard_per_day,
+            ..evidence(0.98, 0.01, 0.01)
+        };
+        assert!(serves(&policy, &aged(1, 0.01)));
+        assert!(!serves(&policy, &aged(10, 0.01)));
+        assert!(serves(&policy, &aged(1_000, 0.0)));
     }
 
     #[test]

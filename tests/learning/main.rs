@@ -1,6 +1,11 @@
 //! What a cache learns from its own decisions, seen from outside: labels from misses, a judge, audits,
 //! reports, the breaker, and what a restart keeps.
 
+mod freshness;
+mod groups;
+#[cfg(feature = "redis")]
+mod over_redis;
+mod recalibrating;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -77,6 +82,28 @@ async fn the_fresh_answer_of_a_miss_labels_the_candidate_that_was_passed_on() {
     let stats = until(&cache, |stats| labels(stats, "miss") != [0, 0]).await;
     assert_eq!(labels(&stats, "miss"), [0, 1]);
     assert_eq!(stats.learning.entries, 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_stored_after_a_lookup_labels_the_candidate_too_but_not_much_later() {
+    let clock = clock();
+    let cache = cache(&clock, &Config::default()).build().await.unwrap();
+    put(&cache, "stored", "It takes 3 days.").await;
+    assert!(answer_to(&cache, &ask("grey")).await.is_err());
+    put(&cache, "grey", "It takes 5 days.").await;
+    let stats = until(&cache, |stats| labels(stats, "miss") != [0, 0]).await;
+    assert_eq!(labels(&stats, "miss"), [0, 1]);
+
+    // Stored again without a lookup, or long after it: what it would be compared with is not known.
+    put(&cache, "grey", "It takes 5 days.").await;
+    cache
+        .invalidate(askonce::Selector::Key(ask("grey").exact_key()))
+        .await;
+    assert!(answer_to(&cache, &ask("grey")).await.is_err());
+    clock.advance(Duration::from_secs(601));
+    put(&cache, "grey", "It takes 5 days.").await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(labels(&cache.stats().await, "miss"), [0, 1]);
 }
 
 #[tokio::test]

@@ -148,6 +148,9 @@ pub struct Card {
     pub certified: u64,
     /// What it does not promise, for people.
     pub limits: String,
+    /// Digest of the policy whose models it has, where it was fitted anew from one; `None` otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_from: Option<String>,
 }
 
 /// A set of labelled data.

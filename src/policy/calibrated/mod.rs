@@ -321,13 +321,17 @@ impl HitPolicy for Calibrated {
         let second = evidence.refined.is_some() || evidence.can_refine;
         let (weighed, verdict) = if self.scorer.has_full() && second {
             match self.scorer.weigh(evidence, self.caution) {
-                Verdict::Hopeless(weighed) => (weighed, Err(Stop::Pass(PassReason::BelowCutoff))),
-                Verdict::Clear(weighed) => (
-                    weighed,
-                    self.stopped(weighed, least.cascade, evidence)
-                        .map_err(Stop::Pass),
+                Verdict::Hopeless(weighed) => (
+                    weighed.aged(evidence),
+                    Err(Stop::Pass(PassReason::BelowCutoff)),
                 ),
+                Verdict::Clear(weighed) => {
+                    let weighed = weighed.aged(evidence);
+                    let verdict = self.stopped(weighed, least.cascade, evidence);
+                    (weighed, verdict.map_err(Stop::Pass))
+                }
                 Verdict::Grey { fast, above } => {
+                    let fast = fast.aged(evidence);
                     let served = self.stopped(fast, least.cascade, evidence);
                     let verdict = match served {
                         Ok(gain) if above => Ok(gain),
@@ -339,7 +343,7 @@ impl HitPolicy for Calibrated {
                 }
             }
         } else {
-            let weighed = self.scorer.fast(evidence, self.caution);
+            let weighed = self.scorer.fast(evidence, self.caution).aged(evidence);
             let verdict = self.stopped(weighed, least.fast, evidence);
             (weighed, verdict.map_err(Stop::Pass))
         };

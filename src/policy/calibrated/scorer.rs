@@ -38,6 +38,17 @@ pub(crate) struct Weighed {
     pub(crate) cautious: f64,
 }
 
+impl Weighed {
+    /// The same of an answer of this age.
+    pub(super) fn aged(self, evidence: &Evidence) -> Self {
+        let left = evidence.freshness();
+        Self {
+            probability: self.probability * left,
+            cautious: self.cautious * left,
+        }
+    }
+}
+
 /// What the stages together say of a candidate whose second cosine is known or can be had.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Verdict {

@@ -56,6 +56,8 @@ pub struct Evidence {
     pub category: Category,
     /// How long ago the entry was stored.
     pub age: Duration,
+    /// What share of the right answers of the category goes wrong in a day; 0 where that is not known.
+    pub hazard_per_day: f32,
     /// What the upstream call would cost, in dollars; `None` when the model has no known price.
     pub saving_usd: Option<f64>,
     /// How long the upstream call took when the entry was made.
@@ -71,6 +73,17 @@ impl Evidence {
         Self {
             similarity,
             ..Self::default()
+        }
+    }
+
+    /// The probability that a right answer of this age is still right; policies multiply theirs by it.
+    #[must_use]
+    pub fn freshness(&self) -> f64 {
+        let hazard = f64::from(self.hazard_per_day);
+        if hazard > 0.0 {
+            (-hazard * self.age.as_secs_f64() / 86_400.0).exp()
+        } else {
+            1.0
         }
     }
 
@@ -143,6 +156,7 @@ impl Default for Evidence {
             record: EntryRecord::default(),
             category: Category::default(),
             age: Duration::ZERO,
+            hazard_per_day: 0.0,
             saving_usd: None,
             latency: Duration::ZERO,
             typical_saving_usd: None,
