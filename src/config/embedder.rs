@@ -261,6 +261,23 @@ mod tests {
     }
 
     #[test]
+    fn an_adapter_is_the_weights_own_unless_a_file_is_named() {
+        let adapter = |json| match read(json) {
+            EmbedderConfig::Minilm { adapter, .. }
+            | EmbedderConfig::Cascade {
+                refiner: RefinerConfig::Minilm { adapter, .. },
+                ..
+            } => adapter,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(adapter(r#"{"type": "minilm"}"#), None);
+        let named = Some(PathBuf::from("a.bin"));
+        assert_eq!(adapter(r#"{"type": "minilm", "adapter": "a.bin"}"#), named);
+        let cascade = r#"{"type": "cascade", "refiner": {"type": "minilm", "adapter": "a.bin"}}"#;
+        assert_eq!(adapter(cascade), named);
+    }
+
+    #[test]
     fn a_cascade_is_read_and_what_is_out_of_range_is_refused_by_name() {
         let cascade = |more: &str| {
             let http = r#"{"type": "http", "base_url": "http://localhost/v1", "model": "m"}"#;
