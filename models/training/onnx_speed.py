@@ -20,7 +20,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from source_model import CLS, HEADS, LAYERS, SEP, WIDTH, SourceModel
 
-ROUNDS, ROUND_SECONDS = 15, 0.04
+ROUNDS, ROUND_SECONDS = 15, 0.2
 TOKENS = (8, 16, 32, 64, 128, 256)
 
 
