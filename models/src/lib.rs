@@ -42,6 +42,7 @@ mod error;
 mod fit;
 mod idf;
 mod model_id;
+mod self_test;
 
 pub mod wordpiece;
 
@@ -66,4 +67,5 @@ pub use idf::inverse_document_frequency;
 #[cfg(feature = "minilm")]
 pub use minilm::MiniLm;
 pub use model_id::ModelId;
+pub use self_test::SelfTest;
 pub use static_model::StaticEmbedder;

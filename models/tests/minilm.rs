@@ -197,6 +197,13 @@ fn the_id_names_the_weights_and_the_card_describes_them() {
 }
 
 #[test]
+fn the_weights_pass_their_self_test() {
+    let Some(model) = model() else { return };
+    let tested = model.self_test().unwrap();
+    assert!(tested.passes(), "{tested:?}");
+}
+
+#[test]
 fn a_damaged_file_is_refused_wherever_the_damage_is() {
     if model().is_none() {
         return;

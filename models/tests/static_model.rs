@@ -334,3 +334,9 @@ fn rows_of_near_words_are_nearer_than_those_of_far_ones() {
     embedder.add_row(car, &mut sums);
     assert_eq!(sums, embedder.row_sums("car").unwrap());
 }
+
+#[test]
+fn the_built_in_table_passes_its_self_test() {
+    let tested = StaticEmbedder::builtin().self_test().unwrap();
+    assert!(tested.passes(), "{tested:?}");
+}

@@ -51,6 +51,13 @@ fn pairs(
     path
 }
 
+/// What can be trained in this build.
+const MODELS: &[&str] = if cfg!(feature = "minilm") {
+    &["static", "adapter"]
+} else {
+    &["static"]
+};
+
 /// Words of a trade that the built-in table cannot know: it takes both for equally near. The
 /// near miss is the smallest text of its component.
 const JARGON: [&str; 3] = ["zorp my", "flimble a", "blentify a"];
@@ -63,15 +70,18 @@ fn a_table_learns_the_jargon_of_a_trade() {
     let ran = train(
         &pairs,
         &output,
-        &["--json", "--epochs", "20", "--batch", "64"],
+        &[
+            "--json", "--model", "static", "--epochs", "20", "--batch", "64",
+        ],
     );
     assert!(ran.status.success(), "{}", errors(&ran));
     assert_eq!(errors(&ran), "", "nothing is drawn beside the JSON");
 
     let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
-    assert_eq!(report["schema"], "askonce.train/1");
+    assert_eq!(report["schema"], "askonce.train/2");
     assert_eq!(report["sources"][0]["name"], "own.jsonl");
-    let result = &report["result"];
+    assert_eq!(report["models"][0]["model"], "table");
+    let result = &report["models"][0]["result"];
     assert!(result["gain"]["low"].as_f64().unwrap() > 0.0, "{result:#}");
     assert!(result["after"]["auc"].as_f64().unwrap() > 0.9, "{result:#}");
     // Half of the pairs are for calibration and tests, and not touched.
@@ -95,7 +105,8 @@ fn a_table_that_ranks_worse_is_not_written() {
     };
     let pairs = pairs(&folder, 400, JARGON, judged);
     let output = folder.path().join("trained");
-    let ran = train(&pairs, &output, &["--epochs", "20", "--batch", "64"]);
+    let settings = ["--model", "static", "--epochs", "20", "--batch", "64"];
+    let ran = train(&pairs, &output, &settings);
     assert!(!ran.status.success());
     assert!(
         errors(&ran).contains("nothing is written"),
@@ -109,12 +120,104 @@ fn a_table_that_ranks_worse_is_not_written() {
 fn too_few_pairs_are_refused_with_how_many_are_missing() {
     let folder = tempfile::tempdir().unwrap();
     let pairs = pairs(&folder, 60, JARGON, |_| false);
-    let ran = train(&pairs, &folder.path().join("trained"), &[]);
+    for model in MODELS {
+        let ran = train(&pairs, &folder.path().join("trained"), &["--model", model]);
+        assert!(!ran.status.success());
+        let errors = errors(&ran);
+        assert!(
+            errors.contains("held-out pairs are labelled true, at least 20"),
+            "{errors}"
+        );
+        assert!(errors.contains("of the 120 pairs given"), "{errors}");
+    }
+}
+
+#[test]
+fn pairs_of_one_label_and_rows_that_are_none_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("own.jsonl");
+    let row = |i: usize| format!("{{\"a\": \"one {i}\", \"b\": \"two {i}\", \"label\": 1}}\n");
+    let mut rows: String = (0..400).map(row).collect();
+    fs::write(&path, &rows).unwrap();
+    for model in MODELS {
+        let ran = train(&path, &folder.path().join("trained"), &["--model", model]);
+        let errors = errors(&ran);
+        assert!(
+            errors.contains("pairs are labelled true: add pairs that are labelled false"),
+            "{errors}"
+        );
+    }
+    rows += "{\"a\": \"one\"}\n";
+    fs::write(&path, &rows).unwrap();
+    let ran = train(&path, &folder.path().join("trained"), &[]);
     assert!(!ran.status.success());
-    let errors = errors(&ran);
+    assert!(errors(&ran).contains("own.jsonl:401"), "{}", errors(&ran));
+}
+
+/// From pairs to a server's settings: the file is used, checked, and refused when it is damaged.
+#[cfg(feature = "minilm")]
+#[test]
+fn an_adapter_learns_the_jargon_and_the_doctor_knows_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let pairs = pairs(&folder, 300, JARGON, |_| false);
+    let output = folder.path().join("trained");
+    let ran = train(&pairs, &output, &["--json", "--model", "adapter"]);
+    assert!(ran.status.success(), "{}", errors(&ran));
+    assert_eq!(errors(&ran), "", "nothing is drawn beside the JSON");
+    let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let model = &report["models"][0];
+    assert_eq!(model["model"], "adapter");
+    let result = &model["result"];
+    assert!(result["gain"]["low"].as_f64().unwrap() > 0.0, "{result:#}");
+    let kept = fs::read(output.join("minilm-adapter.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&kept).unwrap(), report);
+    assert!(!output.join("static-tuned.bin").exists());
+
+    let file = output.join("minilm-adapter.bin");
+    let doctor = || {
+        let adapter = format!("semantic.embedder.adapter={}", file.display());
+        let more = [
+            "semantic.embedder.type=minilm",
+            &adapter,
+            "listen=127.0.0.1:0",
+        ];
+        let ran = Command::new(env!("CARGO_BIN_EXE_askonce"))
+            .args(["doctor", "--json"])
+            .args(more.iter().flat_map(|set| ["--set", set]))
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        serde_json::from_slice::<Value>(&ran.stdout).unwrap()
+    };
+    let check = |report: &Value, name: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        let found = checks.iter().find(|check| check["check"] == name);
+        found.unwrap_or_else(|| panic!("{report:#}")).clone()
+    };
+    let told = doctor();
+    let weights = check(&told, "weights of the transformer");
+    assert_eq!(weights["finding"], "pass", "{told:#}");
+    let detail = weights["detail"].as_str().unwrap();
+    assert!(detail.starts_with("minilm-l6-tuned@"), "{detail}");
+    let embedder = check(&told, "embedder");
+    let fingerprint = result["to"].as_str().unwrap();
     assert!(
-        errors.contains("held-out pairs are labelled true, at least 20"),
-        "{errors}"
+        embedder["detail"]
+            .as_str()
+            .unwrap()
+            .starts_with(fingerprint),
+        "{told:#}"
+    );
+
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[1_000] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let cache = check(&doctor(), "cache");
+    assert_eq!(cache["finding"], "fail");
+    let detail = cache["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("semantic.embedder.adapter") && detail.contains("checksum"),
+        "{detail}"
     );
 }
 

@@ -413,8 +413,9 @@ fn semantic(
         }
         (Some(embedder), _) => EmbedStage::new(embedder, 0, patience),
         (None, EmbedderConfig::Http(_)) => return Err(needs_async("semantic.embedder.type")),
-        (None, EmbedderConfig::Minilm { path }) => {
-            let model = minilm(path.as_deref(), processors(), "semantic.embedder")?;
+        (None, EmbedderConfig::Minilm { path, adapter }) => {
+            let files = [path.as_deref(), adapter.as_deref()];
+            let model = minilm(files, processors(), "semantic.embedder")?;
             EmbedStage::new(model, MINILM_MEMO, patience)
         }
         (None, EmbedderConfig::Static { path }) => {
@@ -507,9 +508,10 @@ fn second(config: &EmbedderConfig, given: Option<EmbedderHandle>) -> Result<Opti
     let (model, memo) = match (given, refiner) {
         (Some(given), RefinerConfig::Http(http)) => (given, http.memo_entries),
         (Some(given), RefinerConfig::Minilm { .. }) => (given, 0),
-        (None, RefinerConfig::Minilm { path }) => {
+        (None, RefinerConfig::Minilm { path, adapter }) => {
             let field = "semantic.embedder.refiner";
-            let model = minilm(path.as_deref(), concurrency, field)?;
+            let files = [path.as_deref(), adapter.as_deref()];
+            let model = minilm(files, concurrency, field)?;
             (model, MINILM_MEMO)
         }
         (None, RefinerConfig::Http(_)) => {
@@ -523,32 +525,42 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The transformer, off the threads that serve.
+/// The transformer of these weights with this adapter, off the threads that serve.
 #[cfg(feature = "minilm")]
 fn minilm(
-    path: Option<&std::path::Path>,
+    [weights, adapter]: [Option<&Path>; 2],
     concurrency: usize,
     field: &'static str,
 ) -> Result<EmbedderHandle> {
     use askonce_models::MiniLm;
 
-    let model = match path {
-        Some(path) => MiniLm::open(path).map_err(|error| {
-            Error::new(ErrorKind::Config, "the transformer cannot be used")
-                .with("field", format!("{field}.path"))
-                .with("value", path.display())
-                .caused_by(error)
-        })?,
+    let unusable = |what: &'static str, setting: &str, path: &Path, error| {
+        Error::new(ErrorKind::Config, what)
+            .with("field", format!("{field}.{setting}"))
+            .with("value", path.display())
+            .caused_by(error)
+    };
+    let mut model = match weights {
+        Some(path) => MiniLm::open(path)
+            .map_err(|error| unusable("the transformer cannot be used", "path", path, error))?,
         #[cfg(feature = "minilm-weights")]
         None => MiniLm::builtin(),
         #[cfg(not(feature = "minilm-weights"))]
         None => return Err(no_weights(field)),
     };
+    if let Some(path) = adapter {
+        model = model.with_adapter(path).map_err(|error| {
+            unusable("the adapter cannot be used", "adapter", path, error).with(
+                "remedy",
+                "name a file that `askonce train` wrote for these weights, or leave the field out",
+            )
+        })?;
+    }
     Ok(Arc::new(OffThread::new(Arc::new(model), concurrency)))
 }
 
 #[cfg(not(feature = "minilm"))]
-fn minilm(_: Option<&std::path::Path>, _: usize, field: &'static str) -> Result<EmbedderHandle> {
+fn minilm(_: [Option<&Path>; 2], _: usize, field: &'static str) -> Result<EmbedderHandle> {
     Err(no_weights(field))
 }
 

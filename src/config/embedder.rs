@@ -27,6 +27,9 @@ pub enum EmbedderConfig {
         /// The file with the weights. Default: those in the binary, with the feature `minilm-weights`.
         #[serde(default)]
         path: Option<PathBuf>,
+        /// The file of an adapter of these weights, such as `askonce train` writes. Default: `null`, their own.
+        #[serde(default)]
+        adapter: Option<PathBuf>,
     },
     /// A server that embeds. Needs the feature `http-embedder`.
     Http(HttpEmbedderConfig),
@@ -62,6 +65,9 @@ pub enum RefinerConfig {
         /// The file with the weights. Default: those in the binary, with the feature `minilm-weights`.
         #[serde(default)]
         path: Option<PathBuf>,
+        /// The file of an adapter of these weights, such as `askonce train` writes. Default: `null`, their own.
+        #[serde(default)]
+        adapter: Option<PathBuf>,
     },
     /// A server that embeds. Needs the feature `http-embedder`. Its own
     /// `timeout` holds for vectors that are made in the background.
@@ -135,7 +141,10 @@ impl Default for EmbedderConfig {
         if cfg!(feature = "minilm-weights") {
             Self::Cascade {
                 table: None,
-                refiner: RefinerConfig::Minilm { path: None },
+                refiner: RefinerConfig::Minilm {
+                    path: None,
+                    adapter: None,
+                },
                 deadline: fifty_milliseconds(),
                 concurrency: None,
             }
@@ -153,7 +162,7 @@ impl EmbedderConfig {
     pub(super) fn validate(&self, path: &str) -> Result<()> {
         match self {
             Self::Static { .. } => Ok(()),
-            Self::Minilm { path: file } => has_weights(file.is_some(), path),
+            Self::Minilm { path: file, .. } => has_weights(file.is_some(), path),
             Self::Http(http) => http.validate(path),
             Self::Cascade {
                 refiner,
@@ -182,7 +191,7 @@ impl EmbedderConfig {
 impl RefinerConfig {
     fn validate(&self, path: &str) -> Result<()> {
         match self {
-            Self::Minilm { path: file } => has_weights(file.is_some(), path),
+            Self::Minilm { path: file, .. } => has_weights(file.is_some(), path),
             Self::Http(http) => http.validate(path),
         }
     }
@@ -249,6 +258,23 @@ mod tests {
             panic!("no cascade");
         };
         assert_eq!(table, Some("own.bin".into()));
+    }
+
+    #[test]
+    fn an_adapter_is_the_weights_own_unless_a_file_is_named() {
+        let adapter = |json| match read(json) {
+            EmbedderConfig::Minilm { adapter, .. }
+            | EmbedderConfig::Cascade {
+                refiner: RefinerConfig::Minilm { adapter, .. },
+                ..
+            } => adapter,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(adapter(r#"{"type": "minilm"}"#), None);
+        let named = Some(PathBuf::from("a.bin"));
+        assert_eq!(adapter(r#"{"type": "minilm", "adapter": "a.bin"}"#), named);
+        let cascade = r#"{"type": "cascade", "refiner": {"type": "minilm", "adapter": "a.bin"}}"#;
+        assert_eq!(adapter(cascade), named);
     }
 
     #[test]

@@ -26,6 +26,9 @@
 //! bias, and the codes, signed bytes from -127 to 127. The codes lie in panels of 16 outputs; a
 //! panel holds, for every four inputs, the four codes of each of its outputs.
 
+use std::sync::Arc;
+
+use super::adapter::Adapter;
 use crate::ModelId;
 use crate::blob::Blob;
 use crate::wordpiece::WordPiece;
@@ -38,7 +41,7 @@ const LOWERCASE: u32 = 1;
 const ALIGNMENT: usize = 64;
 
 /// Length of the checksum's beginning that stands for the weights in a [`ModelId`].
-const REVISION_BYTES: usize = 6;
+pub(super) const REVISION_BYTES: usize = 6;
 
 /// Outputs of a panel.
 pub(super) const PANEL: usize = 16;
@@ -57,7 +60,8 @@ const MOST_TOKENS: usize = 1 << 24;
 /// A model in memory. The 8-bit codes stay where the file put them.
 #[derive(Debug)]
 pub(super) struct Weights {
-    pub(super) id: ModelId,
+    /// BLAKE3 of the file, as stored at its end.
+    pub(super) checksum: [u8; CHECKSUM_BYTES],
     pub(super) wordpiece: WordPiece,
     pub(super) width: usize,
     pub(super) inner: usize,
@@ -73,8 +77,8 @@ pub(super) struct Weights {
     pub(super) places: Vec<f32>,
     pub(super) norm: Norm,
     pub(super) layers: Vec<Layer>,
-    /// The last map, without a bias: `width` outputs of each input.
-    pub(super) adapter: Vec<f32>,
+    /// The last map, where no other takes its place.
+    pub(super) adapter: Arc<Adapter>,
 }
 
 /// The rows that words outside the vocabulary share out by hash.
@@ -194,11 +198,16 @@ impl Weights {
                 })
             })
             .collect::<Result<_, String>>()?;
-        let adapter = arrays.floats(width * width)?;
+        let map = arrays.floats(width * width)?;
         let vocabulary = file.slice(arrays.at..body_end);
         let revision = &found.to_hex()[..2 * REVISION_BYTES];
-        Ok(Self {
+        let adapter = Arc::new(Adapter {
             id: ModelId::new(name, revision, "mean"),
+            map,
+            expected: None,
+        });
+        Ok(Self {
+            checksum: *found.as_bytes(),
             wordpiece: WordPiece::from_blob(vocabulary, tokens, unknown)?,
             width,
             inner,

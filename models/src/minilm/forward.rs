@@ -26,17 +26,24 @@ pub(super) struct Batch {
     pub(super) ends: Vec<usize>,
 }
 
-/// Writes the adapter's output for each text of the batch to `out`: `width` floats each, of any
-/// length.
+/// Writes the output of `adapter`, `width` outputs of each input, for each text of the batch to `out`:
+/// `width` floats each, of any length.
 ///
 /// # Panics
-/// If `out` is not `width` floats for each text, an id is not in the vocabulary, or a text has no
+/// If `out` is not `width` floats for each text, `adapter` is not square, an id is not in the vocabulary, or a text has no
 /// token or more than `positions`.
 #[inline(always)]
-pub(super) fn run<K: Multiply>(kernel: K, weights: &Weights, batch: &Batch, out: &mut [f32]) {
+pub(super) fn run<K: Multiply>(
+    kernel: K,
+    weights: &Weights,
+    adapter: &[f32],
+    batch: &Batch,
+    out: &mut [f32],
+) {
     let width = weights.width;
     let tokens = batch.ids.len();
     assert_eq!(out.len(), batch.ends.len() * width, "one row per text");
+    assert_eq!(adapter.len(), width * width, "an adapter of this width");
 
     let mut x = embedded(weights, batch);
     normalise(&mut x, &weights.norm);
@@ -83,7 +90,7 @@ pub(super) fn run<K: Multiply>(kernel: K, weights: &Weights, batch: &Batch, out:
         }
         let share = 1.0 / (end - start) as f32;
         out.fill(0.0);
-        for (mean, outputs) in mean.iter().zip(weights.adapter.chunks_exact(width)) {
+        for (mean, outputs) in mean.iter().zip(adapter.chunks_exact(width)) {
             let mean = mean * share;
             for (out, weight) in out.iter_mut().zip(outputs) {
                 *out += mean * weight;

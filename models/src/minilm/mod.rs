@@ -18,6 +18,7 @@
 //! Always true: no I/O after loading, no lock, no thread, no copy of the weights per handle, and the
 //! row of a text does not depend on the texts beside it.
 
+mod adapter;
 mod file;
 mod forward;
 #[expect(unsafe_code, reason = "vector instructions")]
@@ -29,8 +30,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::blob::Blob;
+use crate::self_test;
 use crate::wordpiece::{Piece, WordPiece};
-use crate::{Embedder, ModelError, ModelId};
+use crate::{Embedder, ModelError, ModelId, SelfTest};
+use adapter::Adapter;
 use file::Weights;
 use forward::Batch;
 use kernel::Kernel;
@@ -38,6 +41,10 @@ use kernel::Kernel;
 /// Tokens of a batch that go through the layers together: enough to read the weights once for many
 /// short texts, and few enough for the caches.
 const BATCH_TOKENS: usize = 256;
+
+/// The fingerprint of the weights that the project ships, and the cosine of the self-test's texts.
+const SHIPPED: &str = "minilm-l6@990ba2f6369c+mean";
+const SHIPPED_COSINE: f32 = 0.984_485_45;
 
 /// Tokens that the model puts around a text.
 const CONTROLS: usize = 2;
@@ -55,6 +62,8 @@ const CONTROLS: usize = 2;
 #[derive(Clone, Debug)]
 pub struct MiniLm {
     weights: Arc<Weights>,
+    /// The last map: the one that came with the weights, or another.
+    adapter: Arc<Adapter>,
     kernel: Kernel,
 }
 
@@ -104,16 +113,54 @@ impl MiniLm {
             reason,
         })?;
         Ok(Self {
+            adapter: Arc::clone(&weights.adapter),
             weights: Arc::new(weights),
             kernel: Kernel::detect(),
         })
     }
 
-    /// Which model this is. The revision is the beginning of the file's checksum, so another
-    /// adapter is another model.
+    /// This transformer with the adapter in a file, such as `askonce train` writes, in place of its own.
+    /// The layers are shared with `self`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); and [`ModelError::BadWeights`] when the adapter was trained for other
+    /// weights.
+    pub fn with_adapter(&self, path: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let path = path.as_ref();
+        let file = std::fs::read(path).map_err(|source| ModelError::UnreadableWeights {
+            path: path.to_owned(),
+            source,
+        })?;
+        self.with_adapter_bytes(&file, &path.display().to_string())
+    }
+
+    fn with_adapter_bytes(&self, file: &[u8], origin: &str) -> Result<Self, ModelError> {
+        let adapter =
+            Adapter::parse(file, &self.weights).map_err(|reason| ModelError::BadWeights {
+                origin: origin.to_owned(),
+                reason,
+            })?;
+        Ok(Self {
+            adapter: Arc::new(adapter),
+            ..self.clone()
+        })
+    }
+
+    /// Which model this is. The revision is the beginning of the file's checksum, or of the adapter's where
+    /// one was given: so another adapter is another model.
     #[must_use]
     pub fn id(&self) -> &ModelId {
-        &self.weights.id
+        &self.adapter.id
+    }
+
+    /// Compares what this machine makes of two known texts with what the weights should make of them.
+    ///
+    /// # Errors
+    /// As [`embed_sync`](Self::embed_sync): the texts have words that every vocabulary can spell.
+    pub fn self_test(&self) -> Result<SelfTest, ModelError> {
+        let known = (self.adapter.id.fingerprint() == SHIPPED).then_some(SHIPPED_COSINE);
+        let rows = self.embed_sync(&self_test::TEXTS)?;
+        Ok(SelfTest::of(self.adapter.expected.or(known), &rows))
     }
 
     /// Floats per row: 384 for the model that the project ships.
@@ -180,7 +227,8 @@ impl MiniLm {
         for batch in &batches {
             let rows;
             (rows, rest) = rest.split_at_mut(batch.ends.len() * self.dimension());
-            self.kernel.run(&self.weights, batch, rows);
+            self.kernel
+                .run(&self.weights, &self.adapter.map, batch, rows);
         }
         for (position, row) in out.chunks_exact_mut(self.dimension()).enumerate() {
             self.to_unit(position, row)?;
@@ -246,6 +294,38 @@ impl MiniLm {
     }
 }
 
+#[cfg(feature = "train")]
+impl MiniLm {
+    /// The same layers with an adapter that changes nothing.
+    pub(crate) fn bare(&self) -> Self {
+        self.with(Adapter::identity(&self.weights))
+    }
+
+    /// The adapter: the outputs of the first input, of the second, and so on.
+    pub(crate) fn adapter(&self) -> &[f32] {
+        &self.adapter.map
+    }
+
+    /// The file of another adapter of these weights.
+    pub(crate) fn adapter_file(&self, map: Vec<f32>) -> Result<Vec<u8>, ModelError> {
+        let model = self.with(Adapter::new(&self.weights, map));
+        let found = model.self_test()?.found;
+        Ok(model.adapter.file(&self.weights, found))
+    }
+
+    /// As [`with_adapter`](Self::with_adapter), from memory.
+    pub(crate) fn with_trained(&self, file: &[u8]) -> Result<Self, ModelError> {
+        self.with_adapter_bytes(file, "the trained adapter")
+    }
+
+    fn with(&self, adapter: Adapter) -> Self {
+        Self {
+            adapter: Arc::new(adapter),
+            ..self.clone()
+        }
+    }
+}
+
 /// The work is done when the future is first polled, on the thread that polls it: whoever must not
 /// be kept from other tasks for some milliseconds calls [`MiniLm::embed_sync`] on a thread for
 /// blocking work.
@@ -286,7 +366,13 @@ mod tests {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let bits = |kernel| {
             let weights = Arc::clone(&model.weights);
-            let rows = MiniLm { weights, kernel }.embed_sync(&texts).unwrap();
+            let adapter = Arc::clone(&model.adapter);
+            let model = MiniLm {
+                weights,
+                adapter,
+                kernel,
+            };
+            let rows = model.embed_sync(&texts).unwrap();
             rows.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
         };
         let kernels = Kernel::all();

@@ -18,8 +18,9 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::blob::Blob;
+use crate::self_test;
 use crate::wordpiece::{Piece, WordPiece};
-use crate::{Embedder, ModelError, ModelId};
+use crate::{Embedder, ModelError, ModelId, SelfTest};
 use table::Table;
 
 /// Most tokens of a text. A longer text is refused, not cut; reading stops here, so that a text of
@@ -28,6 +29,10 @@ pub const MAX_TOKENS: usize = 2048;
 
 /// Length of the checksum's beginning that stands for the weights in a [`ModelId`].
 const REVISION_BYTES: usize = 6;
+
+/// The fingerprint of the built-in table, and the cosine of the self-test's texts.
+const SHIPPED: &str = "static-128@f1e65ca9ca25+sum";
+const SHIPPED_COSINE: f32 = 0.979_210_4;
 
 static BUILTIN: &[u8] = include_bytes!("../../assets/static-128.bin");
 
@@ -97,6 +102,16 @@ impl StaticEmbedder {
     #[must_use]
     pub fn id(&self) -> &ModelId {
         &self.table.id
+    }
+
+    /// Compares what this machine makes of two known texts with what the table should make of them.
+    ///
+    /// # Errors
+    /// As [`embed_sync`](Self::embed_sync): the texts have words that every vocabulary can spell.
+    pub fn self_test(&self) -> Result<SelfTest, ModelError> {
+        let known = (self.id().fingerprint() == SHIPPED).then_some(SHIPPED_COSINE);
+        let rows = self.embed_sync(&self_test::TEXTS)?;
+        Ok(SelfTest::of(self.table.expected.or(known), &rows))
     }
 
     /// Floats per row.
@@ -271,10 +286,14 @@ impl StaticEmbedder {
     }
 
     /// The file of a table with other rows, and a name that tells so.
-    pub(crate) fn with_rows(&self, rows: &[i8]) -> Vec<u8> {
+    pub(crate) fn with_rows(&self, rows: &[i8]) -> Result<Vec<u8>, ModelError> {
         let name = self.id().name();
         let tuned = name.strip_suffix(TUNED).unwrap_or(name);
-        self.table.with_rows(&format!("{tuned}{TUNED}"), rows)
+        let name = format!("{tuned}{TUNED}");
+        // The cosine is a field of the file that it belongs to, so the table is made to be asked first.
+        let unstated = self.table.with_rows(&name, rows, 0.0);
+        let found = Self::from_bytes(unstated, "the trained table")?.self_test()?;
+        Ok(self.table.with_rows(&name, rows, found.found))
     }
 }
 

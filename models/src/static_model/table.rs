@@ -13,7 +13,8 @@
 //! | 28 | 4 | flags: bit 0, text is lower-cased and stripped of accents; the others are 0 |
 //! | 32 | 12 | ids of the unknown, start and end tokens |
 //! | 44 | 8 | first hashed row, number of hashed rows |
-//! | 52 | 12 | zero |
+//! | 52 | 4 | cosine that the self-test's texts should have, f32; 0 where it is not stated |
+//! | 56 | 8 | zero |
 //! | 64 | 32 | name, ASCII, filled up with zeros |
 //! | 96 | 32 | SHA-256 of the weights it was distilled from |
 //! | 128 | tokens * dimension | rows, signed bytes |
@@ -35,6 +36,9 @@ const HEADER_BYTES: usize = 128;
 const CHECKSUM_BYTES: usize = 32;
 const LOWERCASE: u32 = 1;
 
+/// Where the cosine of the self-test's texts is.
+const EXPECTED: Range<usize> = 52..56;
+
 /// Where the name is.
 const NAME: Range<usize> = 64..96;
 
@@ -44,6 +48,8 @@ const MAX_DIMENSION: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) id: ModelId,
+    /// The cosine of the self-test's texts, where the file states it.
+    pub(super) expected: Option<f32>,
     pub(super) dimension: usize,
     pub(super) wordpiece: WordPiece,
     #[cfg(feature = "train")]
@@ -123,6 +129,8 @@ impl Table {
         let revision = &found.to_hex()[..2 * REVISION_BYTES];
         Ok(Self {
             id: ModelId::new(name, revision, "sum"),
+            expected: Some(f32::from_bits(u32_at(body, EXPECTED.start)?))
+                .filter(|expected| *expected != 0.0),
             dimension,
             #[cfg(feature = "train")]
             scale,
@@ -180,10 +188,11 @@ impl Table {
         self.rows.len() / self.dimension
     }
 
-    /// The file of a table that differs from this one in its name and rows only. A name that does not fit is
-    /// cut.
-    pub(super) fn with_rows(&self, name: &str, rows: &[i8]) -> Vec<u8> {
+    /// The file of a table that differs from this one in its name, its rows and what the self-test should
+    /// find. A name that does not fit is cut.
+    pub(super) fn with_rows(&self, name: &str, rows: &[i8], expected: f32) -> Vec<u8> {
         let mut file = self.file[..self.file.len() - CHECKSUM_BYTES].to_vec();
+        file[EXPECTED].copy_from_slice(&expected.to_le_bytes());
         let field = &mut file[NAME];
         field.fill(0);
         for (byte, letter) in field.iter_mut().zip(name.bytes()) {

@@ -1,6 +1,7 @@
-//! Adapts the embedding table to labelled pairs of one's own.
+//! Adapts the embedding models to labelled pairs of one's own: the table here, the last map of the
+//! transformer in `adapter`.
 //!
-//! Two losses share each batch of pairs, as when the built-in table was made: the logistic loss on
+//! **The table**: two losses share each batch of pairs, as when the built-in table was made: the logistic loss on
 //! `scale * cosine + bias` over all pairs, and for the positive ones a softmax over the other sides of the
 //! whole batch, which asks each text to find its partner, in both directions (van den Oord et al.,
 //! "Representation learning with contrastive predictive coding", 2018). Adam (Kingma and Ba, 2015) moves
@@ -14,6 +15,8 @@
 //! Always true: the same pairs, settings and seed give the same table; what training saw and what it is
 //! judged by share no text.
 
+#[cfg(feature = "minilm")]
+mod adapter;
 mod quality;
 mod step;
 
@@ -28,6 +31,9 @@ use serde::{Deserialize, Serialize};
 use crate::{FitError, ModelError, StaticEmbedder};
 use step::Trainer;
 
+#[cfg(feature = "minilm")]
+pub use adapter::{AdapterProgress, AdapterSettings, Start, TrainedAdapter, fit_adapter};
+use quality::labels;
 pub use quality::{Gain, Quality};
 
 /// Least number of held-out pairs of either label.
@@ -83,14 +89,6 @@ impl Default for TrainSettings {
 
 impl TrainSettings {
     fn check(&self) -> Result<(), FitError> {
-        let require = |good: bool, field, found: &dyn ToString, remedy| match good {
-            true => Ok(()),
-            false => Err(FitError::Setting {
-                field,
-                found: found.to_string(),
-                remedy,
-            }),
-        };
         require(
             (1..=100).contains(&self.epochs),
             "epochs",
@@ -130,7 +128,23 @@ impl TrainSettings {
     }
 }
 
-/// Why a table could not be trained.
+fn require(
+    good: bool,
+    field: &'static str,
+    found: &dyn ToString,
+    remedy: &'static str,
+) -> Result<(), FitError> {
+    match good {
+        true => Ok(()),
+        false => Err(FitError::Setting {
+            field,
+            found: found.to_string(),
+            remedy,
+        }),
+    }
+}
+
+/// Why a model could not be trained.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -151,6 +165,21 @@ pub enum TrainError {
         least: usize,
     },
 
+    /// All pairs of a part have one label: nothing says what is to be told apart.
+    #[error(
+        "all {pairs} {part} pairs are labelled {label}: add pairs that are labelled {}, {}",
+        !label,
+        if *label { "which look alike and must not share an answer" } else { "which one answer serves" }
+    )]
+    OneLabel {
+        /// `training` or `held-out`.
+        part: &'static str,
+        /// The label that all have.
+        label: bool,
+        /// How many pairs there are.
+        pairs: usize,
+    },
+
     /// A text is both trained on and judged by.
     #[error(
         "{texts} texts are in training pairs and in held-out pairs: split the pairs so that texts that \
@@ -161,8 +190,8 @@ pub enum TrainError {
         texts: usize,
     },
 
-    /// The trained table cannot be used.
-    #[error("the trained table cannot be used")]
+    /// The trained model cannot be used.
+    #[error("the trained model cannot be used")]
     Model(#[from] ModelError),
 }
 
@@ -182,9 +211,9 @@ pub struct Progress {
 /// What training did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrainReport {
-    /// Fingerprint of the table that training started from.
+    /// Fingerprint of the model that the trained one takes the place of.
     pub from: String,
-    /// Fingerprint of the trained table.
+    /// Fingerprint of the trained model.
     pub to: String,
     /// Pairs trained on.
     pub pairs: usize,
@@ -192,18 +221,19 @@ pub struct TrainReport {
     pub held_out: usize,
     /// Pairs left out because a text has no word or is too long.
     pub unusable: usize,
-    /// Rows of the table that changed.
-    pub rows_changed: usize,
-    /// Held-out pairs under the table as it was.
+    /// Rows of the table that changed; none of an adapter, which changes all vectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_changed: Option<usize>,
+    /// Held-out pairs under the model as it was.
     pub before: Quality,
-    /// Held-out pairs under the trained table.
+    /// Held-out pairs under the trained model.
     pub after: Quality,
     /// Change of the area under the ROC curve.
     pub gain: Gain,
 }
 
 impl TrainReport {
-    /// Whether the trained table is no worse on the pairs that it did not see.
+    /// Whether the trained model is no worse on the pairs that it did not see.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.gain.auc >= 0.0
@@ -240,8 +270,8 @@ pub fn fine_tune(
     check_apart(pairs, held_out)?;
     let train = Examples::new(base, pairs);
     let judged = Examples::new(base, held_out);
-    train.check("training", 1)?;
-    judged.check("held-out", LEAST_HELD_OUT)?;
+    check_labels(&train.pairs, "training", 1)?;
+    check_labels(&judged.pairs, "held-out", LEAST_HELD_OUT)?;
 
     let mut random = Xoshiro256PlusPlus::seed_from_u64(settings.seed);
     let scale = base.scale();
@@ -271,7 +301,7 @@ pub fn fine_tune(
     }
 
     let (rows, rows_changed) = quantised(base, trainer.table());
-    let file = base.with_rows(&rows);
+    let file = base.with_rows(&rows)?;
     let embedder = StaticEmbedder::from_bytes(file.clone(), "the trained table")?;
     let old = judged.cosines(base);
     let new = judged.cosines(&embedder);
@@ -281,10 +311,10 @@ pub fn fine_tune(
         pairs: train.pairs.len(),
         held_out: judged.pairs.len(),
         unusable: train.unusable + judged.unusable,
-        rows_changed,
-        before: Quality::of(&old, &judged.labels()),
-        after: Quality::of(&new, &judged.labels()),
-        gain: Gain::of(&old, &new, &judged, settings.seed),
+        rows_changed: Some(rows_changed),
+        before: Quality::of(&old, &labels(&judged.pairs)),
+        after: Quality::of(&new, &labels(&judged.pairs)),
+        gain: Gain::of(&old, &new, &judged.pairs, settings.seed),
     };
     Ok(Trained {
         file,
@@ -321,6 +351,29 @@ fn check_apart(pairs: &[Pair<'_>], held_out: &[Pair<'_>]) -> Result<(), TrainErr
         0 => Ok(()),
         texts => Err(TrainError::SharedTexts { texts }),
     }
+}
+
+/// Whether there are enough pairs of either label.
+fn check_labels(pairs: &[Example], part: &'static str, least: usize) -> Result<(), TrainError> {
+    let positive = pairs.iter().filter(|pair| pair.same).count();
+    for (label, found) in [(true, positive), (false, pairs.len() - positive)] {
+        if found == 0 && !pairs.is_empty() {
+            return Err(TrainError::OneLabel {
+                part,
+                label: !label,
+                pairs: pairs.len(),
+            });
+        }
+        if found < least {
+            return Err(TrainError::TooFewPairs {
+                part,
+                label,
+                found,
+                least,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Pairs over distinct texts, and the table rows of each text.
@@ -380,25 +433,6 @@ impl Examples {
     fn rows(&self, text: usize) -> &[u32] {
         let start = text.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.rows[start..self.ends[text]]
-    }
-
-    fn labels(&self) -> Vec<bool> {
-        self.pairs.iter().map(|pair| pair.same).collect()
-    }
-
-    fn check(&self, part: &'static str, least: usize) -> Result<(), TrainError> {
-        for label in [true, false] {
-            let found = self.pairs.iter().filter(|pair| pair.same == label).count();
-            if found < least {
-                return Err(TrainError::TooFewPairs {
-                    part,
-                    label,
-                    found,
-                    least,
-                });
-            }
-        }
-        Ok(())
     }
 
     /// Cosine of each pair under an embedder of the same vocabulary. 0 where rows cancel out.

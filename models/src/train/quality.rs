@@ -6,7 +6,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
-use super::Examples;
+use super::Example;
 
 /// How often groups are drawn anew for an interval.
 const RESAMPLES: usize = 400;
@@ -22,7 +22,9 @@ pub struct Quality {
 }
 
 impl Quality {
-    pub(super) fn of(scores: &[f32], labels: &[bool]) -> Self {
+    /// Of these scores of pairs with these labels.
+    #[must_use]
+    pub fn of(scores: &[f32], labels: &[bool]) -> Self {
         let ones = vec![1; scores.len()];
         Self::weighed(&ranked(scores), scores, labels, &ones)
     }
@@ -65,10 +67,10 @@ pub struct Gain {
 }
 
 impl Gain {
-    pub(super) fn of(before: &[f32], after: &[f32], examples: &Examples, seed: u64) -> Self {
-        let labels = examples.labels();
+    pub(super) fn of(before: &[f32], after: &[f32], pairs: &[Example], seed: u64) -> Self {
+        let labels = labels(pairs);
         let mut groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-        for (at, pair) in examples.pairs.iter().enumerate() {
+        for (at, pair) in pairs.iter().enumerate() {
             groups.entry(pair.group).or_default().push(at);
         }
         let groups: Vec<_> = groups.into_values().collect();
@@ -98,6 +100,10 @@ impl Gain {
             high: at(0.975),
         }
     }
+}
+
+pub(super) fn labels(pairs: &[Example]) -> Vec<bool> {
+    pairs.iter().map(|pair| pair.same).collect()
 }
 
 /// Positions by descending score.

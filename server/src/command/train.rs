@@ -1,102 +1,154 @@
-//! `askonce train`: adapts the embedding table to labelled pairs of one's own.
+//! `askonce train`: adapts the embedding models to labelled pairs of one's own.
 //!
 //! Texts are split by what hangs together, as every tool here splits them, so that no text is both trained
-//! on and judged by, and what is kept for calibration and for tests is not touched. The trained table is
-//! written only if it ranks the pairs that it did not see no worse than the table it started from.
+//! on and judged by, and what is kept for calibration and for tests is not touched. A trained model is
+//! written only if it ranks the pairs that it did not see no worse than the model that it takes the place of.
 
-use std::collections::HashSet;
+mod models;
+mod parts;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use askonce_models::StaticEmbedder;
-use askonce_models::train::{Pair, TrainReport, TrainSettings, Trained, fine_tune};
-use clap::Args as ClapArgs;
+use askonce_models::train::{TrainError, TrainReport};
+use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{Global, print};
-use crate::quality::corpus::{self, Set};
+use crate::quality::corpus;
 use crate::quality::lab::Progress;
-use crate::quality::split::{Part, Rule, normalise};
+use models::Trained;
+use parts::Parts;
 
 /// Layout of the report.
-const SCHEMA: &str = "askonce.train/1";
-
-const TABLE: &str = "static-tuned.bin";
-const REPORT: &str = "static-tuned.json";
+const SCHEMA: &str = "askonce.train/2";
 
 /// Settings of the training.
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "A row is {\"a\": text, \"b\": text, \"label\": 1 or 0}; 1: one answer serves both texts.\n\
-    The table is used with semantic.embedder: {type: static, path: DIR/static-tuned.bin}. Its vectors are not\n\
-    those of the table before, so stored entries are embedded anew and the policy is to be calibrated again."
+    The models are used with semantic.embedder:\n\
+    \n  {type: cascade, table: DIR/static-tuned.bin, refiner: {type: minilm, adapter: DIR/minilm-adapter.bin}}\n\n\
+    Their vectors are not those of the models before, so stored entries are embedded anew and the policy is to\n\
+    be calibrated again."
 )]
 pub(crate) struct Args {
     /// Labelled pairs: JSON lines, plain or gzip. May be given several times.
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pairs: Vec<PathBuf>,
 
-    /// The folder that the table and the report are written to; made if it is not there.
+    /// The folder that the models and their reports are written to; made if it is not there.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
+
+    /// What is trained: the table, the adapter of the transformer, or both. Default: both where the
+    /// transformer is in the binary, the table where not.
+    #[arg(long, value_enum, value_name = "MODEL")]
+    model: Option<Which>,
 
     /// The table to start from. Default: the built-in one.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 
-    /// Passes over the pairs.
-    #[arg(long, value_name = "N", default_value_t = TrainSettings::default().epochs)]
-    epochs: u32,
+    /// The transformer to train an adapter of. Default: the built-in one.
+    #[arg(long, value_name = "FILE")]
+    transformer: Option<PathBuf>,
 
-    /// How far a step moves a value of the table at most.
-    #[arg(long, value_name = "RATE", default_value_t = TrainSettings::default().rate)]
-    rate: f32,
+    /// The adapter to start from, of an earlier training. Default: the transformer's own.
+    #[arg(long, value_name = "FILE", conflicts_with = "from_scratch")]
+    from_adapter: Option<PathBuf>,
 
-    /// Pairs per step.
-    #[arg(long, value_name = "N", default_value_t = TrainSettings::default().batch)]
-    batch: usize,
+    /// Starts the adapter from a map that changes nothing.
+    #[arg(long)]
+    from_scratch: bool,
+
+    /// Passes over the pairs. Default: 4 for the table, 8 for the adapter.
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+
+    /// How far a step moves a value at most. Default: 0.002 for the table, 0.0005 for the adapter.
+    #[arg(long, value_name = "RATE")]
+    rate: Option<f32>,
+
+    /// Pairs per step at most. Default: 512.
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
 
     /// Seed of every random choice.
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 }
 
+/// What is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// The table.
+    Static,
+    /// The last map of the transformer.
+    Adapter,
+    /// Both.
+    Both,
+}
+
+impl Args {
+    fn trains(&self, model: Which) -> bool {
+        let default = if cfg!(feature = "minilm") {
+            Which::Both
+        } else {
+            Which::Static
+        };
+        let which = self.model.unwrap_or(default);
+        which == model || which == Which::Both
+    }
+}
+
 /// Trains, judges, and writes what holds.
 ///
 /// # Errors
-/// A file cannot be read or written, there are too few pairs, or the trained table ranks unseen pairs worse.
+/// A file cannot be read or written, there are too few pairs, or every trained model ranks unseen pairs worse.
 pub(crate) async fn run(args: Args, global: &Global) -> Result<()> {
     let hidden = global.json;
-    let (output, done) = tokio::task::spawn_blocking(move || {
-        train(&args, Progress::new(hidden)).map(|done| (args.output, done))
+    let (args, done) = tokio::task::spawn_blocking(move || {
+        train(&args, Progress::new(hidden)).map(|done| (args, done))
     })
     .await
     .context("training panicked")??;
-    let Done {
-        trained,
-        mut report,
-    } = done;
-    if !trained.report.holds() {
-        let TrainReport { before, after, .. } = &trained.report;
+    let Done { trained, sources } = done;
+    if !trained.iter().any(Trained::holds) {
+        let models: Vec<String> = trained.iter().map(refusal).collect();
         bail!(
-            "the trained table ranks pairs that it did not see worse (area under the ROC curve {:.4}, before \
-             {:.4}), so nothing is written: give more pairs, fewer --epochs or a lower --rate",
-            after.auc,
-            before.auc
+            "{}, so nothing is written: give more pairs, fewer --epochs or a lower --rate",
+            models.join("; ")
         );
     }
-    fs::create_dir_all(&output).with_context(|| format!("failed to make {}", output.display()))?;
-    let table = output.join(TABLE);
-    report["table"] = json!(table);
-    write(&table, &trained.file)?;
-    write(&output.join(REPORT), format!("{report:#}\n").as_bytes())?;
-    print(global, &report, |_| words(&trained.report, &table))
+    let output = &args.output;
+    fs::create_dir_all(output).with_context(|| format!("failed to make {}", output.display()))?;
+    let mut models = Vec::new();
+    for model in &trained {
+        let path = output.join(model.file_name);
+        let mut entry = json!({
+            "model": model.name,
+            "written": model.holds(),
+            "settings": model.settings,
+            "result": model.report,
+        });
+        if model.holds() {
+            entry["file"] = json!(path);
+            write(&path, &model.file)?;
+            let report = json!({ "schema": SCHEMA, "sources": sources, "models": [entry] });
+            let text = format!("{report:#}\n");
+            write(&path.with_extension("json"), text.as_bytes())?;
+        }
+        models.push(entry);
+    }
+    let report = json!({ "schema": SCHEMA, "sources": sources, "models": models });
+    print(global, &report, |_| words(&trained, output))
 }
 
 struct Done {
-    trained: Trained,
-    report: Value,
+    trained: Vec<Trained>,
+    sources: Value,
 }
 
 fn train(args: &Args, progress: Progress) -> Result<Done> {
@@ -107,89 +159,40 @@ fn train(args: &Args, progress: Progress) -> Result<Done> {
             set.source.name
         );
     }
-    let base = match &args.from {
-        Some(path) => StaticEmbedder::open(path)?,
-        None => StaticEmbedder::builtin(),
-    };
-    let settings = TrainSettings {
-        epochs: args.epochs,
-        rate: args.rate,
-        batch: args.batch,
-        seed: args.seed,
-        ..TrainSettings::default()
-    };
-    let (pairs, held_out) = split(&sets);
-    let mut bar = None;
-    let trained = fine_tune(&base, &pairs, &held_out, &settings, |at| {
-        bar.get_or_insert_with(|| progress.bar("training", at.steps))
-            .set_position(at.step as u64);
-    });
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
+    let parts = Parts::of(&sets);
+    let mut trained = Vec::new();
+    if args.trains(Which::Static) {
+        trained
+            .push(models::table(args, &parts, progress).map_err(|error| missing(error, &parts))?);
     }
-    let trained = trained?;
+    if args.trains(Which::Adapter) {
+        trained
+            .push(models::adapter(args, &parts, progress).map_err(|error| missing(error, &parts))?);
+    }
     let sources: Vec<_> = sets.iter().map(|set| &set.source).collect();
-    let report = json!({
-        "schema": SCHEMA,
-        "sources": sources,
-        "settings": settings,
-        "result": trained.report,
-    });
-    Ok(Done { trained, report })
+    Ok(Done {
+        trained,
+        sources: json!(sources),
+    })
 }
 
-/// What a pair is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Use {
-    Train,
-    Judge,
-}
-
-/// The pairs to train on, and those to judge by.
-///
-/// Of files that the shipped models were trained on, what they were trained on and what they were judged
-/// by. Of other files the part that verifiers are fitted on: one component in five is judged by. Calibration
-/// and test parts are left alone.
-fn split(sets: &[Set]) -> (Vec<Pair<'_>>, Vec<Pair<'_>>) {
-    let (mut pairs, mut held_out) = (Vec::new(), Vec::new());
-    for set in sets {
-        let used = |text| match (set.rule, set.texts.part(text)?) {
-            (Rule::Trained, Part::Train) => Some(Use::Train),
-            (Rule::Trained, Part::Dev) => Some(Use::Judge),
-            (Rule::Unseen | Rule::ByKind, Part::Dev) => match set.texts.group(text) % 5 {
-                0 => Some(Use::Judge),
-                _ => Some(Use::Train),
-            },
-            _ => None,
-        };
-        for pair in set.pairs_of(&[Part::Train, Part::Dev, Part::Calibration, Part::Test]) {
-            let [a, b] = [pair.a, pair.b].map(|text| set.texts.text(text));
-            let list = match used(pair.a) {
-                Some(Use::Train) => &mut pairs,
-                Some(Use::Judge) => &mut held_out,
-                None => continue,
-            };
-            list.push(Pair {
-                a,
-                b,
-                same: pair.same,
-                group: set.texts.group(pair.a),
-            });
+/// Says what a lack of pairs in one part means for the files.
+fn missing(error: anyhow::Error, parts: &Parts<'_>) -> anyhow::Error {
+    let (of, used) = match error.downcast_ref() {
+        Some(TrainError::TooFewPairs { part, .. } | TrainError::OneLabel { part, .. }) => {
+            match *part {
+                "held-out" => (parts.all, parts.held_out.len()),
+                _ => (parts.all, parts.pairs.len()),
+            }
         }
-    }
-    // Components are made per file: a text of one may be in another.
-    let seen: HashSet<String> = pairs
-        .iter()
-        .flat_map(|pair| [pair.a, pair.b])
-        .map(normalise)
-        .collect();
-    held_out.retain(|pair| {
-        ![pair.a, pair.b]
-            .into_iter()
-            .map(normalise)
-            .any(|text| seen.contains(&text))
-    });
-    (pairs, held_out)
+        _ => return error,
+    };
+    error.context(format!(
+        "of the {of} pairs given, {} are to train on and {} to judge by, the others are for calibration and \
+         tests: a part that has {used} of {of} gets that share of what is added",
+        parts.pairs.len(),
+        parts.held_out.len(),
+    ))
 }
 
 /// Puts a file in place whole, or not at all.
@@ -200,7 +203,39 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::rename(&part, path).with_context(failed)
 }
 
-fn words(report: &TrainReport, table: &Path) -> String {
+fn refusal(model: &Trained) -> String {
+    let TrainReport { before, after, .. } = &model.report;
+    format!(
+        "the trained {} ranks pairs that it did not see {} (area under the ROC curve {:.4}, before {:.4})",
+        model.name,
+        if after.auc < before.auc {
+            "worse"
+        } else {
+            "no better"
+        },
+        after.auc,
+        before.auc
+    )
+}
+
+fn words(trained: &[Trained], output: &Path) -> String {
+    let mut text = String::new();
+    for model in trained {
+        text += &figures(model);
+        text += &match model.holds() {
+            true => format!("written to {}\n\n", output.join(model.file_name).display()),
+            false => format!("{}, so it is not written\n\n", refusal(model)),
+        };
+    }
+    text += "use what is written with\n\n  semantic:\n";
+    for line in trained.iter().filter(|model| model.holds()) {
+        let path = output.join(line.file_name);
+        text += &format!("    {}\n", (line.setting)(&path.display().to_string()));
+    }
+    text + "\nand calibrate the policy again: its numbers are those of the models before."
+}
+
+fn figures(model: &Trained) -> String {
     let TrainReport {
         pairs,
         held_out,
@@ -209,15 +244,14 @@ fn words(report: &TrainReport, table: &Path) -> String {
         after,
         gain,
         ..
-    } = report;
+    } = &model.report;
+    let changed = rows_changed.map_or(String::new(), |rows| format!(", {rows} rows changed"));
     format!(
-        "trained on {pairs} pairs, {rows_changed} rows changed; on {held_out} pairs of other texts:\n\
+        "the {} was trained on {pairs} pairs{changed}; on {held_out} pairs of other texts:\n\
          {:24}{:>8}{:>8}\n\
          {:24}{:>8.4}{:>8.4}   change {:+.4}, 95 % from {:+.4} to {:+.4}\n\
-         {:24}{:>8.4}{:>8.4}\n\
-         written to {}; use it with\n\
-         \n  semantic:\n    embedder: {{ type: static, path: {} }}\n\n\
-         and calibrate the policy again: its numbers are those of the table before.",
+         {:24}{:>8.4}{:>8.4}\n",
+        model.name,
         "",
         "before",
         "after",
@@ -230,7 +264,8 @@ fn words(report: &TrainReport, table: &Path) -> String {
         "average precision",
         before.average_precision,
         after.average_precision,
-        table.display(),
-        table.display(),
     )
 }
+
+#[cfg(all(test, feature = "minilm"))]
+mod tests;

@@ -33,19 +33,19 @@ impl Avx2 {
     }
 
     /// See [`super::Kernel::run`].
-    pub(super) fn run(self, weights: &Weights, batch: &Batch, out: &mut [f32]) {
+    pub(super) fn run(self, weights: &Weights, adapter: &[f32], batch: &Batch, out: &mut [f32]) {
         // SAFETY: a value of this type exists only where the CPU has AVX2.
-        unsafe { run(self, weights, batch, out) }
+        unsafe { run(self, weights, adapter, batch, out) }
     }
 }
 
 #[target_feature(enable = "avx2")]
-fn run(kernel: Avx2, weights: &Weights, batch: &Batch, out: &mut [f32]) {
-    forward::run(kernel, weights, batch, out);
+fn run(kernel: Avx2, weights: &Weights, adapter: &[f32], batch: &Batch, out: &mut [f32]) {
+    forward::run(kernel, weights, adapter, batch, out);
 }
 
 impl Multiply for Avx2 {
-    const TOKENS: usize = 4;
+    const TOKENS: usize = 5;
     const FLIP: u8 = 0;
 
     #[inline(always)]
@@ -61,7 +61,7 @@ impl Multiply for Avx2 {
             // SAFETY: a value of this type exists only where the CPU has AVX2, and `check` has
             // compared the lengths.
             unsafe {
-                dispatch!(codes.len(), product(panel, at, codes, sums), 1 2 3 4);
+                dispatch!(codes.len(), product(panel, at, codes, sums), 1 2 3 4 5);
             }
         }
     }
@@ -100,12 +100,12 @@ unsafe fn product<const M: usize>(panel: &[u8], at: usize, codes: &[&[u8]], sums
             let weights = start.add(step * 4 * PANEL);
             let weights: [__m256i; HALVES] =
                 std::array::from_fn(|half| _mm256_loadu_si256(weights.add(half * 32).cast()));
+            let magnitudes = weights.map(|weights| _mm256_abs_epi8(weights));
             for (found, token) in found.iter_mut().zip(tokens) {
                 let four = _mm256_set1_epi32(token.add(step * 4).cast::<i32>().read_unaligned());
-                let magnitude = _mm256_abs_epi8(four);
-                for (found, weights) in found.iter_mut().zip(weights) {
-                    let signed = _mm256_sign_epi8(weights, four);
-                    let pairs = _mm256_maddubs_epi16(magnitude, signed);
+                for (half, found) in found.iter_mut().enumerate() {
+                    let signed = _mm256_sign_epi8(four, weights[half]);
+                    let pairs = _mm256_maddubs_epi16(magnitudes[half], signed);
                     *found = _mm256_add_epi32(*found, _mm256_madd_epi16(pairs, ones));
                 }
             }

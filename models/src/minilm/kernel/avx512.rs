@@ -31,15 +31,15 @@ impl Avx512 {
     }
 
     /// See [`super::Kernel::run`].
-    pub(super) fn run(self, weights: &Weights, batch: &Batch, out: &mut [f32]) {
+    pub(super) fn run(self, weights: &Weights, adapter: &[f32], batch: &Batch, out: &mut [f32]) {
         // SAFETY: a value of this type exists only where the CPU has these instructions.
-        unsafe { run(self, weights, batch, out) }
+        unsafe { run(self, weights, adapter, batch, out) }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn run(kernel: Avx512, weights: &Weights, batch: &Batch, out: &mut [f32]) {
-    forward::run(kernel, weights, batch, out);
+fn run(kernel: Avx512, weights: &Weights, adapter: &[f32], batch: &Batch, out: &mut [f32]) {
+    forward::run(kernel, weights, adapter, batch, out);
 }
 
 impl Multiply for Avx512 {

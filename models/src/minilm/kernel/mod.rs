@@ -120,15 +120,15 @@ impl Kernel {
     }
 
     /// Runs the model over a batch: see [`forward::run`].
-    pub(super) fn run(self, weights: &Weights, batch: &Batch, out: &mut [f32]) {
+    pub(super) fn run(self, weights: &Weights, adapter: &[f32], batch: &Batch, out: &mut [f32]) {
         match self {
-            Self::Portable(portable) => forward::run(portable, weights, batch, out),
+            Self::Portable(portable) => forward::run(portable, weights, adapter, batch, out),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(avx2) => avx2.run(weights, batch, out),
+            Self::Avx2(avx2) => avx2.run(weights, adapter, batch, out),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(avx512) => avx512.run(weights, batch, out),
+            Self::Avx512(avx512) => avx512.run(weights, adapter, batch, out),
             #[cfg(target_arch = "aarch64")]
-            Self::Neon(neon) => neon.run(weights, batch, out),
+            Self::Neon(neon) => neon.run(weights, adapter, batch, out),
         }
     }
 }

@@ -32,15 +32,15 @@ impl Neon {
     }
 
     /// See [`super::Kernel::run`].
-    pub(super) fn run(self, weights: &Weights, batch: &Batch, out: &mut [f32]) {
+    pub(super) fn run(self, weights: &Weights, adapter: &[f32], batch: &Batch, out: &mut [f32]) {
         // SAFETY: a value of this type exists only where the CPU has NEON.
-        unsafe { run(self, weights, batch, out) }
+        unsafe { run(self, weights, adapter, batch, out) }
     }
 }
 
 #[target_feature(enable = "neon")]
-fn run(kernel: Neon, weights: &Weights, batch: &Batch, out: &mut [f32]) {
-    forward::run(kernel, weights, batch, out);
+fn run(kernel: Neon, weights: &Weights, adapter: &[f32], batch: &Batch, out: &mut [f32]) {
+    forward::run(kernel, weights, adapter, batch, out);
 }
 
 impl Multiply for Neon {
