@@ -517,6 +517,8 @@ fn range(field: &str, value: impl std::fmt::Display, allowed: &'static str) -> E
 
 #[cfg(test)]
 mod tests {
+    use askonce::config::VerifierConfig;
+
     use super::*;
 
     fn refused(change: impl FnOnce(&mut ServerConfig)) -> String {
@@ -558,6 +560,31 @@ mod tests {
         ] {
             assert!(error.contains(&format!("field: {field}")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_language_model_that_verifies_is_named_and_then_needs_no_budget_for_labels() {
+        let model = |name: &str| JudgeModelConfig {
+            upstream: None,
+            model: name.to_owned(),
+        };
+        let verifier = VerifierConfig::new(VerifierModelConfig::LanguageModel, 0.9);
+        let nobody = refused(|config| config.semantic.verifier = Some(verifier.clone()));
+        assert!(nobody.contains("field: judge"), "{nobody}");
+        let idle = refused(|config| config.judge = Some(model("m")));
+        assert!(idle.contains("calls_per_day"), "{idle}");
+        let mut config = ServerConfig::default();
+        config.semantic.verifier = Some(verifier);
+        config.judge = Some(model("m"));
+        config.validate().unwrap();
+        let unnamed = refused(|other| {
+            other
+                .semantic
+                .verifier
+                .clone_from(&config.semantic.verifier);
+            other.judge = Some(model(""));
+        });
+        assert!(unnamed.contains("judge.model"), "{unnamed}");
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Inner {
     }
 }
 
-/// The candidates that the policy nearly served, the most probable first.
+/// The candidates that the policy nearly served, the most probable first. Policies name the first that stops a
+/// candidate, which need not be the guard that would have stopped it too: so the guards are asked here as well.
 fn grey(stage: &VerifyStage, leads: &[Judged]) -> Vec<usize> {
     let nearly = |lead: &Judged| match lead.verdict {
         Verdict::Stop(MissReason::Policy(reason)) => {
@@ -106,6 +107,10 @@ fn grey(stage: &VerifyStage, leads: &[Judged]) -> Vec<usize> {
         .iter()
         .enumerate()
         .filter(|(_, lead)| nearly(lead) && stage.is_grey(lead.probability()))
+        .filter(|(_, lead)| {
+            let evidence = lead.evidence.as_ref();
+            evidence.is_some_and(|evidence| evidence.guards.conflict().is_none())
+        })
         .map(|(at, lead)| (at, lead.probability().unwrap_or(0.0)))
         .collect();
     grey.sort_by(|(_, a), (_, b)| b.total_cmp(a));

@@ -265,6 +265,25 @@ async fn it_is_asked_in_the_grey_band_only_and_beats_no_guard() {
 }
 
 #[tokio::test]
+async fn a_guard_that_the_policy_did_not_come_to_is_not_beaten_either() {
+    let (old, new) = ("open port 80 for me", "open port 443 for me");
+    let oracle = Oracle::saying(&[(old, 1.0)]);
+    let cache = builder(&clock())
+        .config(&settings())
+        .policy(Arc::new(Graded))
+        .embedder(AngleEmbedder::new(&[(old, 0.0), (new, 20.0)]))
+        .verifier(Arc::clone(&oracle) as _);
+    let cache = cache.build().await.unwrap();
+    put(&cache, old, "done").await;
+    let explained = cache.explain(&ask(new)).await;
+    let evidence = explained.candidates[0].evidence.unwrap();
+    assert!(evidence.guards.conflict().is_some());
+    let reason = answer_to(&cache, &ask(new)).await.unwrap_err();
+    assert_eq!(reason, "below_cutoff");
+    assert_eq!(oracle.times_asked(), 0);
+}
+
+#[tokio::test]
 async fn what_was_reported_wrong_is_not_asked_about_again() {
     let oracle = Oracle::saying(&[("near", 1.0)]);
     let cache = verified_by(&oracle, |_| {}).await;
