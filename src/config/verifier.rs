@@ -28,7 +28,8 @@ pub struct VerifierConfig {
     #[serde(default = "three")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 16)))]
     pub candidates: usize,
-    /// How long a lookup waits for it, 1ms to 60s; past it the lookup is a miss. Default: `500ms`.
+    /// How long a lookup waits for it, 1ms to 60s, half of that for its turn; past it the lookup is a miss.
+    /// Default: `500ms`.
     #[serde(default = "half_a_second", with = "humantime_serde")]
     #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub deadline: Duration,

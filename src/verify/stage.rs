@@ -14,7 +14,7 @@ use crate::observe;
 /// Why a verifier says nothing of any candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unverified {
-    /// As many lookups as may ask at the same time did so until the deadline.
+    /// As many lookups as may ask at the same time did so for half of the time that there is.
     Busy,
     /// As many as may ask in a minute have asked.
     OverBudget,
@@ -104,8 +104,11 @@ impl VerifyStage {
         question: &VerifierQuestion,
         now: Timestamp,
     ) -> Result<Vec<Option<f64>>, Unverified> {
-        let deadline = Instant::now() + self.config.deadline;
-        let turn = timeout_at(deadline, self.turns.acquire()).await;
+        let began = Instant::now();
+        let deadline = began + self.config.deadline;
+        // Whoever waits longer for a turn has no time left for an answer.
+        let patience = began + self.config.deadline / 2;
+        let turn = timeout_at(patience, self.turns.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
             return Err(Unverified::Busy);
         };
