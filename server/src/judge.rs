@@ -102,7 +102,8 @@ impl ModelJudge {
         })
     }
 
-    /// Asks about all candidates at once: what one of them costs in time is what all cost.
+    /// Asks about all candidates at once: what one of them costs in time is what all cost. Of questions that it
+    /// would not be shown whole it says nothing: they may differ in what is left out.
     async fn verify_all(&self, question: &VerifierQuestion) -> Result<Verification> {
         let replies = question.candidates.iter().map(|candidate| {
             let material = json!({
@@ -110,14 +111,20 @@ impl ModelJudge {
                 "stored_question": beginning(&candidate.query),
                 "stored_answer": beginning(&candidate.answer),
             });
-            async move { self.ask(TO_VERIFY, &material).await }
+            let whole = is_whole(&question.query) && is_whole(&candidate.query);
+            async move {
+                if !whole {
+                    return Ok(None);
+                }
+                self.ask(TO_VERIFY, &material).await.map(Some)
+            }
         });
         let replies = futures_util::future::try_join_all(replies).await?;
         Ok(Verification {
-            usd: replies.iter().map(|reply| reply.usd).sum(),
+            usd: replies.iter().flatten().map(|reply| reply.usd).sum(),
             probabilities: replies
                 .iter()
-                .map(|reply| read_yes_or_no(&reply.word))
+                .map(|reply| read_yes_or_no(&reply.as_ref()?.word))
                 .collect(),
         })
     }
@@ -173,6 +180,11 @@ impl Verifier for ModelJudge {
     fn verify<'a>(&'a self, question: &'a VerifierQuestion) -> BoxFuture<'a, Result<Verification>> {
         Box::pin(self.verify_all(question))
     }
+}
+
+/// Whether a text is shown to its end.
+fn is_whole(text: &str) -> bool {
+    beginning(text).len() == text.len()
 }
 
 fn beginning(text: &str) -> &str {
@@ -243,5 +255,6 @@ mod tests {
         assert_eq!(beginning("short"), "short");
         let long = "ä".repeat(LONGEST + 10);
         assert_eq!(beginning(&long).chars().count(), LONGEST);
+        assert!(is_whole("short") && !is_whole(&long));
     }
 }

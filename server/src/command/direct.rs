@@ -84,8 +84,6 @@ impl WayArgs {
                     .unwrap_or_default()
             );
         }
-        // Nothing is looked up by similarity here.
-        config.semantic.verifier = None;
         Ok(SemanticCache::builder().config(&config).build().await?)
     }
 }
