@@ -291,7 +291,11 @@ async fn what_was_reported_wrong_is_not_asked_about_again() {
     let cache = verified_by(&oracle, |_| {}).await;
     put(&cache, "near", "near").await;
     let hit = cache.lookup(&ask("asked")).await.hit().unwrap();
-    cache.feedback(hit.entry, Verdict::Wrong).await.unwrap();
+    let query = ask("asked");
+    cache
+        .feedback(hit.entry, Verdict::Wrong { query })
+        .await
+        .unwrap();
     let reason = answer_to(&cache, &ask("asked")).await.unwrap_err();
     assert_eq!(reason, "reported_wrong");
     assert_eq!(oracle.times_asked(), 1);
