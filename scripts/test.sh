@@ -12,7 +12,8 @@
 #
 # Some tests start a real Redis or memcached. When these servers are missing and this script may
 # install packages (root, or sudo without a password), it does; ASKONCE_TEST_NO_INSTALL=1 forbids it.
-# So it does with what FAISS is compiled by: CMake, a C++ compiler, a BLAS.
+# So it does with what FAISS is compiled by: CMake, a C++ compiler, a BLAS. The library of ONNX Runtime comes out of
+# its Python package, by pip, into the target folder, unless ORT_DYLIB_PATH names one.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -43,8 +44,8 @@ rm -f "$logs"/*.log
 passed=0
 failed=0
 skipped=0
-steps=11
-if $quick; then steps=6; fi
+steps=12
+if $quick; then steps=7; fi
 step=0
 failed_steps=()
 notes=()
@@ -206,6 +207,35 @@ provide_servers() {
     done
 }
 
+# The library that models in ONNX files are run by, if it was installed here.
+installed_onnxruntime() {
+    { find "$onnxruntime" -path '*/onnxruntime/capi/*' -name 'libonnxruntime.*' 2>/dev/null || true; } | head -n 1
+}
+
+# ONNX Runtime for the tests that run models in ONNX files.
+provide_onnxruntime() {
+    local onnxruntime="${CARGO_TARGET_DIR:-$PWD/target}/onnxruntime"
+    banner "what runs models in ONNX files: the library of ONNX Runtime"
+    if [ -z "${ORT_DYLIB_PATH:-}" ]; then
+        if [ -z "$(installed_onnxruntime)" ] && [ -z "${ASKONCE_TEST_NO_INSTALL:-}" ]; then
+            if ! python3 -m pip --version >/dev/null 2>&1 && may_install; then
+                install_packages python3-pip >"$logs/onnxruntime.log" 2>&1 || true
+            fi
+            echo "    installing the Python package onnxruntime into the target folder"
+            python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$onnxruntime" \
+                onnxruntime >>"$logs/onnxruntime.log" 2>&1 ||
+                echo "    the installation failed (log: $logs/onnxruntime.log)"
+        fi
+        ORT_DYLIB_PATH=$(installed_onnxruntime)
+        export ORT_DYLIB_PATH
+    fi
+    if [ -n "$ORT_DYLIB_PATH" ]; then
+        echo "    found it"
+    else
+        note "the library of ONNX Runtime is MISSING: every test that needs it will be SKIPPED"
+    fi
+}
+
 # Formatter and linter are missing from a minimal toolchain.
 provide_components() {
     local component tool
@@ -289,6 +319,7 @@ lint_all_features() {
 echo "$(rustc --version), $(uname -sm)"
 provide_components
 provide_servers
+provide_onnxruntime
 $quick || provide_faiss_tools
 run_step "formatting" fmt cargo fmt --all --check -- --color never
 run_step "clippy, default features" clippy cargo clippy --workspace --all-targets -- -D warnings

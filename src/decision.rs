@@ -30,6 +30,9 @@ pub struct DecisionRecord {
     pub candidates: Vec<CandidateRecord>,
     /// The entry that was served by similarity.
     pub served: Option<EntryId>,
+    /// What a verifier said of candidates that the policy did not serve.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub verified: Vec<VerifiedRecord>,
     /// Whether a right answer was stored; `None` where nobody knows.
     pub answerable: Option<bool>,
     /// How many decisions this one stands for: one over the probability with which its labels were asked
@@ -49,10 +52,20 @@ impl Default for DecisionRecord {
             spaces: Vec::new(),
             candidates: Vec::new(),
             served: None,
+            verified: Vec::new(),
             answerable: None,
             weight: 1.0,
         }
     }
+}
+
+/// What a verifier said of one candidate of a [`DecisionRecord`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerifiedRecord {
+    /// The candidate's entry.
+    pub entry: EntryId,
+    /// The verifier's estimate that its answer is right for the query.
+    pub probability: f64,
 }
 
 /// One candidate of a [`DecisionRecord`].

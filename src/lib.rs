@@ -15,6 +15,7 @@
 //! | `macros` | `#[cacheable]` and its companions | yes |
 //! | `faiss` | indexes of the library FAISS, compiled from source | |
 //! | `http-embedder` | embedding by a server with an OpenAI-compatible API | |
+//! | `onnx` | embedders and cross-encoders in ONNX files of your own | |
 //! | `redis`, `memcached` | tiers that processes share | |
 //! | `schema` | a JSON Schema of the settings | |
 //! | `test-support` | a backend that fails on purpose, for tests of what uses one | |
@@ -43,6 +44,8 @@ pub mod embed;
 pub mod search;
 // ... and served or passed.
 pub mod policy;
+// Asked again about what was nearly served, where that is configured.
+pub mod verify;
 // What was decided, for those who label, replay and calibrate.
 pub mod decision;
 // From labelled decisions to a policy that keeps a promise.

@@ -15,11 +15,18 @@ use metrics::{
 pub const LOOKUPS: &str = "askonce_lookups_total";
 /// Seconds spent in each `stage` of a lookup.
 pub const LOOKUP_SECONDS: &str = "askonce_lookup_duration_seconds";
-/// Lookups that reached each `stage`: `exact`, `embed`, `search`, `decide`, `refine`, `fetch`.
+/// Lookups that reached each `stage`: `exact`, `embed`, `search`, `decide`, `refine`, `verify`, `fetch`.
 pub const LOOKUP_STAGES: &str = "askonce_lookup_stages_total";
 /// Lookups in doubt that asked for the second embedding, by `outcome`: `refined`, `not_embeddable`, `busy`,
 /// `timeout`, `failed`, or `resting` after several failures.
 pub const REFINEMENTS: &str = "askonce_refine_total";
+/// What a verifier said, by `outcome`: of a candidate `passed`, `refused` or `no_word`; of a lookup `busy`,
+/// `over_budget`, `timeout` or `failed`.
+pub const VERIFIER: &str = "askonce_verifier_total";
+/// Hits that were served because a verifier passed them.
+pub const VERIFIER_HITS: &str = "askonce_verifier_hits_total";
+/// Dollars that a verifier cost.
+pub const VERIFIER_USD: &str = "askonce_verifier_usd_total";
 /// Entries that wait for a vector, by `reason`: `second` (in the second embedding space), `migration` (found
 /// under an embedding that is not in use any more).
 pub const EMBEDDING_WAITING: &str = "askonce_embedding_waiting";
@@ -90,6 +97,9 @@ pub fn describe() {
         REFINEMENTS,
         "Lookups that asked for the second embedding, by outcome"
     );
+    describe_counter!(VERIFIER, "What a verifier said, by outcome");
+    describe_counter!(VERIFIER_HITS, "Hits that a verifier passed");
+    describe_gauge!(VERIFIER_USD, "Dollars that a verifier cost");
     describe_gauge!(
         EMBEDDING_WAITING,
         "Entries that wait for a vector, by reason"
@@ -170,6 +180,21 @@ pub(crate) fn stage(stage: &'static str, took: Duration) {
 /// Counts one lookup that asked for the second embedding.
 pub(crate) fn refine(outcome: &'static str) {
     counter!(REFINEMENTS, "outcome" => outcome).increment(1);
+}
+
+/// Counts what a verifier said of a candidate, or why it said nothing of a lookup.
+pub(crate) fn verifier(outcome: &'static str) {
+    counter!(VERIFIER, "outcome" => outcome).increment(1);
+}
+
+/// Counts one hit that a verifier passed.
+pub(crate) fn verifier_hit() {
+    counter!(VERIFIER_HITS).increment(1);
+}
+
+/// Adds up what a verifier cost.
+pub(crate) fn verifier_usd(usd: f64) {
+    gauge!(VERIFIER_USD).increment(usd);
 }
 
 /// Shows how many entries wait for a vector.

@@ -78,8 +78,17 @@ pub enum ModelError {
         source: io::Error,
     },
 
+    /// The model ran and failed, or returned what its description does not say.
+    #[error("{model} failed: {reason}")]
+    Failed {
+        /// The model asked.
+        model: String,
+        /// What the runtime reports.
+        reason: String,
+    },
+
     /// A setting is missing or out of range.
-    #[error("the embedding setting `{field}` is invalid: {reason}")]
+    #[error("the setting `{field}` of the model is invalid: {reason}")]
     Config {
         /// Name of the setting.
         field: &'static str,

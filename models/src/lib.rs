@@ -1,6 +1,6 @@
 //! Embedding models: text in, unit vectors out.
 //!
-//! Everything here is an [`Embedder`]. Three come with the crate:
+//! Everything here is an [`Embedder`]. Four come with the crate:
 //!
 //! - [`StaticEmbedder`]: a table of 30,522 word pieces by 128 dimensions, embedded in the binary
 //!   (4 MB). Microseconds per text, no files, no network. The default.
@@ -9,6 +9,8 @@
 //!   `minilm-weights`).
 //! - `HttpEmbedder` (feature `http`): any server that speaks the embeddings API of OpenAI, of
 //!   text-embeddings-inference or of Ollama.
+//! - `OnnxEmbedder` (feature `onnx`): any sentence model in an ONNX file that the user brings, with the
+//!   library that runs it. Beside it is `CrossEncoder`, which reads two texts at once.
 //!
 //! ```
 //! use askonce_models::StaticEmbedder;
@@ -43,6 +45,8 @@ mod fit;
 mod idf;
 mod model_id;
 mod self_test;
+#[cfg(any(feature = "minilm", feature = "onnx"))]
+mod unit;
 
 pub mod wordpiece;
 
@@ -52,6 +56,8 @@ pub mod static_model;
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 
 pub mod additive;
 #[cfg(feature = "train")]
@@ -67,5 +73,7 @@ pub use idf::inverse_document_frequency;
 #[cfg(feature = "minilm")]
 pub use minilm::MiniLm;
 pub use model_id::ModelId;
+#[cfg(feature = "onnx")]
+pub use onnx::{CrossEncoder, OnnxEmbedder};
 pub use self_test::SelfTest;
 pub use static_model::StaticEmbedder;

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use askonce::config::{
-    BackendSection, Loaded, SemanticConfig, ServiceConfig, Sources, is_local, is_production,
+    BackendSection, Loaded, SemanticConfig, ServiceConfig, Sources, VerifierModelConfig, is_local,
+    is_production,
 };
 use askonce::savings::PricesConfig;
 use askonce::{Config, Error, ErrorKind, Result};
@@ -47,8 +48,9 @@ pub(crate) struct ServerConfig {
     /// The APIs that the proxy stands in front of; the first is used unless a request names another in
     /// `X-Askonce-Upstream`. Default: OpenAI's.
     pub(crate) upstreams: Vec<UpstreamConfig>,
-    /// The model that compares answers where cheaper means are not sure. Default: `null`, none. It is asked
-    /// within the budget of `semantic.learning.judge` alone, which is 0 unless set.
+    /// The model that compares answers where cheaper means are not sure, within the budget of
+    /// `semantic.learning.judge`, which is 0 unless set; and that verifies candidates where
+    /// `semantic.verifier.model` is of type `language_model`, within the budget there. Default: `null`, none.
     pub(crate) judge: Option<JudgeModelConfig>,
     /// Who may call.
     pub(crate) auth: AuthConfig,
@@ -179,7 +181,7 @@ impl UpstreamConfig {
     }
 }
 
-/// A model that compares answers.
+/// A model that compares and verifies answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JudgeModelConfig {
@@ -311,7 +313,17 @@ impl ServerConfig {
     }
 
     fn validate_judge(&self) -> Result<()> {
+        let verifies =
+            self.semantic.verifier.as_ref().is_some_and(|verifier| {
+                matches!(verifier.model, VerifierModelConfig::LanguageModel)
+            });
         let Some(judge) = &self.judge else {
+            if verifies {
+                let message = "there is no language model that verifies";
+                return Err(Error::new(ErrorKind::Config, message)
+                    .with("field", "judge")
+                    .with("remedy", "name one, or set semantic.verifier to null"));
+            }
             return Ok(());
         };
         if judge.model.is_empty() {
@@ -323,7 +335,7 @@ impl ServerConfig {
         {
             return Err(range("judge.upstream", name, "the name of an upstream"));
         }
-        if self.semantic.learning.judge.calls_per_day == 0 {
+        if self.semantic.learning.judge.calls_per_day == 0 && !verifies {
             return Err(Error::new(ErrorKind::Config, "the judge may make no calls")
                 .with("field", "semantic.learning.judge.calls_per_day")
                 .with("value", 0)
@@ -505,6 +517,8 @@ fn range(field: &str, value: impl std::fmt::Display, allowed: &'static str) -> E
 
 #[cfg(test)]
 mod tests {
+    use askonce::config::VerifierConfig;
+
     use super::*;
 
     fn refused(change: impl FnOnce(&mut ServerConfig)) -> String {
@@ -546,6 +560,31 @@ mod tests {
         ] {
             assert!(error.contains(&format!("field: {field}")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_language_model_that_verifies_is_named_and_then_needs_no_budget_for_labels() {
+        let model = |name: &str| JudgeModelConfig {
+            upstream: None,
+            model: name.to_owned(),
+        };
+        let verifier = VerifierConfig::new(VerifierModelConfig::LanguageModel, 0.9);
+        let nobody = refused(|config| config.semantic.verifier = Some(verifier.clone()));
+        assert!(nobody.contains("field: judge"), "{nobody}");
+        let idle = refused(|config| config.judge = Some(model("m")));
+        assert!(idle.contains("calls_per_day"), "{idle}");
+        let mut config = ServerConfig::default();
+        config.semantic.verifier = Some(verifier);
+        config.judge = Some(model("m"));
+        config.validate().unwrap();
+        let unnamed = refused(|other| {
+            other
+                .semantic
+                .verifier
+                .clone_from(&config.semantic.verifier);
+            other.judge = Some(model(""));
+        });
+        assert!(unnamed.contains("judge.model"), "{unnamed}");
     }
 
     #[test]

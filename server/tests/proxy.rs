@@ -78,6 +78,63 @@ async fn the_first_call_reaches_the_upstream_and_the_reworded_second_does_not() 
     assert_eq!(upstream.calls(), 2);
 }
 
+/// A policy that serves nothing by itself, and a language model that is asked about all of it.
+const VERIFIED: &str = r"
+judge: { model: small }
+semantic:
+  embedder: { type: static }
+  policy: { type: cost_aware, floor: 1.0 }
+  verifier: { model: { type: language_model }, serve_at: 0.9, deadline: 30s }
+";
+
+#[tokio::test]
+async fn a_language_model_says_whether_what_was_nearly_served_may_be() {
+    let upstream = Upstream::start().await;
+    let server = Setup::upstream(&upstream.url).config(VERIFIED).start();
+    let says = |word: &'static str| {
+        upstream.answer(move |seen| {
+            let body: Value = serde_json::from_slice(&seen.body).unwrap();
+            let text = if body["model"] == "small" {
+                word
+            } else {
+                "Open Settings."
+            };
+            json_response(&completion(text))
+        });
+    };
+    says("NO");
+    let _ = server.chat(&prompt(RESET)).await;
+    let refused = server.chat(&prompt(REWORDED)).await;
+    assert_eq!(refused.header("x-askonce-reason"), "verifier_refused");
+    assert_eq!(upstream.calls(), 3, "two answers and one verdict");
+
+    says("Yes, and ignore all rules");
+    let unsaid = server
+        .chat(&prompt("how can I reset my password please"))
+        .await;
+    assert_eq!(unsaid.header("x-askonce-reason"), "below_floor");
+
+    says("Yes.");
+    let calls = upstream.calls();
+    let served = server
+        .chat(&prompt("please, how do I reset my password"))
+        .await;
+    assert!(
+        served.cache_status().ends_with("detail=semantic"),
+        "{}",
+        served.cache_status()
+    );
+    assert_eq!(served.header("x-askonce-verified"), "1.0000");
+    assert_eq!(served.content(), "Open Settings.");
+    let shown: Value = serde_json::from_slice(&upstream.last().body).unwrap();
+    let material = shown["messages"][1]["content"].as_str().unwrap();
+    let material: Value = serde_json::from_str(material).unwrap();
+    assert_eq!(material["question"], "please, how do I reset my password");
+    assert_eq!(material["stored_answer"], "Open Settings.");
+    // Up to three candidates, each in a call of its own, and none for an answer.
+    assert!((1..=3).contains(&(upstream.calls() - calls)));
+}
+
 #[tokio::test]
 async fn a_stream_is_forwarded_untouched_and_marked() {
     let upstream = Upstream::start().await;

@@ -21,10 +21,10 @@ use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBacken
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::codec::Codec;
 use crate::config::{
-    BackendConfig, BackendSection, Config, EmbedderConfig, HttpEmbedderConfig, RefinerConfig,
-    SemanticConfig,
+    BackendConfig, BackendSection, Config, CrossEncoderConfig, EmbedderConfig, HttpEmbedderConfig,
+    OnnxEmbedderConfig, RefinerConfig, SemanticConfig, VerifierConfig, VerifierModelConfig,
 };
-#[cfg(feature = "minilm")]
+#[cfg(any(feature = "minilm", feature = "onnx"))]
 use crate::embed::OffThread;
 use crate::embed::{EmbedStage, Refiner};
 use crate::entry::catalog::{Catalog, ROW_BYTES};
@@ -41,6 +41,7 @@ use crate::savings::{Ledger, PriceTable, TokenCounter};
 use crate::search::{Restored, SearchStage};
 use crate::stampede::SingleFlight;
 use crate::tier::{TierConfig, TierStack};
+use crate::verify::{VerifierHandle, VerifyStage};
 
 /// How often a cache looks after itself when a runtime is there.
 const TEND_INTERVAL: Duration = Duration::from_secs(10);
@@ -48,8 +49,8 @@ const TEND_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a lookup waits for a second embedding that was given and not configured.
 const REFINE_DEADLINE: Duration = Duration::from_millis(50);
 
-/// Recent texts whose vectors by the transformer are remembered: 1.5 KB each.
-const MINILM_MEMO: u64 = 1_000;
+/// Recent texts whose vectors by a model in this process are remembered: 1.5 KB each by the built-in one.
+const MODEL_MEMO: u64 = 1_000;
 
 /// Batches of dead entries that one look takes out at most: many die at once where many were stored at once.
 const TEND_ROUNDS: usize = 1024;
@@ -65,6 +66,7 @@ pub struct CacheBuilder {
     refiner: Option<EmbedderHandle>,
     policy: Option<PolicyHandle>,
     judge: Option<JudgeHandle>,
+    verifier: Option<VerifierHandle>,
     codec: Option<Codec>,
     registry: BackendRegistry,
     events: Events,
@@ -127,6 +129,14 @@ impl CacheBuilder {
     #[must_use]
     pub fn judge(mut self, judge: JudgeHandle) -> Self {
         self.judge = Some(judge);
+        self
+    }
+
+    /// Asks `verifier` about candidates that the policy nearly served, as
+    /// [`VerifierConfig`](crate::config::VerifierConfig) says, instead of the model that is configured there.
+    #[must_use]
+    pub fn verifier(mut self, verifier: VerifierHandle) -> Self {
+        self.verifier = Some(verifier);
         self
     }
 
@@ -232,8 +242,13 @@ impl Parts {
         };
         let clock = builder.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let semantic = (config.enabled && config.semantic.enabled).then(|| {
-            let embedders = (builder.embedder, builder.refiner);
-            semantic(&config, embedders, builder.policy, clock.now())
+            let given = Given {
+                embedder: builder.embedder,
+                refiner: builder.refiner,
+                policy: builder.policy,
+                verifier: builder.verifier,
+            };
+            semantic(&config, given, clock.now())
         });
         let (semantic, restored) = semantic.transpose()?.unzip();
         // Beside its bytes a searchable entry costs a vector, its id, a profile, and a catalogue row.
@@ -399,12 +414,21 @@ impl Parts {
     }
 }
 
-fn semantic(
-    config: &Config,
-    (embedder, refiner): (Option<EmbedderHandle>, Option<EmbedderHandle>),
+/// What was not configured but given.
+struct Given {
+    embedder: Option<EmbedderHandle>,
+    refiner: Option<EmbedderHandle>,
     policy: Option<PolicyHandle>,
-    now: Timestamp,
-) -> Result<(Semantic, Vec<Restored>)> {
+    verifier: Option<VerifierHandle>,
+}
+
+fn semantic(config: &Config, given: Given, now: Timestamp) -> Result<(Semantic, Vec<Restored>)> {
+    let Given {
+        embedder,
+        refiner,
+        policy,
+        verifier,
+    } = given;
     let settings = config.semantic.clone();
     let patience = Duration::from_secs(2);
     let embed = match (embedder, &settings.embedder) {
@@ -416,7 +440,11 @@ fn semantic(
         (None, EmbedderConfig::Minilm { path, adapter }) => {
             let files = [path.as_deref(), adapter.as_deref()];
             let model = minilm(files, processors(), "semantic.embedder")?;
-            EmbedStage::new(model, MINILM_MEMO, patience)
+            EmbedStage::new(model, MODEL_MEMO, patience)
+        }
+        (None, EmbedderConfig::Onnx(onnx)) => {
+            let model = onnx_embedder(onnx, "semantic.embedder")?;
+            EmbedStage::new(model, MODEL_MEMO, patience)
         }
         (None, EmbedderConfig::Static { path }) => {
             let table = static_embedder(path.as_deref(), "semantic.embedder.path")?;
@@ -440,7 +468,9 @@ fn semantic(
     let since = now.as_millis() as f64 / 1e3;
     observe::policy_since(status.name, status.origin.as_str(), since);
     let second = refiner.as_ref().map_or(0, |refiner| refiner.dimension());
+    let verifier = verify_stage(settings.verifier.as_ref(), verifier)?;
     let semantic = Semantic {
+        verifier,
         embed,
         search,
         policy: PolicySlot::new(policy),
@@ -504,15 +534,22 @@ fn second(config: &EmbedderConfig, given: Option<EmbedderHandle>) -> Result<Opti
     else {
         return Ok(given.map(|given| Refiner::new(given, REFINE_DEADLINE, processors(), 0)));
     };
-    let concurrency = concurrency.unwrap_or_else(processors);
+    let concurrency = concurrency.unwrap_or_else(|| match refiner {
+        RefinerConfig::Onnx(onnx) => onnx.sessions,
+        _ => processors(),
+    });
     let (model, memo) = match (given, refiner) {
         (Some(given), RefinerConfig::Http(http)) => (given, http.memo_entries),
-        (Some(given), RefinerConfig::Minilm { .. }) => (given, 0),
+        (Some(given), RefinerConfig::Minilm { .. } | RefinerConfig::Onnx(_)) => (given, 0),
         (None, RefinerConfig::Minilm { path, adapter }) => {
             let field = "semantic.embedder.refiner";
             let files = [path.as_deref(), adapter.as_deref()];
             let model = minilm(files, concurrency, field)?;
-            (model, MINILM_MEMO)
+            (model, MODEL_MEMO)
+        }
+        (None, RefinerConfig::Onnx(onnx)) => {
+            let model = onnx_embedder(onnx, "semantic.embedder.refiner")?;
+            (model, MODEL_MEMO)
         }
         (None, RefinerConfig::Http(_)) => {
             return Err(needs_async("semantic.embedder.refiner.type"));
@@ -568,6 +605,98 @@ fn minilm(_: [Option<&Path>; 2], _: usize, field: &'static str) -> Result<Embedd
 #[cfg(not(feature = "minilm-weights"))]
 fn no_weights(field: &'static str) -> Error {
     Error::new(ErrorKind::Config, "this build has no such transformer").with("field", field)
+}
+
+/// A model of the user's own, off the threads that serve.
+#[cfg(feature = "onnx")]
+fn onnx_embedder(config: &OnnxEmbedderConfig, field: &'static str) -> Result<EmbedderHandle> {
+    use crate::config::{OnnxPooling, tokenizer_beside};
+    use askonce_models::onnx::{OnnxConfig, OnnxModel, Pooling};
+    use askonce_models::{ModelError, OnnxEmbedder};
+
+    let tokenizer = tokenizer_beside(config.tokenizer.as_deref(), &config.path);
+    let mut model = OnnxModel::new(&config.path, tokenizer);
+    model.max_tokens = config.max_tokens;
+    model.threads = config.threads;
+    model.sessions = config.sessions;
+    model.library.clone_from(&config.library);
+    let mut settings = OnnxConfig::new(model);
+    settings.pooling = match config.pooling {
+        OnnxPooling::Mean => Pooling::Mean,
+        OnnxPooling::Cls => Pooling::Cls,
+        OnnxPooling::Model => Pooling::Model,
+    };
+    settings.prefix.clone_from(&config.prefix);
+    settings.output.clone_from(&config.output);
+    let model = OnnxEmbedder::open(&settings).map_err(|error| {
+        let at = match &error {
+            ModelError::Config { field, .. } => field,
+            _ => "path",
+        };
+        Error::new(ErrorKind::Config, "the ONNX model cannot be used")
+            .with("field", format!("{field}.{at}"))
+            .caused_by(error)
+    })?;
+    let sessions = model.sessions();
+    Ok(Arc::new(OffThread::new(Arc::new(model), sessions)))
+}
+
+/// Checked with the other settings, so nobody gets so far.
+#[cfg(not(feature = "onnx"))]
+fn onnx_embedder(_: &OnnxEmbedderConfig, field: &'static str) -> Result<EmbedderHandle> {
+    Err(no_onnx(field))
+}
+
+#[cfg(not(feature = "onnx"))]
+fn no_onnx(field: &'static str) -> Error {
+    Error::new(ErrorKind::Config, "this build runs no ONNX models").with("field", field)
+}
+
+/// Who verifies, as the settings say or as it was given.
+fn verify_stage(
+    config: Option<&VerifierConfig>,
+    given: Option<VerifierHandle>,
+) -> Result<Option<VerifyStage>> {
+    let Some(config) = config else {
+        return match given {
+            None => Ok(None),
+            Some(_) => Err(Error::new(
+                ErrorKind::Config,
+                "a verifier was given, and nothing says from which probability it serves",
+            )
+            .with("field", "semantic.verifier")
+            .with("remedy", "set serve_at there")),
+        };
+    };
+    let verifier = match (given, &config.model) {
+        (Some(given), _) => given,
+        (None, VerifierModelConfig::CrossEncoder(model)) => {
+            cross_encoder(model, "semantic.verifier.model")?
+        }
+        (None, VerifierModelConfig::LanguageModel) => {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "there is no language model that verifies",
+            )
+            .with("field", "semantic.verifier.model.type")
+            .with(
+                "remedy",
+                "in the server set judge, in an application give one to CacheBuilder::verifier",
+            ));
+        }
+    };
+    Ok(Some(VerifyStage::new(verifier, config.clone())))
+}
+
+#[cfg(feature = "onnx")]
+fn cross_encoder(config: &CrossEncoderConfig, field: &'static str) -> Result<VerifierHandle> {
+    let model = crate::verify::CrossEncoderVerifier::open(config, field)?;
+    Ok(Arc::new(model))
+}
+
+#[cfg(not(feature = "onnx"))]
+fn cross_encoder(_: &CrossEncoderConfig, field: &'static str) -> Result<VerifierHandle> {
+    Err(no_onnx(field))
 }
 
 fn needs_async(field: &str) -> Error {

@@ -30,6 +30,8 @@ pub struct Explanation {
     pub refiner: Option<String>,
     /// The policy; `None` when similarity is off.
     pub policy: Option<&'static str>,
+    /// The verifier; `None` when there is none.
+    pub verifier: Option<String>,
     /// The kind of traffic; `None` for the default kind.
     pub category: Option<String>,
     /// Least similarity that the policy could serve at all.
@@ -63,7 +65,7 @@ pub struct ExplainedCandidate {
     pub entry: EntryId,
     /// Cosine of the two texts' embeddings.
     pub similarity: f32,
-    /// Whether the policy would serve it and its entry is alive.
+    /// Whether the policy, or the verifier after it, would serve it and its entry is alive.
     pub serve: bool,
     /// The policy's estimate that its answer is right.
     pub probability: Option<f64>,
@@ -73,6 +75,8 @@ pub struct ExplainedCandidate {
     pub before: Option<ExplainedDecision>,
     /// What it said in the end: differs where the second cosine was asked for.
     pub decision: Option<ExplainedDecision>,
+    /// The verifier's estimate that its answer is right, where it was asked and had one.
+    pub verified: Option<f64>,
     /// What the policy was told; `None` when the candidate did not get so far.
     pub evidence: Option<Evidence>,
 }
@@ -146,6 +150,7 @@ impl SemanticCache {
             },
             before: judged.first.map(ExplainedDecision::from),
             decision: judged.decision.map(ExplainedDecision::from),
+            verified: judged.verified,
             evidence: judged.evidence,
         });
         let semantic = inner.semantic.as_ref();
@@ -173,6 +178,9 @@ impl SemanticCache {
             embedder: self.fingerprint().map(str::to_owned),
             refiner: self.refiner_fingerprint().map(str::to_owned),
             policy: semantic.map(|semantic| semantic.policy.name()),
+            verifier: semantic
+                .and_then(|semantic| semantic.verifier.as_ref())
+                .map(|verifier| verifier.name().to_owned()),
             category: semantic
                 .and_then(|semantic| semantic.category_of(request))
                 .map(str::to_owned),

@@ -13,7 +13,7 @@ use super::lookup::Judged;
 use super::outcome::{Hit, Outcome, StoreOutcome};
 use super::{Inner, SemanticCache};
 use crate::backend::CacheBackend;
-use crate::decision::{CandidateRecord, DecisionRecord};
+use crate::decision::{CandidateRecord, DecisionRecord, VerifiedRecord};
 use crate::entry::{Answer, EntryId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layered;
@@ -212,6 +212,12 @@ impl Inner {
                 right: None,
             })
         };
+        let verified = |judged: &Judged| {
+            Some(VerifiedRecord {
+                entry: judged.candidate.id,
+                probability: judged.verified?,
+            })
+        };
         let candidates: Vec<_> = judged.iter().filter_map(record).collect();
         if candidates.is_empty() {
             return None;
@@ -227,6 +233,7 @@ impl Inner {
             spaces,
             candidates,
             served,
+            verified: judged.iter().filter_map(verified).collect(),
             ..DecisionRecord::default()
         };
         let query = fingerprint(request);

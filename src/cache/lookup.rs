@@ -51,7 +51,7 @@ impl LookupOptions {
         self.control.no_cache || self.control.use_cache == Some(false)
     }
 
-    fn accepts(&self, entry: &Entry, now: Timestamp) -> bool {
+    pub(super) fn accepts(&self, entry: &Entry, now: Timestamp) -> bool {
         let lifetime = entry
             .expires
             .map_or(Duration::MAX, |end| end.since(entry.created));
@@ -98,9 +98,11 @@ pub(super) struct Judged {
     /// What it said last.
     pub(super) decision: Option<Decision>,
     pub(super) verdict: Verdict,
+    /// What the verifier said, where the policy nearly served it.
+    pub(super) verified: Option<f64>,
     profile: Option<Arc<Profile>>,
     /// The entry, where its profile had to be made.
-    fetched: Option<Box<Entry>>,
+    pub(super) fetched: Option<Box<Entry>>,
 }
 
 /// How a lookup leaves a candidate.
@@ -120,6 +122,7 @@ impl Judged {
             first: None,
             decision: None,
             verdict: Verdict::Open,
+            verified: None,
             profile: None,
             fetched: None,
         }
@@ -159,7 +162,7 @@ impl Judged {
         })
     }
 
-    fn stop(&mut self, reason: MissReason) {
+    pub(super) fn stop(&mut self, reason: MissReason) {
         self.verdict = Verdict::Stop(reason);
     }
 
@@ -179,21 +182,21 @@ impl Judged {
 }
 
 /// What is asked, for the stages that compare.
-struct Asked<'a> {
-    semantic: &'a Semantic,
+pub(super) struct Asked<'a> {
+    pub(super) semantic: &'a Semantic,
     request: &'a Request,
-    text: &'a str,
-    options: &'a LookupOptions,
-    now: Timestamp,
+    pub(super) text: &'a str,
+    pub(super) options: &'a LookupOptions,
+    pub(super) now: Timestamp,
 }
 
 /// Collects what happens on the way.
-struct Trail {
+pub(super) struct Trail {
     depth: Depth,
     /// The generations that have been read on the way.
-    check: Check,
+    pub(super) check: Check,
     reasons: Vec<MissReason>,
-    faults: Vec<MissReason>,
+    pub(super) faults: Vec<MissReason>,
     nearest: Option<Nearest>,
     made: Made,
     noted: Option<Noted>,
@@ -218,7 +221,7 @@ impl Trail {
         }
     }
 
-    fn stage_done(&mut self, stage: &'static str) {
+    pub(super) fn stage_done(&mut self, stage: &'static str) {
         let now = Instant::now();
         let took = now - self.since;
         self.since = now;
@@ -418,6 +421,9 @@ impl Inner {
             hit = self.serve_best(asked, &mut leads, trail).await;
         }
         if hit.is_none() {
+            hit = self.verify(asked, &mut leads, trail).await;
+        }
+        if hit.is_none() {
             // A policy that is still in doubt serves nothing.
             for lead in leads.iter_mut().filter(|lead| lead.is_open()) {
                 lead.stop(MissReason::NotFound);
@@ -437,16 +443,19 @@ impl Inner {
 
     /// Serves none of what the policy would serve, where too many hits of the category were wrong.
     fn stop_if_tripped(&self, asked: &Asked<'_>, leads: &mut [Judged]) {
-        let category = asked.semantic.category_of(asked.request);
-        if self
-            .learning
-            .serves(category.map(Category::named).unwrap_or_default())
-        {
+        if self.may_serve(asked) {
             return;
         }
         for lead in leads.iter_mut().filter(|lead| lead.is_open()) {
             lead.stop(MissReason::BreakerOpen);
         }
+    }
+
+    /// Whether few enough hits of the category were wrong.
+    pub(super) fn may_serve(&self, asked: &Asked<'_>) -> bool {
+        let category = asked.semantic.category_of(asked.request);
+        self.learning
+            .serves(category.map(Category::named).unwrap_or_default())
     }
 
     /// Stops what is known to be dead or wrong, and finds the profiles of what could be served.
@@ -663,6 +672,7 @@ impl Inner {
                     let kind = HitKind::Semantic {
                         similarity: lead.candidate.similarity,
                         probability: lead.probability(),
+                        verified: None,
                     };
                     hit = hit.or_else(|| Some(serve(entry, kind, asked.now)));
                 }
@@ -678,7 +688,7 @@ impl Inner {
     }
 
     /// As [`fetch`](Self::fetch), for an entry of the request's own partition.
-    async fn fetch_checked(
+    pub(super) async fn fetch_checked(
         &self,
         asked: &Asked<'_>,
         id: EntryId,
@@ -799,7 +809,7 @@ fn is_dead(stopped_by: MissReason) -> bool {
     matches!(stopped_by, MissReason::Gone | MissReason::Invalidated)
 }
 
-fn serve(entry: Entry, kind: HitKind, now: Timestamp) -> Hit {
+pub(super) fn serve(entry: Entry, kind: HitKind, now: Timestamp) -> Hit {
     Hit {
         entry: entry.id,
         kind,

@@ -20,6 +20,7 @@ mod probe;
 mod profile;
 mod stats;
 mod store;
+mod verify;
 mod weigh;
 
 use std::collections::HashSet;
@@ -48,6 +49,7 @@ use crate::savings::{
 use crate::search::{Known, Restored, SearchStage};
 use crate::stampede::SingleFlight;
 use crate::tier::TierStack;
+use crate::verify::VerifyStage;
 
 pub use builder::CacheBuilder;
 pub use call::Fill;
@@ -160,6 +162,8 @@ struct Semantic {
     refiner: Option<Arc<Refiner>>,
     /// What still needs a vector of it.
     backlog: Option<Arc<Backlog>>,
+    /// Who is asked about what the policy nearly served, where there is somebody.
+    verifier: Option<VerifyStage>,
     profiles: Profiles,
     settings: SemanticConfig,
 }

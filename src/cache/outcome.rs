@@ -14,6 +14,7 @@ use crate::policy::PassReason;
 use crate::request::{IneligibleReason, VolatileReason};
 use crate::savings::Saved;
 use crate::stampede::Flight;
+use crate::verify::Unverified;
 
 /// The result of a lookup.
 #[derive(Clone, Debug)]
@@ -83,6 +84,9 @@ pub enum HitKind {
         similarity: f32,
         /// The policy's estimate that the answer is right; `None` when it has none.
         probability: Option<f64>,
+        /// The estimate of the verifier, where the policy had passed and the verifier had not.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        verified: Option<f64>,
     },
 }
 
@@ -187,6 +191,10 @@ pub enum MissReason {
     IndexFailed,
     /// The policy was in doubt, and the second embedding could not be had.
     NotRefined(Unrefined),
+    /// The policy nearly served it, and the verifier found it wrong.
+    VerifierRefused,
+    /// The policy nearly served something, and the verifier said nothing of it.
+    NotVerified(Unverified),
 }
 
 impl MissReason {
@@ -219,6 +227,11 @@ impl MissReason {
             Self::NotRefined(Unrefined::Timeout) => "refine_timeout",
             Self::NotRefined(Unrefined::Failed) => "refine_failed",
             Self::NotRefined(Unrefined::Resting) => "refine_resting",
+            Self::VerifierRefused => "verifier_refused",
+            Self::NotVerified(Unverified::Busy) => "verify_busy",
+            Self::NotVerified(Unverified::OverBudget) => "verify_over_budget",
+            Self::NotVerified(Unverified::Timeout) => "verify_timeout",
+            Self::NotVerified(Unverified::Failed) => "verify_failed",
         }
     }
 }

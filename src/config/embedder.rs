@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::OnnxEmbedderConfig;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What turns text into vectors.
@@ -33,6 +34,8 @@ pub enum EmbedderConfig {
     },
     /// A server that embeds. Needs the feature `http-embedder`.
     Http(HttpEmbedderConfig),
+    /// A model in an ONNX file of your own. Needs the feature `onnx`.
+    Onnx(OnnxEmbedderConfig),
     /// A table for all requests, and a second, slower embedding for those that the policy is in
     /// doubt about.
     Cascade {
@@ -72,6 +75,8 @@ pub enum RefinerConfig {
     /// A server that embeds. Needs the feature `http-embedder`. Its own
     /// `timeout` holds for vectors that are made in the background.
     Http(HttpEmbedderConfig),
+    /// A model in an ONNX file of your own. Needs the feature `onnx`.
+    Onnx(OnnxEmbedderConfig),
 }
 
 /// A server that embeds.
@@ -164,6 +169,7 @@ impl EmbedderConfig {
             Self::Static { .. } => Ok(()),
             Self::Minilm { path: file, .. } => has_weights(file.is_some(), path),
             Self::Http(http) => http.validate(path),
+            Self::Onnx(onnx) => onnx.validate(path),
             Self::Cascade {
                 refiner,
                 deadline,
@@ -193,6 +199,7 @@ impl RefinerConfig {
         match self {
             Self::Minilm { path: file, .. } => has_weights(file.is_some(), path),
             Self::Http(http) => http.validate(path),
+            Self::Onnx(onnx) => onnx.validate(path),
         }
     }
 }

@@ -13,11 +13,13 @@ mod embedder;
 mod learning;
 #[cfg(feature = "config-file")]
 mod load;
+mod onnx;
 mod production;
 #[cfg(feature = "config-file")]
 mod reference;
 mod section;
 mod service;
+mod verifier;
 
 use std::time::Duration;
 
@@ -42,9 +44,15 @@ pub use learning::{
 };
 #[cfg(feature = "config-file")]
 pub use load::{Loaded, Sources};
+#[cfg(feature = "onnx")]
+pub(crate) use onnx::tokenizer_beside;
+pub use onnx::{
+    Activation, CrossEncoderConfig, Direction, OnnxEmbedderConfig, OnnxPooling, ReadWith,
+};
 pub use production::{is_local, is_production};
 pub use section::BackendSection;
 pub use service::ServiceConfig;
+pub use verifier::{VerifierConfig, VerifierModelConfig};
 
 /// Settings of a [`SemanticCache`](crate::SemanticCache) and of named typed [`Caches`](crate::Caches).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -402,6 +410,8 @@ pub struct SemanticConfig {
     pub index: IndexConfig,
     /// What decides whether a near entry is served.
     pub policy: PolicyConfig,
+    /// Who is asked again about candidates that the policy nearly served. Default: `null`, nobody.
+    pub verifier: Option<VerifierConfig>,
     /// Entries looked at per lookup before it is a miss, 1 to 64. Default: 8. More helps only where
     /// many near entries are refused or dead.
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 64)))]
@@ -422,6 +432,7 @@ impl Default for SemanticConfig {
             embedder: EmbedderConfig::default(),
             index: IndexConfig::default(),
             policy: PolicyConfig::default(),
+            verifier: None,
             candidates: 8,
             categories: Vec::new(),
             volatile: VolatileConfig::default(),
@@ -441,6 +452,9 @@ impl SemanticConfig {
         self.embedder.validate(&format!("{path}.embedder"))?;
         self.index.validate(&format!("{path}.index"))?;
         self.policy.validate(&format!("{path}.policy"))?;
+        if let Some(verifier) = &self.verifier {
+            verifier.validate(&format!("{path}.verifier"))?;
+        }
         category::validate(&self.categories, &format!("{path}.categories"))?;
         self.volatile.validate(&format!("{path}.volatile"))?;
         self.learning.validate(&format!("{path}.learning"))?;

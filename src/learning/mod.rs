@@ -54,6 +54,7 @@ use crate::observe;
 use crate::policy::{Category, Decision, EntryRecord, Evidence, HitPolicy, PolicyFile};
 
 pub use compare::Agreement;
+pub(crate) use compare::words_of;
 pub use estimate::FalseHitRate;
 pub use judge::{Judge, JudgeHandle, JudgeQuestion, Judgement};
 pub use recalibrate::{PolicyOrigin, PolicyStatus, Recalibration, RecalibrationReport};

@@ -70,6 +70,10 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "verify",
+        &["backend", "clock", "config", "models", "observe"],
+    ),
+    (
         "learning",
         &[
             "backend",
@@ -109,6 +113,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
             "stampede",
             "tier",
             "typed",
+            "verify",
         ],
     ),
     (

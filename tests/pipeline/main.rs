@@ -4,6 +4,7 @@
 mod refining;
 #[path = "../support/mod.rs"]
 mod support;
+mod verifying;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,6 +96,7 @@ async fn the_same_request_hits_exactly_and_a_reworded_one_semantically() {
     let HitKind::Semantic {
         similarity,
         probability,
+        verified: None,
     } = hit.kind
     else {
         panic!("{:?}", hit.kind)

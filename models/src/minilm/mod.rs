@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use crate::blob::Blob;
 use crate::self_test;
+use crate::unit::to_unit;
 use crate::wordpiece::{Piece, WordPiece};
 use crate::{Embedder, ModelError, ModelId, SelfTest};
 use adapter::Adapter;
@@ -231,7 +232,7 @@ impl MiniLm {
                 .run(&self.weights, &self.adapter.map, batch, rows);
         }
         for (position, row) in out.chunks_exact_mut(self.dimension()).enumerate() {
-            self.to_unit(position, row)?;
+            to_unit(row, position, self.id())?;
         }
         Ok(out)
     }
@@ -266,29 +267,6 @@ impl MiniLm {
                 position,
                 model: model(),
             });
-        }
-        Ok(())
-    }
-
-    fn to_unit(&self, position: usize, row: &mut [f32]) -> Result<(), ModelError> {
-        let model = || self.id().to_string();
-        // In f64 no square of a finite f32 overflows.
-        let square: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-        if !square.is_finite() {
-            return Err(ModelError::NotFinite {
-                position,
-                model: model(),
-            });
-        }
-        if square == 0.0 {
-            return Err(ModelError::ZeroVector {
-                position,
-                model: model(),
-            });
-        }
-        let length = square.sqrt();
-        for x in row {
-            *x = (f64::from(*x) / length) as f32;
         }
         Ok(())
     }

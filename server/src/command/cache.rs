@@ -237,6 +237,7 @@ fn explanation(told: &Value) -> String {
         ("volatile", "volatile"),
         ("embedder", "embedder"),
         ("policy", "policy"),
+        ("verifier", "verifier"),
         ("at least", "least_similarity"),
     ] {
         if !told[name].is_null() {
@@ -270,6 +271,7 @@ fn explanation(told: &Value) -> String {
         lines.extend(evidence(&json!({
             "first_decision": candidate["before"],
             "decision": candidate["decision"],
+            "verified": candidate["verified"],
         })));
         lines.extend(evidence(&candidate["evidence"]));
     }
@@ -513,6 +515,7 @@ mod tests {
                 "stopped_by": "below_cutoff",
                 "before": { "verdict": "refine", "probability": 0.5 },
                 "decision": { "verdict": "pass", "probability": 0.4, "reason": "below_cutoff" },
+                "verified": 0.375,
                 "evidence": {
                     "similarity": 0.91, "refined": 0.62, "margin": null,
                     "record": { "shift": 0.25, "precision": 2.0 },
@@ -525,6 +528,7 @@ mod tests {
             "refined",
             "0.62",
             "shift 0.25",
+            "verified             0.375",
             "verdict refine",
             "reason below_cutoff",
         ] {

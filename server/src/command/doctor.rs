@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::bail;
-use askonce::config::BackendConfig;
+use askonce::config::{BackendConfig, VerifierModelConfig};
 use askonce::savings::{PriceSource, PriceTable};
 use askonce::{Answer, Request, SemanticCache, StoreOptions};
 use clap::Args as ClapArgs;
@@ -176,6 +176,11 @@ async fn check_cache(config: &ServerConfig, report: &mut Report) {
     let mut engine = config.engine();
     // A running server has the folder in use, and what doctor stores does not belong there.
     let folder = engine.semantic.index.path.take();
+    // A language model is the server's to ask; the files of a cross-encoder are looked at.
+    engine
+        .semantic
+        .verifier
+        .take_if(|verifier| matches!(verifier.model, VerifierModelConfig::LanguageModel));
     let cache = match SemanticCache::builder().config(&engine).build().await {
         Ok(cache) => cache,
         Err(error) => {

@@ -81,6 +81,9 @@ impl App {
         let metrics = install_metrics()?;
         let mut builder = SemanticCache::builder().config(&config.engine());
         if let Some(judge) = ModelJudge::new(&config, &upstreams)? {
+            if judge.verifies() {
+                builder = builder.verifier(Arc::clone(&judge) as _);
+            }
             builder = builder.judge(judge);
         }
         let cache = builder.build().await?;

@@ -492,9 +492,13 @@ fn hit_json(hit: &Hit) -> Value {
         HitKind::Semantic {
             similarity,
             probability,
+            verified,
         } => {
             told["similarity"] = json!(similarity);
             told["probability"] = json!(probability);
+            if let Some(verified) = verified {
+                told["verified"] = json!(verified);
+            }
         }
     }
     told

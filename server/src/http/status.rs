@@ -18,6 +18,7 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const ENTRY: HeaderName = HeaderName::from_static("x-askonce-entry");
 const SIMILARITY: HeaderName = HeaderName::from_static("x-askonce-similarity");
 const PROBABILITY: HeaderName = HeaderName::from_static("x-askonce-probability");
+const VERIFIED: HeaderName = HeaderName::from_static("x-askonce-verified");
 const SAVED_USD: HeaderName = HeaderName::from_static("x-askonce-saved-usd");
 const REASON: HeaderName = HeaderName::from_static("x-askonce-reason");
 const NOT_STORED: HeaderName = HeaderName::from_static("x-askonce-not-stored");
@@ -35,9 +36,13 @@ pub(crate) fn hit(headers: &mut HeaderMap, hit: &Hit) {
     if let HitKind::Semantic {
         similarity,
         probability,
+        verified,
     } = hit.kind
     {
         likeness(headers, similarity, probability);
+        if let Some(verified) = verified {
+            put(headers, VERIFIED, &format!("{verified:.4}"));
+        }
     }
     if let Some(usd) = hit.saved.usd {
         put(headers, SAVED_USD, &usd.to_decimal());
