@@ -524,6 +524,7 @@ impl Inner {
                         rows: rows as u64,
                         guards: compared.guards,
                         text: compared.features,
+                        same_wording: compared.same_wording,
                         record: self.learning.record(lead.candidate.id, asked.now),
                         category: category.unwrap_or_default(),
                         age: asked.now.since(profile.created),
