@@ -1,12 +1,13 @@
 //! What a lookup pays for evidence beyond embedding and search.
 //!
 //! Measured: reading the traits of one prompt of 12 and of 200 words (once per lookup, and once per
-//! stored entry at insert), and comparing a query with 8 entries, as near as a search would give and as
-//! unlike as two prompts get. The built-in table is loaded before.
+//! stored entry at insert), comparing a query with 8 entries, as near as a search would give and as
+//! unlike as two prompts get, and the same with what the default policy says of each, before the second
+//! cosine is known and with it. The built-in table and the policy are loaded before.
 //!
 //! `cargo bench --bench evidence`
 
-use askonce::policy::{Evidence, TextTraits};
+use askonce::policy::{Evidence, PolicyConfig, TextTraits};
 use divan::{Bencher, black_box};
 
 const QUERY: &str = "how do I reset the password of my work account on windows?";
@@ -70,4 +71,42 @@ fn eight_near_entries(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn eight_far_entries(bencher: Bencher<'_, '_>) {
     compare(bencher, &FAR);
+}
+
+/// Reading the query, comparing it with `entries` and deciding on each: what a lookup pays beyond its
+/// embeddings and its search.
+fn decide(bencher: Bencher<'_, '_>, entries: &[&str], refined: Option<f32>) {
+    let policy = PolicyConfig::default()
+        .build()
+        .expect("the built-in policy");
+    let entries: Vec<TextTraits> = entries.iter().map(|text| TextTraits::of(text)).collect();
+    bencher.bench_local(|| {
+        let query = TextTraits::of(black_box(QUERY));
+        for entry in &entries {
+            let comparison = query.compare(black_box(entry));
+            let evidence = Evidence {
+                text: comparison.features,
+                guards: comparison.guards,
+                refined,
+                can_refine: refined.is_none(),
+                ..Evidence::similarity(0.9)
+            };
+            let _ = black_box(policy.decide(&evidence));
+        }
+    });
+}
+
+#[divan::bench]
+fn eight_near_decisions(bencher: Bencher<'_, '_>) {
+    decide(bencher, &NEAR, None);
+}
+
+#[divan::bench]
+fn eight_near_decisions_refined(bencher: Bencher<'_, '_>) {
+    decide(bencher, &NEAR, Some(0.9));
+}
+
+#[divan::bench]
+fn eight_far_decisions(bencher: Bencher<'_, '_>) {
+    decide(bencher, &FAR, None);
 }

@@ -551,6 +551,7 @@ impl Inner {
                         rows: rows as u64,
                         guards: compared.guards,
                         text: compared.features,
+                        same_wording: compared.same_wording,
                         record,
                         hazard_per_day,
                         category: category.unwrap_or_default(),

@@ -17,7 +17,7 @@ use super::{CalibrateError, platt, prior};
 use crate::decision::{CandidateRecord, DecisionRecord};
 use crate::policy::{
     Bound, CalibrationMap, Card, CategoryFit, Cutoffs, Evidence, FORMAT, GreyBand, GuardKind,
-    GuardState, PolicyFile, SECOND_SPACE, Scorer, Stage, StageModel, Stages, Verdict,
+    GuardState, PolicyFile, SECOND_SPACE, Scorer, Stage, StageModel, Stages, Verdict, WordingFit,
 };
 
 /// Best candidates from which on a map is fitted by monotone regression; below, a logistic curve.
@@ -124,6 +124,8 @@ pub fn fit(
     calibrate_stages(&mut file, &calibration, settings)?;
     file.band = choose_band(&file, &calibration, settings)?;
     file.least_similarity = least_similarity(&file, &calibration)?;
+    // After the band, which is about the models alone.
+    file.same_wording = same_wording(&calibration, settings.confidence);
     let scorer = Scorer::new(&file)?;
     file.prior_variance = prior::shift_variance(rows_for_prior(&scorer, &calibration));
     add_categories(&mut file, &calibration)?;
@@ -238,6 +240,7 @@ fn draft(
         features,
         band: stages.full.as_ref().and(everything),
         stages,
+        same_wording: None,
         prior_variance: 0.0,
         least_similarity: -1.0,
         vetoes: Vec::new(),
@@ -470,6 +473,29 @@ fn calibrate_stages(
         stage.calibration = map(&rows(true))?;
     }
     Ok(())
+}
+
+/// What the same words in other dress are worth: a lower bound, for there are few of them.
+fn same_wording(records: &[&DecisionRecord], confidence: f64) -> Option<WordingFit> {
+    let labels = records
+        .iter()
+        .flat_map(|record| &record.candidates)
+        .filter(|candidate| {
+            let evidence = &candidate.evidence;
+            evidence.same_wording && evidence.guards.conflict().is_none()
+        })
+        .filter_map(|candidate| candidate.right);
+    let (mut right, mut of) = (0, 0);
+    for label in labels {
+        right += u64::from(label);
+        of += 1;
+    }
+    let probability = lower_bound(right as f64, of as f64, confidence);
+    (of >= LEAST_LABELS as u64 && probability > 0.0).then_some(WordingFit {
+        probability,
+        right,
+        of,
+    })
 }
 
 fn map(rows: &[Labelled]) -> Result<CalibrationMap, CalibrateError> {

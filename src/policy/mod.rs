@@ -35,6 +35,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub use calibrated::{
     Bound, Calibrated, CalibratedSettings, CalibrationKnot, CalibrationMap, Card, CategoryFit,
     Cutoff, Cutoffs, DataSet, FORMAT, GreyBand, Interval, PolicyFile, Stage, StageModel, Stages,
+    WordingFit,
 };
 pub(crate) use calibrated::{SECOND_SPACE, Scorer, Verdict};
 pub use cost_aware::CostAware;

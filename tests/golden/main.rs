@@ -6,6 +6,8 @@
 //! embedder is measured on them; what is tested here is that the data can be trusted.
 
 mod data;
+#[cfg(feature = "minilm-weights")]
+mod newcomer;
 mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use askonce::policy::{
-    CostAware, Decision, Evidence, ExactOnly, GuardReport, HitPolicy, Threshold, WrongAnswerCost,
+    CostAware, Decision, Evidence, ExactOnly, GuardReport, HitPolicy, TextTraits, Threshold,
+    WrongAnswerCost,
 };
 use askonce_models::StaticEmbedder;
 
@@ -114,6 +115,20 @@ fn guards_stop_most_of_the_different_pairs_that_embed_alike() {
         with.different * 8 < without.different,
         "{with:?} {without:?}"
     );
+}
+
+#[test]
+fn no_pair_that_must_not_match_has_the_same_words_in_other_dress() {
+    let mut same = 0;
+    for pair in pairs() {
+        let compared = TextTraits::of(&pair.a).compare(&TextTraits::of(&pair.b));
+        if compared.same_wording && compared.guards.conflict().is_none() {
+            assert_eq!(pair.label, Label::Same, "{} / {}", pair.a, pair.b);
+            same += 1;
+        }
+    }
+    println!("{same} pairs have the same words in other dress");
+    assert!(same >= 12, "{same}");
 }
 
 #[test]

@@ -32,6 +32,10 @@ pub struct PolicyFile {
     pub features: Vec<String>,
     /// The models.
     pub stages: Stages,
+    /// How often two texts that are the same but for their dress share an answer; `None` where the data had
+    /// too few of them to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_wording: Option<WordingFit>,
     /// Variance of the shift of log-odds that entries differ by; 0 or more.
     pub prior_variance: f64,
     /// When to ask for the second cosine; `None` without a second stage.
@@ -58,6 +62,18 @@ pub struct Stages {
     pub fast: Stage,
     /// With it.
     pub full: Option<Stage>,
+}
+
+/// What [`Evidence::same_wording`] without a guard's conflict is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WordingFit {
+    /// Probability that such a candidate is right; above 0 and below 1.
+    pub probability: f64,
+    /// Labelled candidates of that kind that were right.
+    pub right: u64,
+    /// Labelled candidates of that kind.
+    pub of: u64,
 }
 
 /// Probabilities of the fast stage between which the second cosine is asked for.
@@ -268,6 +284,15 @@ impl PolicyFile {
                 "the policy reads a feature that this build does not compute",
             )
             .with("feature", unknown));
+        }
+        if (self.features.iter().enumerate()).any(|(at, name)| self.features[..at].contains(name)) {
+            return Err(corrupt("the policy lists a feature twice"));
+        }
+        if (self.same_wording).is_some_and(|fit| !(fit.probability > 0.0 && fit.probability < 1.0))
+        {
+            return Err(corrupt(
+                "the probability of the same wording is out of range",
+            ));
         }
         if self.spaces.is_empty() {
             return Err(corrupt("the policy names no embedding"));

@@ -14,6 +14,8 @@
 //!   wrong answers per request, per hit, or both. What was never certified cannot be asked for.
 //! - With a second embedding there are two models. The first decides what is clear; in the grey band it
 //!   says [`Decision::Refine`], and the second decides with both cosines.
+//! - Texts that are the same but for case, punctuation, contractions, spelling and courtesy have a measured
+//!   probability of their own ([`WordingFit`]), and the surer of the two counts, unless a guard finds a conflict.
 //! - A guard is a veto only where the data proved it; otherwise the model has weighed it already.
 //!
 //! The promise holds for traffic like that of the certificate. Prices can only withhold answers that the
@@ -42,6 +44,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use file::{
     Bound, Card, CategoryFit, Cutoff, Cutoffs, DataSet, FORMAT, GreyBand, PolicyFile, Stages,
+    WordingFit,
 };
 pub use map::{CalibrationKnot, CalibrationMap, Interval};
 pub use model::{Stage, StageModel};

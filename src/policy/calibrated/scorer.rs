@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::f64::consts::PI;
 
 use super::file::{GreyBand, PolicyFile};
-use super::map::sigmoid;
+use super::map::{log_odds, sigmoid};
 use super::model::Stage;
 use crate::error::Result;
+use crate::policy::evidence::FEATURES;
 use crate::policy::{Category, Evidence, GuardKind, GuardState};
 
 /// What of a policy makes probabilities.
@@ -20,6 +21,8 @@ pub(crate) struct Scorer {
     second: Vec<usize>,
     fast: Stage,
     full: Option<(Stage, GreyBand)>,
+    /// Log-odds of the same words in other dress.
+    same_wording: Option<f64>,
     prior_variance: f64,
     offsets: HashMap<Category, f64>,
     pub(super) vetoes: Vec<GuardKind>,
@@ -87,6 +90,7 @@ impl Scorer {
             second,
             fast: file.stages.fast.clone(),
             full: file.stages.full.clone().zip(file.band),
+            same_wording: file.same_wording.map(|fit| log_odds(fit.probability)),
             prior_variance: file.prior_variance,
             offsets: file
                 .categories
@@ -119,34 +123,60 @@ impl Scorer {
     /// The model's own score of a stage, before calibration; `None` where the stage has nothing to say:
     /// there is no full stage, or no second cosine for it.
     pub(crate) fn margin(&self, evidence: &Evidence, full: bool) -> Option<f64> {
-        let mut features = self.features(evidence);
-        let stage = if full {
+        let features = self.features(evidence);
+        let score = if full {
             evidence.refined.filter(|cosine| !cosine.is_nan())?;
-            &self.full.as_ref()?.0
+            self.score(&self.full.as_ref()?.0, &features)
         } else {
-            for &at in &self.second {
-                features[at] = f32::NAN;
-            }
-            &self.fast
+            self.score(&self.fast, &self.without_second(features))
         };
-        Some(stage.model.margin(&self.names, &features)).filter(|score| score.is_finite())
+        Some(score).filter(|score| score.is_finite())
     }
 
-    /// The model's features of `evidence`.
-    fn features(&self, evidence: &Evidence) -> Vec<f32> {
-        let mut all = Vec::with_capacity(64);
-        evidence.features(&mut all);
-        self.columns
-            .iter()
-            .map(|&column| all.get(column).copied().unwrap_or(f32::NAN))
-            .collect()
+    /// The models' features of `evidence`, in the order of `columns`.
+    fn features(&self, evidence: &Evidence) -> Features {
+        let all = evidence.feature_values();
+        let mut features = [f32::NAN; FEATURES];
+        for (feature, &column) in features.iter_mut().zip(&self.columns) {
+            *feature = all.get(column).copied().unwrap_or(f32::NAN);
+        }
+        features
+    }
+
+    /// The same, as if there were no second space.
+    fn without_second(&self, mut features: Features) -> Features {
+        for &at in &self.second {
+            features[at] = f32::NAN;
+        }
+        features
+    }
+
+    fn score(&self, stage: &Stage, features: &Features) -> f64 {
+        stage
+            .model
+            .margin(&self.names, &features[..self.columns.len()])
     }
 
     /// Probabilities by `stage`. `caution` is the number of standard deviations that the cautious one
     /// lies below.
-    fn by(&self, stage: &Stage, features: &[f32], evidence: &Evidence, caution: f64) -> Weighed {
-        let score = stage.model.margin(&self.names, features);
-        let (mean, low) = stage.calibration.log_odds(score);
+    fn by(&self, stage: &Stage, features: &Features, evidence: &Evidence, caution: f64) -> Weighed {
+        let log_odds = stage.calibration.log_odds(self.score(stage, features));
+        self.settle(log_odds, evidence, caution)
+    }
+
+    /// What is said of the same words in other dress; `None` of other words, and where a guard finds a
+    /// conflict all the same.
+    fn by_wording(&self, evidence: &Evidence, caution: f64) -> Option<Weighed> {
+        let known = self.same_wording.filter(|_| evidence.same_wording)?;
+        let conflict = evidence.guards.conflict();
+        conflict
+            .is_none()
+            .then(|| self.settle((known, known), evidence, caution))
+    }
+
+    /// Probabilities from log-odds and their cautious companion, by category and by what was learnt of the
+    /// entry.
+    fn settle(&self, (mean, low): (f64, f64), evidence: &Evidence, caution: f64) -> Weighed {
         let offset = self
             .offsets
             .get(&evidence.category)
@@ -178,44 +208,55 @@ impl Scorer {
 
     /// What the stages say of a candidate whose second cosine is known or can be had.
     pub(crate) fn weigh(&self, evidence: &Evidence, caution: f64) -> Verdict {
-        let mut features = self.features(evidence);
-        let second: Vec<f32> = self
-            .second
-            .iter()
-            .map(|&at| std::mem::replace(&mut features[at], f32::NAN))
-            .collect();
-        let fast = self.by(&self.fast, &features, evidence, caution);
+        let features = self.features(evidence);
+        let modelled = self.by(
+            &self.fast,
+            &self.without_second(features),
+            evidence,
+            caution,
+        );
+        let wording = self.by_wording(evidence, caution);
+        let fast = modelled.or_surer(wording);
         let Some((stage, band)) = &self.full else {
             return Verdict::Clear(fast);
         };
         if at_least(fast.probability, band.low).is_none() {
             return Verdict::Hopeless(fast);
         }
-        let above = fast.probability >= band.high;
+        // The second cosine has nothing to add to the same words.
+        let above = fast.probability >= band.high || wording.is_some();
         if evidence.refined.is_none_or(f32::is_nan) {
             return Verdict::Grey { fast, above };
         }
-        for (&at, value) in self.second.iter().zip(second) {
-            features[at] = value;
-        }
         let full = self.by(stage, &features, evidence, caution);
         // What the fast stage would have served at once stays served.
-        Verdict::Clear(if above && fast.probability > full.probability {
-            fast
+        Verdict::Clear(if above {
+            full.or_surer(Some(fast))
         } else {
             full
         })
     }
 
-    /// The fast stage's word alone.
+    /// The word of the fast stage and of the wording.
     pub(crate) fn fast(&self, evidence: &Evidence, caution: f64) -> Weighed {
-        let mut features = self.features(evidence);
-        for &at in &self.second {
-            features[at] = f32::NAN;
-        }
+        let features = self.without_second(self.features(evidence));
         self.by(&self.fast, &features, evidence, caution)
+            .or_surer(self.by_wording(evidence, caution))
     }
 }
+
+impl Weighed {
+    /// The more probable of two; of equals this one.
+    fn or_surer(self, other: Option<Self>) -> Self {
+        match other {
+            Some(other) if other.probability > self.probability => other,
+            _ => self,
+        }
+    }
+}
+
+/// As many values as any policy can read.
+type Features = [f32; FEATURES];
 
 /// `value`, where it reaches `least`: what is no number reaches nothing.
 pub(super) fn at_least(value: f64, least: f64) -> Option<f64> {

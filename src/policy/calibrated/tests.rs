@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{Category, EntryRecord, GuardKind, GuardReport, TextTraits};
+use crate::policy::{Category, EntryRecord, GuardKind, GuardReport, GuardState, TextTraits};
 
 fn curve(feature: &str) -> Stage {
     Stage {
@@ -46,6 +46,7 @@ fn file(full: bool) -> PolicyFile {
             fast: curve("similarity"),
             full: full.then(|| curve("refined")),
         },
+        same_wording: None,
         prior_variance: 1.0,
         band: full.then_some(GreyBand {
             low: 0.3,
@@ -347,6 +348,85 @@ fn where_guards_are_kept_no_cosine_outweighs_a_conflict() {
     assert!(serves(&without, &conflict(0.99, Some(0.99))));
 }
 
+/// A policy that knows what the same wording is worth, with evidence that its models find improbable.
+fn worded(full: bool) -> (Calibrated, Evidence) {
+    let file = PolicyFile {
+        same_wording: Some(WordingFit {
+            probability: 0.93,
+            right: 940,
+            of: 1_000,
+        }),
+        prior_variance: 0.0,
+        ..file(full)
+    };
+    let evidence = Evidence {
+        can_refine: full,
+        same_wording: true,
+        ..Evidence::similarity(cosine(0.5))
+    };
+    (Calibrated::new(file, &free()).unwrap(), evidence)
+}
+
+#[test]
+fn the_same_wording_has_a_probability_of_its_own_and_needs_no_second_cosine() {
+    for full in [false, true] {
+        let (policy, evidence) = worded(full);
+        let decision = policy.decide(&evidence);
+        assert!(matches!(decision, Decision::Serve { .. }), "{decision:?}");
+        assert!((probability(decision) - 0.93).abs() < 1e-6);
+        let other = Evidence {
+            same_wording: false,
+            ..evidence
+        };
+        assert!(!serves(&policy, &other));
+    }
+    // A second cosine that is known does not lower it.
+    let (policy, evidence) = worded(true);
+    let refined = Evidence {
+        refined: Some(cosine(0.4)),
+        can_refine: false,
+        ..evidence
+    };
+    assert!((probability(policy.decide(&refined)) - 0.93).abs() < 1e-6);
+}
+
+#[test]
+fn the_same_wording_is_overruled_by_a_guard_and_by_what_was_learnt_of_the_entry() {
+    let (policy, evidence) = worded(true);
+    let mut conflict = evidence;
+    conflict.guards.number = GuardState::Conflict;
+    assert!(!serves(&policy, &conflict));
+    let wrong_before = Evidence {
+        record: EntryRecord {
+            shift: -3.0,
+            precision: 4.0,
+        },
+        ..evidence
+    };
+    assert!(!serves(&policy, &wrong_before));
+    // Nothing below the least similarity, whatever the words.
+    let far = Evidence {
+        similarity: 0.1,
+        ..evidence
+    };
+    assert!(!serves(&policy, &far));
+}
+
+#[test]
+fn a_probability_of_the_same_wording_that_is_none_is_refused() {
+    for probability in [0.0, 1.0, f64::NAN] {
+        let file = PolicyFile {
+            same_wording: Some(WordingFit {
+                probability,
+                right: 1,
+                of: 1,
+            }),
+            ..file(false)
+        };
+        assert!(file.to_json().is_err(), "{probability}");
+    }
+}
+
 #[test]
 fn evidence_that_is_no_number_is_a_pass() {
     for full in [false, true] {
@@ -421,6 +501,7 @@ fn evidence_of(query: &str, entry: &str) -> Evidence {
     Evidence {
         guards: compared.guards,
         text: compared.features,
+        same_wording: compared.same_wording,
         rows: 1_000,
         ..Evidence::similarity(similarity)
     }
@@ -457,14 +538,21 @@ fn the_built_in_policy_serves_rewordings_and_no_opposites() {
     let clear = evidence_of("How do I reset my password?", "how can I reset my password");
     let decision = policy.decide(&clear);
     assert!(matches!(decision, Decision::Serve { .. }), "{decision:?}");
-    // Just below what is certified for the first cosine alone: the second is asked where there is one.
-    let close = Evidence {
+    let dressed = evidence_of(
+        "What is the capital of France?",
+        "what's the capital of france",
+    );
+    // The models alone are in doubt; that the words are the same settles it.
+    let models = Evidence {
         can_refine: true,
-        ..evidence_of(
-            "What is the capital of France?",
-            "what's the capital of france",
-        )
+        same_wording: false,
+        ..dressed
     };
-    let decision = policy.decide(&close);
+    let decision = policy.decide(&models);
     assert!(matches!(decision, Decision::Refine { .. }), "{decision:?}");
+    let decision = policy.decide(&Evidence {
+        can_refine: true,
+        ..dressed
+    });
+    assert!(matches!(decision, Decision::Serve { .. }), "{decision:?}");
 }

@@ -12,6 +12,7 @@ pub mod guard;
 mod lexicon;
 mod reading;
 mod text;
+mod wording;
 
 use std::fmt;
 use std::time::Duration;
@@ -50,6 +51,8 @@ pub struct Evidence {
     pub guards: GuardReport,
     /// What the words of the two texts show.
     pub text: TextFeatures,
+    /// Whether the two texts are the same but for case, punctuation, contractions, spelling and courtesy.
+    pub same_wording: bool,
     /// What is known of the entry from former decisions.
     pub record: EntryRecord,
     /// The kind of traffic.
@@ -117,27 +120,37 @@ impl Evidence {
     /// known; guards as 0 agree, 1 absent, 2 one-sided, 3 conflict.
     pub fn features(&self, out: &mut Vec<f32>) {
         out.clear();
-        out.extend([
+        out.extend(self.feature_values());
+    }
+
+    /// The same, on the stack.
+    pub(crate) fn feature_values(&self) -> [f32; FEATURES] {
+        let own = [
             self.similarity,
             self.refined.unwrap_or(f32::NAN),
             self.margin.unwrap_or(f32::NAN),
             self.refined_margin.unwrap_or(f32::NAN),
             f32::from(self.density),
             (self.rows as f32).ln_1p(),
-        ]);
-        out.extend(self.text.values());
-        out.extend(
-            GuardKind::ALL
-                .into_iter()
-                .map(|kind| match self.guards.state(kind) {
-                    GuardState::Agree => 0.0,
-                    GuardState::Absent => 1.0,
-                    GuardState::OneSided => 2.0,
-                    GuardState::Conflict => 3.0,
-                }),
-        );
+        ];
+        let guards = GuardKind::ALL.map(|kind| match self.guards.state(kind) {
+            GuardState::Agree => 0.0,
+            GuardState::Absent => 1.0,
+            GuardState::OneSided => 2.0,
+            GuardState::Conflict => 3.0,
+        });
+        let mut values = [f32::NAN; FEATURES];
+        let text = self.text.values();
+        let all = own.iter().chain(&text).chain(&guards);
+        for (value, known) in values.iter_mut().zip(all) {
+            *value = *known;
+        }
+        values
     }
 }
+
+/// Number of the values of [`Evidence::features`].
+pub(crate) const FEATURES: usize = 6 + TextFeatures::NAMES.len() + GuardKind::ALL.len();
 
 impl Default for Evidence {
     /// No similarity, no conflict, nothing known.
@@ -153,6 +166,7 @@ impl Default for Evidence {
             rows: 0,
             guards: GuardReport::default(),
             text: TextFeatures::default(),
+            same_wording: false,
             record: EntryRecord::default(),
             category: Category::default(),
             age: Duration::ZERO,

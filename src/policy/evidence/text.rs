@@ -12,6 +12,7 @@ use askonce_models::StaticEmbedder;
 use super::guard::{self, GuardReport};
 use super::lexicon::Ask;
 use super::reading::{Reading, digest};
+use super::wording::Wording;
 
 /// Most words of a text that are compared one by one; the others count as one more word.
 const MOST_WORDS: usize = 256;
@@ -30,6 +31,7 @@ const MOST_ALIGNED: usize = 24;
 #[derive(Clone, Debug)]
 pub struct TextTraits {
     guards: guard::Traits,
+    wording: Option<Wording>,
     /// Stems of all words in order.
     stems: Box<[u32]>,
     /// Distinct content words by their stems.
@@ -103,6 +105,7 @@ impl TextTraits {
         content.dedup_by_key(|word| word.stem);
         Self {
             guards: guard::Traits::of(&reading),
+            wording: Wording::of(&reading),
             bigrams: bigrams(&stems),
             trigrams: trigrams(&reading),
             stems: stems.into(),
@@ -120,6 +123,7 @@ impl TextTraits {
         TextComparison {
             features: self.features(entry),
             guards: self.guards.compare(&entry.guards),
+            same_wording: self.wording.is_some() && self.wording == entry.wording,
         }
     }
 
@@ -426,6 +430,8 @@ pub struct TextComparison {
     pub features: TextFeatures,
     /// What speaks against a match.
     pub guards: GuardReport,
+    /// Whether they are the same but for case, punctuation, contractions, spelling and courtesy.
+    pub same_wording: bool,
 }
 
 /// Number of text features.
