@@ -7,6 +7,7 @@
 use std::cell::Cell;
 
 use crate::IndexError;
+use crate::kernel::Kernel;
 
 /// Largest dimension an index takes. Embedding models stay below 10 thousand.
 pub const MAX_DIMENSION: usize = 65_536;
@@ -69,17 +70,8 @@ pub(crate) fn is_unit_row(row: &[f32]) -> bool {
     is_unit(squared_length(row))
 }
 
-/// Sum of squares in f64, in eight lanes so that it vectorizes.
 fn squared_length(vector: &[f32]) -> f64 {
-    let (blocks, tail) = vector.as_chunks::<8>();
-    let mut lanes = [0.0f64; 8];
-    for block in blocks {
-        for (lane, &x) in lanes.iter_mut().zip(block) {
-            *lane += f64::from(x) * f64::from(x);
-        }
-    }
-    let rest: f64 = tail.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-    lanes.iter().sum::<f64>() + rest
+    Kernel::detect().squared_length(vector)
 }
 
 /// Whether the vector can be stored or searched for, or why not.

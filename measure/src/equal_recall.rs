@@ -8,9 +8,11 @@
 //! - *A setting* is good enough for a goal if the best row is found for 99 of 100 queries that the goal
 //!   counts. Found is a row with the cosine of the best one within a rounding of `f32`, so scores that
 //!   are off by more than their differences are misses. An engine with a default must do with it.
-//! - *Lookups* are timed in rounds of 200 queries, contender after contender; the figure is the median
+//! - *Lookups* are timed in 31 rounds of 200 queries, contender after contender; the figure is the median
 //!   of the rounds, in processor time of the thread. Contenders evict each other's cache lines between
-//!   rounds, as the rest of a program would.
+//!   rounds, as the rest of a program would. Rounds are not shorter, or most of each would be spent on
+//!   fetching an index back; and not fewer, so that other work on a shared machine has to last for
+//!   sixteen of them to move the median.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,7 +30,7 @@ use crate::{Goal, Progress};
 /// Queries asked at one go.
 const ROUND: usize = 200;
 /// Rounds of each contender.
-const ROUNDS: usize = 11;
+const ROUNDS: usize = 31;
 /// Cosines that differ by no more are equal: roundings of `f32` sums.
 const ROUNDING: f32 = 2e-6;
 /// The looser meaning of "found" that is shown beside.

@@ -110,12 +110,7 @@ impl Encoder {
     /// The unit vector that a row stands for, still rotated.
     pub(super) fn decode(&self, high: &[RowLine], low: Option<&[RowLine]>, out: &mut Vec<f32>) {
         out.resize(high.len() * LANE, 0.0);
-        let parts = out.as_chunks_mut::<LANE>().0.iter_mut().zip(high);
-        for (part, high) in parts {
-            for (x, &high) in part.iter_mut().zip(&high.0) {
-                *x = f32::from(high);
-            }
-        }
+        self.kernel.widen(high, out);
         if let Some(low) = low {
             for (part, low) in out.as_chunks_mut::<LANE>().0.iter_mut().zip(low) {
                 for (x, &low) in part.iter_mut().zip(&low.0) {
@@ -123,37 +118,22 @@ impl Encoder {
                 }
             }
         }
-        normalize(out);
+        self.normalize(out);
     }
 
     /// The vector in the caller's components.
     pub(super) fn unrotate(&self, rotated: &mut Vec<f32>) {
         self.rotation.undo(rotated);
-        normalize(rotated);
+        self.normalize(rotated);
     }
-}
 
-/// Brings a vector to unit length.
-fn normalize(vector: &mut [f32]) {
-    let scale = 1.0 / sum_of_products(vector, vector).sqrt();
-    for x in vector {
-        *x *= scale;
-    }
-}
-
-/// Product of two vectors, in sixteen sums side by side: one after the other, each addition would
-/// wait for the last.
-pub(super) fn sum_of_products(a: &[f32], b: &[f32]) -> f32 {
-    let (a, a_tail) = a.as_chunks::<16>();
-    let (b, b_tail) = b.as_chunks::<16>();
-    let mut lanes = [0.0f32; 16];
-    for (a, b) in a.iter().zip(b) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += a * b;
+    /// Brings a vector to unit length.
+    fn normalize(&self, vector: &mut [f32]) {
+        let scale = 1.0 / self.kernel.sum_of_products(vector, vector).sqrt();
+        for x in vector {
+            *x *= scale;
         }
     }
-    let tail: f32 = a_tail.iter().zip(b_tail).map(|(x, y)| x * y).sum();
-    lanes.iter().sum::<f32>() + tail
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::cmp::Ordering;
 use super::config::Precision;
 use super::directory::{Directory, most_similar};
 use super::encode::{Encoded, Encoder};
-use super::tuning::{Table, Tuning};
+use super::tuning::{Table, Tuning, gap};
 use crate::Query;
 use crate::kernel::{CodeLine, Near};
 use crate::neighbor::TopK;
@@ -117,10 +117,12 @@ impl Searcher<'_> {
         for candidate in &*certain {
             probe.cell(*candidate, room, top);
         }
-        self.choose(best, probe.bar, similarities, certain, order);
+        let reach = self.reach();
+        let least = self.least(best, reach, probe.bar);
+        self.choose(least, similarities, certain, order);
         for candidate in &*order {
             // The bar may have risen since the cells were chosen.
-            if candidate.similarity < self.least(best, probe.bar) {
+            if candidate.similarity < self.least(best, reach, probe.bar) {
                 break;
             }
             probe.cell(*candidate, room, top);
@@ -154,6 +156,7 @@ impl Searcher<'_> {
     /// read for all that look into it.
     pub(super) fn run_many(&self, members: &mut [Member<'_, '_>], scratch: &mut Scratch) {
         let table = self.tuning.table();
+        let reach = self.reach();
         let mut visits: Vec<(u32, u32, f32)> = Vec::new();
         for (at, member) in (0..).zip(&*members) {
             let Scratch {
@@ -166,8 +169,8 @@ impl Searcher<'_> {
             self.similarities(member.encoded, room, similarities);
             let home = most_similar(similarities);
             self.certain(home, member.twins, similarities, certain);
-            let best = similarities[home];
-            self.choose(best, member.query.min_score, similarities, certain, order);
+            let least = self.least(similarities[home], reach, member.query.min_score);
+            self.choose(least, similarities, certain, order);
             let chosen = certain.iter().chain(&*order);
             visits.extend(chosen.map(|candidate| (candidate.cell, at, candidate.similarity)));
         }
@@ -229,17 +232,15 @@ impl Searcher<'_> {
         }));
     }
 
-    /// Lists the other cells to look into for rows at the bar, most similar first.
+    /// Lists the other cells to look into, of those that are similar enough; most similar first.
     fn choose(
         &self,
-        best: f32,
-        bar: f32,
+        least: f32,
         similarities: &[f32],
         seen: &[Candidate],
         order: &mut Vec<Candidate>,
     ) {
         order.clear();
-        let least = self.least(best, bar);
         let candidates = (0..)
             .zip(similarities)
             .map(|(cell, &similarity)| Candidate { similarity, cell });
@@ -257,12 +258,15 @@ impl Searcher<'_> {
         order.sort_unstable_by(Candidate::rank);
     }
 
+    /// See [`Tuning::reach`]; `None` if the number of cells is fixed.
+    fn reach(&self) -> Option<f32> {
+        let learned = self.probes.is_none();
+        learned.then(|| self.tuning.reach(self.directory.cells.len()))
+    }
+
     /// The similarity below which no row at the bar is to be expected in a cell, with that of the best cell.
-    fn least(&self, best: f32, bar: f32) -> f32 {
-        match self.probes {
-            Some(_) => f32::NEG_INFINITY,
-            None => best - self.tuning.gap(bar, self.directory.cells.len()),
-        }
+    fn least(&self, best: f32, reach: Option<f32>, bar: f32) -> f32 {
+        reach.map_or(f32::NEG_INFINITY, |reach| best - gap(reach, bar))
     }
 }
 
@@ -352,17 +356,19 @@ impl<'p> Probe<'p> {
         }
 
         let metas = rows.metas();
-        room.at.clear();
+        // Without a branch, as none could be foretold, and so that the rows are fetched side by side.
+        let mut kept = 0;
+        room.at.resize(room.near.len(), 0);
         for near in &room.near {
             let spread = metas[near.position as usize].spread;
             let cosine = beyond + spread * spread;
-            if self
-                .table
-                .keeps(near.distance, cosine, 2.0 * distance * spread)
-            {
-                room.at.push(near.position);
-            }
+            room.at[kept] = near.position;
+            kept += usize::from(
+                self.table
+                    .keeps(near.distance, cosine, 2.0 * distance * spread),
+            );
         }
+        room.at.truncate(kept);
         if !room.at.is_empty() {
             self.score(&cell, room, top);
         }

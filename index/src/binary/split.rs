@@ -11,7 +11,6 @@
 //! k-means would make of them, without ever training on the whole.
 
 use super::directory::Center;
-use super::encode::sum_of_products;
 use crate::kernel::{Kernel, RowLine};
 
 /// Rounds of two-means. More change little: a cell is small and will be cut again.
@@ -29,7 +28,7 @@ pub(super) fn cut(kernel: Kernel, units: &[f32], width: usize) -> Option<Vec<boo
     let mut scores = vec![0.0f32; count];
 
     // Two rows far apart: the farthest from the mean, and the farthest from that one.
-    let mean = mean_of(units, width, |_| true);
+    let mean = mean_of(kernel, units, width, |_| true);
     let farthest_from = |from: &[f32], scores: &mut [f32]| {
         kernel.dot_rows(from, units, scores);
         let order = scores.iter().enumerate();
@@ -45,10 +44,11 @@ pub(super) fn cut(kernel: Kernel, units: &[f32], width: usize) -> Option<Vec<boo
             *across = left - right;
         }
         kernel.dot_rows(&across, units, &mut scores);
-        middle = (sum_of_products(&left, &left) - sum_of_products(&right, &right)) / 2.0;
+        middle =
+            (kernel.sum_of_products(&left, &left) - kernel.sum_of_products(&right, &right)) / 2.0;
         if round < ROUNDS {
-            left = mean_of(units, width, |at| scores[at] > middle);
-            right = mean_of(units, width, |at| scores[at] <= middle);
+            left = mean_of(kernel, units, width, |at| scores[at] > middle);
+            right = mean_of(kernel, units, width, |at| scores[at] <= middle);
         }
     }
 
@@ -71,15 +71,18 @@ pub(super) fn cut(kernel: Kernel, units: &[f32], width: usize) -> Option<Vec<boo
 }
 
 /// Mean of the chosen rows; zero if there are none.
-pub(super) fn mean_of(units: &[f32], width: usize, chosen: impl Fn(usize) -> bool) -> Vec<f32> {
+pub(super) fn mean_of(
+    kernel: Kernel,
+    units: &[f32],
+    width: usize,
+    chosen: impl Fn(usize) -> bool,
+) -> Vec<f32> {
     let mut mean = vec![0.0f32; width];
     let mut count = 0u32;
     for (at, row) in units.chunks_exact(width).enumerate() {
         if chosen(at) {
             count += 1;
-            for (sum, x) in mean.iter_mut().zip(row) {
-                *sum += x;
-            }
+            kernel.add(row, &mut mean);
         }
     }
     let scale = 1.0 / count.max(1) as f32;

@@ -50,6 +50,8 @@ const STEPS_PER_REACH: f32 = 64.0;
 /// Of the logarithm to the base of 2 of a rank.
 const STEPS_PER_RANK: f32 = 6.0;
 const STEPS: usize = 96;
+/// Steps of the cosine from 0 to 1 in which radii are looked up.
+const COSINE_STEPS: usize = 256;
 /// Neighbours from which on the histograms are believed.
 const ENOUGH: u32 = 200;
 /// Neighbours after which older ones count half.
@@ -72,6 +74,8 @@ pub(super) struct Tuning {
 pub(super) struct Table {
     spread: f32,
     cosines: Vec<f32>,
+    /// For each step of the cosine, the radius of the least cosine in it.
+    radii: Vec<u32>,
 }
 
 /// What audits taught.
@@ -110,12 +114,27 @@ impl Table {
             }
             cosines.push(low);
         }
-        Self { spread, cosines }
+        let radii = (0..2 * COSINE_STEPS).map(|step| {
+            let least = step as f32 / COSINE_STEPS as f32 - 1.0;
+            cosines.partition_point(|&most| most >= least) as u32
+        });
+        Self {
+            spread,
+            radii: radii.collect(),
+            cosines,
+        }
     }
 
     /// The largest distance at which a row of this cosine from the center is kept.
     pub(super) fn radius(&self, cosine: f32) -> u32 {
-        self.cosines.partition_point(|&most| most >= cosine) as u32
+        let step = ((cosine + 1.0) * COSINE_STEPS as f32) as usize;
+        let mut radius = self.radii[step.min(self.radii.len() - 1)];
+        // The rest of the way, mostly none: each cosine has its cell looked for, and halving the table
+        // again and again would take longer than anything else about a cell but its codes.
+        while radius > 0 && self.cosines[radius as usize - 1] < cosine {
+            radius -= 1;
+        }
+        radius
     }
 
     /// Whether a row is kept, given the distance of its code and its cosine from the center times
@@ -123,6 +142,11 @@ impl Table {
     pub(super) fn keeps(&self, distance: u32, cosine: f32, scale: f32) -> bool {
         cosine <= self.cosines[distance as usize] * scale
     }
+}
+
+/// How much less similar than the best cell another may be, for neighbours at this cosine.
+pub(super) fn gap(reach: f32, threshold: f32) -> f32 {
+    reach * (1.0 - threshold * threshold.abs()).clamp(0.0, 1.0).sqrt()
 }
 
 /// Expected distance of the codes of two vectors at this cosine, and `spread` deviations more.
@@ -178,16 +202,16 @@ impl Tuning {
         self.table.load()
     }
 
-    /// How much less similar than the best of so many cells another may be, for neighbours at this cosine.
-    pub(super) fn gap(&self, threshold: f32, cells: usize) -> f32 {
-        let across = (1.0 - threshold * threshold.abs()).clamp(0.0, 1.0).sqrt();
-        let mut reach = f32::from_bits(self.reach.load(Ordering::Relaxed));
+    /// Share of the length across the query by which one of so many cells may be less similar than the
+    /// best one.
+    pub(super) fn reach(&self, cells: usize) -> f32 {
+        let reach = f32::from_bits(self.reach.load(Ordering::Relaxed));
         // What is learned is learned with the cells that there are.
-        if self.most.load(Ordering::Relaxed) == 0 {
-            let doublings = (cells as f32 / FIRST_CELLS).log2().max(0.0);
-            reach = reach.max(FIRST_REACH + REACH_PER_DOUBLING * doublings);
+        if self.most.load(Ordering::Relaxed) != 0 {
+            return reach;
         }
-        reach * across
+        let doublings = (cells as f32 / FIRST_CELLS).log2().max(0.0);
+        reach.max(FIRST_REACH + REACH_PER_DOUBLING * doublings)
     }
 
     /// Takes in a true neighbour: the distance of its code, its cosine seen from the center, its
@@ -287,26 +311,26 @@ mod tests {
     #[test]
     fn a_few_neighbours_that_were_near_do_not_narrow_the_search() {
         let tuning = Tuning::new(128, 0.99, None);
-        let (gap, radius) = (tuning.gap(0.8, 64), tuning.table().radius(0.75));
+        let (first, radius) = (gap(tuning.reach(64), 0.8), tuning.table().radius(0.75));
         for _ in 0..ENOUGH {
             tuning.learn(20, 0.75, 0.8, 0.0, 0);
         }
         tuning.follow(false);
         assert_eq!(
-            (tuning.gap(0.8, 64), tuning.table().radius(0.75)),
-            (gap, radius)
+            (gap(tuning.reach(64), 0.8), tuning.table().radius(0.75)),
+            (first, radius)
         );
     }
 
     #[test]
     fn the_tuning_follows_the_neighbours_it_saw() {
         let tuning = Tuning::new(128, 0.99, None);
-        let before = tuning.gap(0.8, 64);
+        let before = gap(tuning.reach(64), 0.8);
         for _ in 0..1000 {
             tuning.learn(30, 0.75, 0.8, 0.02, 1);
         }
         tuning.follow(false);
-        assert!(tuning.gap(0.8, 64) < before / 2.0);
+        assert!(gap(tuning.reach(64), 0.8) < before / 2.0);
         assert!(
             (2..=16).contains(&tuning.most(1000)),
             "{}",
@@ -316,7 +340,7 @@ mod tests {
             tuning.learn(60, 0.75, 0.8, 0.4, 40);
         }
         tuning.follow(false);
-        assert!(tuning.gap(0.8, 64) >= 0.4);
+        assert!(gap(tuning.reach(64), 0.8) >= 0.4);
         assert!(
             (41..=120).contains(&tuning.most(1000)),
             "{}",

@@ -21,11 +21,11 @@ use super::Shared;
 use super::cell::{Appender, Cell, Meta, NewRow, StillCell};
 use super::config::Precision;
 use super::directory::{Center, Directory, most_similar};
-use super::encode::{Encoded, sum_of_products};
+use super::encode::Encoded;
 use super::split::{center_of, cut, mean_of};
 use super::sync::ArcSwap;
 use super::twins::{Count, Twins};
-use crate::kernel::RowLine;
+use crate::kernel::{Kernel, RowLine};
 use crate::{Expiry, IndexError, RowId};
 
 /// Most rows: places and cells are numbered in 32 bits.
@@ -286,7 +286,7 @@ impl Writer {
             .encoder
             .kernel
             .residual_code(unit, center, about.scale, &mut self.code);
-        spread_of(unit, center, about)
+        spread_of(shared.encoder.kernel, unit, center, about)
     }
 
     fn cell(&self, number: usize) -> &Arc<Cell> {
@@ -399,7 +399,7 @@ impl Writer {
             .centers
             .resize((other + 1) * lines, RowLine([0; 64]));
         for (at, side) in [(number, true), (other, false)] {
-            let mean = mean_of(&units, width, |row| sides[row] == side);
+            let mean = mean_of(encoder.kernel, &units, width, |row| sides[row] == side);
             let (center, about) = center_of(&mean);
             directory.set_center(at, &center, about);
         }
@@ -703,13 +703,11 @@ fn id_at(appenders: &[Appender], place: Place) -> RowId {
 }
 
 /// Distance of a unit vector from a center.
-fn spread_of(unit: &[f32], center: &[RowLine], about: Center) -> f32 {
+fn spread_of(kernel: Kernel, unit: &[f32], center: &[RowLine], about: Center) -> f32 {
     if about.norm == 0.0 {
         return 1.0;
     }
-    let parts = unit.as_chunks::<64>().0.iter().zip(center);
-    let products = parts.map(|(part, center)| sum_of_products(part, &center.0.map(f32::from)));
-    let product: f32 = products.sum();
+    let product = kernel.center_product(unit, center);
     let cosine = product * about.scale / about.norm;
     about.squared_distance(cosine).sqrt()
 }

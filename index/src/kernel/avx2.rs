@@ -1,22 +1,25 @@
 //! Dot products and Hamming distances with 256-bit vectors and fused multiply-add.
 //!
 //! Bits are counted by nibbles, with a table that `vpshufb` looks up in every byte at once (Muła,
-//! Kurz and Lemire, "Faster Population Counts Using AVX2 Instructions", 2018). Int8 codes are
-//! widened to 16 bits before they are multiplied, as the instruction that would not need it
-//! saturates.
+//! Kurz and Lemire, "Faster Population Counts Using AVX2 Instructions", 2018). Products of
+//! int8 codes use `vpmaddubsw`, whose first factor is unsigned: it is the size of the row's code, whose
+//! sign goes to the query. It saturates for a query with -128 only, which is widened to 16 bits and
+//! multiplied so.
 
 use std::arch::x86_64::{
     __m256, __m256i, _CMP_LT_OQ, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si32,
     _mm_cvtss_f32, _mm_loadl_epi64, _mm_loadu_si128, _mm_movehdup_ps, _mm_movehl_ps,
-    _mm_shuffle_epi32, _mm256_add_epi8, _mm256_add_epi32, _mm256_add_epi64, _mm256_add_ps,
-    _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_pd, _mm256_castsi256_si128,
-    _mm256_cmp_ps, _mm256_cmpgt_epi64, _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32,
-    _mm256_cvtepi32_ps, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
-    _mm256_load_si256, _mm256_loadu_ps, _mm256_madd_epi16, _mm256_movemask_pd, _mm256_movemask_ps,
-    _mm256_mul_ps, _mm256_permute_ps, _mm256_permute2f128_ps, _mm256_sad_epu8, _mm256_set1_epi8,
-    _mm256_set1_epi64x, _mm256_set1_ps, _mm256_setr_epi8, _mm256_setr_ps, _mm256_setzero_ps,
-    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_storeu_ps,
-    _mm256_storeu_si256, _mm256_sub_ps, _mm256_xor_ps, _mm256_xor_si256,
+    _mm_shuffle_epi32, _mm_storeu_si128, _mm256_abs_epi8, _mm256_add_epi8, _mm256_add_epi32,
+    _mm256_add_epi64, _mm256_add_ps, _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_pd,
+    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpeq_epi8, _mm256_cmpgt_epi64,
+    _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_extractf128_ps,
+    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_load_si256,
+    _mm256_loadu_ps, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_pd,
+    _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_permute_ps, _mm256_permute2f128_ps,
+    _mm256_sad_epu8, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi64x, _mm256_set1_ps,
+    _mm256_setr_epi8, _mm256_setr_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_shuffle_epi8,
+    _mm256_sign_epi8, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps,
+    _mm256_testz_si256, _mm256_xor_ps, _mm256_xor_si256,
 };
 
 use super::{CodeLine, LANES, Near, RowLine, prefetch_ahead, scalar};
@@ -100,6 +103,36 @@ impl Avx2 {
     ) {
         // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
         unsafe { residual_code(vector, center, scale, code) }
+    }
+
+    /// See [`super::Kernel::sum_of_products`].
+    pub(super) fn sum_of_products(self, a: &[f32], b: &[f32]) -> f32 {
+        // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
+        unsafe { sum_of_products(a, b) }
+    }
+
+    /// See [`super::Kernel::center_product`].
+    pub(super) fn center_product(self, vector: &[f32], center: &[RowLine]) -> f32 {
+        // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
+        unsafe { center_product(vector, center) }
+    }
+
+    /// See [`super::Kernel::add`].
+    pub(super) fn add(self, vector: &[f32], sum: &mut [f32]) {
+        // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
+        unsafe { add(vector, sum) }
+    }
+
+    /// See [`super::Kernel::widen`].
+    pub(super) fn widen(self, row: &[RowLine], out: &mut [f32]) {
+        // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
+        unsafe { to_floats(row, out) }
+    }
+
+    /// See [`super::Kernel::squared_length`].
+    pub(super) fn squared_length(self, vector: &[f32]) -> f64 {
+        // SAFETY: a value of this type exists only where the CPU has AVX2 and FMA.
+        unsafe { squared_length(vector) }
     }
 
     /// See [`super::Kernel::dot_codes`].
@@ -294,21 +327,128 @@ fn load_codes(line: &CodeLine) -> [__m256i; 2] {
 
 #[target_feature(enable = "avx2,fma")]
 fn dot_lines(query: &[RowLine], rows: &[RowLine], scores: &mut [i32]) {
-    for (score, row) in scores.iter_mut().zip(rows.chunks_exact(query.len())) {
-        *score = dot_row(query, row);
+    let length = query.len();
+    if has_least(query) {
+        for (score, row) in scores.iter_mut().zip(rows.chunks_exact(length)) {
+            *score = dot_row(query, row);
+        }
+        return;
+    }
+    let (scores, scores_rest) = scores.as_chunks_mut::<SIDE_BY_SIDE>();
+    let rows_rest = &rows[scores.len() * SIDE_BY_SIDE * length..];
+    for (scores, rows) in scores
+        .iter_mut()
+        .zip(rows.chunks_exact(SIDE_BY_SIDE * length))
+    {
+        let row = |i: usize| &rows[i * length..][..length];
+        *scores = dot_four(query, [row(0), row(1), row(2), row(3)]);
+    }
+    for (score, row) in scores_rest.iter_mut().zip(rows_rest.chunks_exact(length)) {
+        *score = dot_one(query, row);
     }
 }
 
 #[target_feature(enable = "avx2,fma")]
 fn dot_lines_at(query: &[RowLine], rows: &[RowLine], at: &[u32], scores: &mut [i32]) {
     let length = query.len();
-    for (i, (score, &position)) in scores.iter_mut().zip(at).enumerate() {
-        prefetch_ahead(rows, length, at, i);
-        *score = dot_row(query, &rows[position as usize * length..][..length]);
+    let row = |position: u32| &rows[position as usize * length..][..length];
+    if has_least(query) {
+        for (i, (score, &position)) in scores.iter_mut().zip(at).enumerate() {
+            prefetch_ahead(rows, length, at, i);
+            *score = dot_row(query, row(position));
+        }
+        return;
+    }
+    let (scores, scores_rest) = scores.as_chunks_mut::<SIDE_BY_SIDE>();
+    let (fours, at_rest) = at.as_chunks::<SIDE_BY_SIDE>();
+    for (i, (scores, four)) in scores.iter_mut().zip(fours).enumerate() {
+        for lane in 0..SIDE_BY_SIDE {
+            prefetch_ahead(rows, length, at, i * SIDE_BY_SIDE + lane);
+        }
+        *scores = dot_four(query, four.map(row));
+    }
+    for (score, &position) in scores_rest.iter_mut().zip(at_rest) {
+        *score = dot_one(query, row(position));
     }
 }
 
-/// Product of two rows of one length.
+/// Rows whose sums are added up together.
+const SIDE_BY_SIDE: usize = 4;
+
+/// Whether a code of the query is -128, which has no positive twin.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn has_least(query: &[RowLine]) -> bool {
+    let least = _mm256_set1_epi8(i8::MIN);
+    let mut found = _mm256_setzero_si256();
+    for half in query.iter().flat_map(|line| load_row(line)) {
+        found = _mm256_or_si256(found, _mm256_cmpeq_epi8(half, least));
+    }
+    _mm256_testz_si256(found, found) == 0
+}
+
+/// Products of a query without -128 and four rows.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn dot_four(query: &[RowLine], rows: [&[RowLine]; SIDE_BY_SIDE]) -> [i32; SIDE_BY_SIDE] {
+    let mut sums = [_mm256_setzero_si256(); SIDE_BY_SIDE];
+    for (i, line) in query.iter().enumerate() {
+        let query = load_row(line);
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            for (query, row) in query.into_iter().zip(load_row(&row[i])) {
+                *sum = _mm256_add_epi32(*sum, products(query, row));
+            }
+        }
+    }
+    let [s0, s1, s2, s3] = sums;
+    let four = _mm256_hadd_epi32(_mm256_hadd_epi32(s0, s1), _mm256_hadd_epi32(s2, s3));
+    let four = _mm_add_epi32(
+        _mm256_castsi256_si128(four),
+        _mm256_extracti128_si256::<1>(four),
+    );
+    let mut scores = [0; SIDE_BY_SIDE];
+    // SAFETY: the array is the 16 bytes that are written, at any alignment.
+    unsafe { _mm_storeu_si128(scores.as_mut_ptr().cast(), four) };
+    scores
+}
+
+/// Product of a query without -128 and a row.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn dot_one(query: &[RowLine], row: &[RowLine]) -> i32 {
+    let mut sums = [_mm256_setzero_si256(); 2];
+    for (query, row) in query.iter().zip(row) {
+        let halves = load_row(query).into_iter().zip(load_row(row));
+        for (sum, (query, row)) in sums.iter_mut().zip(halves) {
+            *sum = _mm256_add_epi32(*sum, products(query, row));
+        }
+    }
+    add_int_lanes(_mm256_add_epi32(sums[0], sums[1]))
+}
+
+/// Products of the codes of half a line, added up by four. The signs of the row go to the query,
+/// which must not have -128: two products are 2 * 127 * 128 at most, so nothing saturates.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn products(query: __m256i, row: __m256i) -> __m256i {
+    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(row), _mm256_sign_epi8(query, row));
+    _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn load_row(line: &RowLine) -> [__m256i; 2] {
+    let codes = line.0.as_ptr();
+    // SAFETY: the line is 64 bytes at an alignment of 64, so both halves are inside and aligned.
+    unsafe {
+        [
+            _mm256_load_si256(codes.cast()),
+            _mm256_load_si256(codes.add(32).cast()),
+        ]
+    }
+}
+
+/// Product of two rows of one length, whatever their codes.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn dot_row(a: &[RowLine], b: &[RowLine]) -> i32 {
@@ -434,4 +574,29 @@ fn hadamard(vector: &mut [f32], scale: f32) {
 #[target_feature(enable = "avx2,fma")]
 fn planes(vector: &[f32], inverse: f32, high: &mut [RowLine], low: &mut [RowLine]) {
     scalar::planes(vector, inverse, high, low);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn sum_of_products(a: &[f32], b: &[f32]) -> f32 {
+    scalar::sum_of_products(a, b)
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn center_product(vector: &[f32], center: &[RowLine]) -> f32 {
+    scalar::center_product(vector, center)
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn add(vector: &[f32], sum: &mut [f32]) {
+    scalar::add(vector, sum);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn to_floats(row: &[RowLine], out: &mut [f32]) {
+    scalar::widen(row, out);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn squared_length(vector: &[f32]) -> f64 {
+    scalar::squared_length(vector)
 }

@@ -222,6 +222,62 @@ impl Kernel {
         }
     }
 
+    /// Product of two vectors, in sixteen sums side by side: one after the other, each addition would
+    /// wait for the last. The same bits on every CPU.
+    pub(crate) fn sum_of_products(self, a: &[f32], b: &[f32]) -> f32 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(avx2) => avx2.sum_of_products(a, b),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.avx2.sum_of_products(a, b),
+            _ => scalar::sum_of_products(a, b),
+        }
+    }
+
+    /// Product of a vector and the components of a center. The same bits on every CPU.
+    pub(crate) fn center_product(self, vector: &[f32], center: &[RowLine]) -> f32 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(avx2) => avx2.center_product(vector, center),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.avx2.center_product(vector, center),
+            _ => scalar::center_product(vector, center),
+        }
+    }
+
+    /// Adds a vector to a sum. The same bits on every CPU.
+    pub(crate) fn add(self, vector: &[f32], sum: &mut [f32]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(avx2) => avx2.add(vector, sum),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.avx2.add(vector, sum),
+            _ => scalar::add(vector, sum),
+        }
+    }
+
+    /// The components of a row as floats.
+    pub(crate) fn widen(self, row: &[RowLine], out: &mut [f32]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(avx2) => avx2.widen(row, out),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.avx2.widen(row, out),
+            _ => scalar::widen(row, out),
+        }
+    }
+
+    /// Sum of squares in f64, in eight lanes. The same bits on every CPU.
+    pub(crate) fn squared_length(self, vector: &[f32]) -> f64 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(avx2) => avx2.squared_length(vector),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(avx512) => avx512.avx2.squared_length(vector),
+            _ => scalar::squared_length(vector),
+        }
+    }
+
     /// The code of a vector relative to a center: a bit for each component, set where the vector
     /// is below the center. `scale` is what a component of the center is worth.
     ///
@@ -327,6 +383,32 @@ mod tests {
 
     proptest! {
         #![proptest_config(config())]
+
+        #[test]
+        fn sums_are_the_same_bits_everywhere(
+            length in 1usize..200,
+            seed in prop::collection::vec(-1.0f32..1.0, 400),
+            codes: u64,
+        ) {
+            let (a, b) = (&seed[..length], &seed[200..200 + length]);
+            let center = Random(codes).rows(3);
+            let sums = |kernel: Kernel| {
+                let (mut sum, mut floats) = (b.to_vec(), vec![0.0; 192]);
+                kernel.add(a, &mut sum);
+                kernel.widen(&center, &mut floats);
+                let products = [kernel.sum_of_products(a, b), kernel.center_product(&seed, &center)];
+                let bits = |x: &f32| x.to_bits();
+                let all: Vec<u32> = sum.iter().chain(&floats).chain(&products).map(bits).collect();
+                (all, kernel.squared_length(a).to_bits())
+            };
+            let scalar = sums(Kernel::Scalar);
+            for kernel in Kernel::all() {
+                prop_assert_eq!(&sums(kernel), &scalar, "{:?}", kernel);
+            }
+            let (sum, size) = exact(a, b);
+            let product = Kernel::detect().sum_of_products(a, b);
+            prop_assert!((f64::from(product) - sum).abs() <= 1e-5 * size + 1e-30);
+        }
 
         #[test]
         fn every_kernel_agrees_with_exact_arithmetic(

@@ -152,3 +152,60 @@ pub(super) fn largest(vector: &[f32]) -> f32 {
     let tail = tail.iter().map(|x| x.abs());
     lanes.into_iter().chain(tail).fold(0.0, larger)
 }
+
+// The following are inlined, as `planes` is. The order of their additions is part of what they are:
+// each instruction set gives the same bits.
+
+/// See [`super::Kernel::sum_of_products`].
+#[inline(always)]
+pub(super) fn sum_of_products(a: &[f32], b: &[f32]) -> f32 {
+    let (a, a_tail) = a.as_chunks::<LANES>();
+    let (b, b_tail) = b.as_chunks::<LANES>();
+    let mut lanes = [0.0f32; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    let tail: f32 = a_tail.iter().zip(b_tail).map(|(x, y)| x * y).sum();
+    lanes.iter().sum::<f32>() + tail
+}
+
+/// See [`super::Kernel::center_product`].
+#[inline(always)]
+pub(super) fn center_product(vector: &[f32], center: &[RowLine]) -> f32 {
+    let parts = vector.as_chunks::<64>().0.iter().zip(center);
+    parts
+        .map(|(part, center)| sum_of_products(part, &center.0.map(f32::from)))
+        .sum()
+}
+
+/// See [`super::Kernel::add`].
+#[inline(always)]
+pub(super) fn add(vector: &[f32], sum: &mut [f32]) {
+    for (sum, x) in sum.iter_mut().zip(vector) {
+        *sum += x;
+    }
+}
+
+/// See [`super::Kernel::widen`].
+#[inline(always)]
+pub(super) fn widen(row: &[RowLine], out: &mut [f32]) {
+    for (part, line) in out.as_chunks_mut::<64>().0.iter_mut().zip(row) {
+        *part = line.0.map(f32::from);
+    }
+}
+
+/// See [`super::Kernel::squared_length`].
+#[inline(always)]
+pub(super) fn squared_length(vector: &[f32]) -> f64 {
+    let (blocks, tail) = vector.as_chunks::<8>();
+    let mut lanes = [0.0f64; 8];
+    for block in blocks {
+        for (lane, &x) in lanes.iter_mut().zip(block) {
+            *lane += f64::from(x) * f64::from(x);
+        }
+    }
+    let rest: f64 = tail.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    lanes.iter().sum::<f64>() + rest
+}
