@@ -117,16 +117,13 @@ async fn a_model_of_ones_own_takes_the_second_place_of_the_cascade() {
             .starts_with("sentence@")
     );
     put(&cache, "how do i reset my password", "like so").await;
-    put(&cache, "is it sunny today", "no").await;
+    put(&cache, "is it sunny", "no").await;
     cache.refined_all().await;
     assert_eq!(
         answer_to(&cache, &ask("forgot my login")).await,
         Ok("like so".into())
     );
-    assert_eq!(
-        answer_to(&cache, &ask("weather today")).await,
-        Ok("no".into())
-    );
+    assert_eq!(answer_to(&cache, &ask("sunny rain")).await, Ok("no".into()));
 }
 
 /// Serves nothing and finds all of it half right, but for one guard.
@@ -159,7 +156,7 @@ async fn verified(model: &Value) -> Result<SemanticCache> {
     let verifier = json!({ "model": model, "serve_at": 0.7, "deadline": "10s" });
     let near = AngleEmbedder::new(&[
         ("reset my password", 0.0),
-        ("forgot the password", 10.0),
+        ("forgot login", 10.0),
         ("sunny weather", 5.0),
     ]);
     builder(&clock())
@@ -181,7 +178,7 @@ async fn a_cross_encoder_of_ones_own_verifies_what_the_policy_nearly_served() {
         put(&cache, "sunny weather", "Take a hat.").await;
         let reason = answer_to(&cache, &ask("reset my password")).await;
         assert_eq!(reason, Err("verifier_refused".into()));
-        put(&cache, "forgot the password", "like so").await;
+        put(&cache, "forgot login", "like so").await;
         let hit = cache.lookup(&ask("reset my password")).await.hit().unwrap();
         assert_eq!(hit.answer.as_str(), "like so");
         let HitKind::Semantic { verified, .. } = hit.kind else {
@@ -193,7 +190,7 @@ async fn a_cross_encoder_of_ones_own_verifies_what_the_policy_nearly_served() {
     model["direction"] = json!("forward");
     model["with"] = json!("answer");
     let cache = verified(&model).await.unwrap();
-    put(&cache, "forgot the password", "qwertz").await;
+    put(&cache, "forgot login", "qwertz").await;
     let reason = answer_to(&cache, &ask("reset my password")).await;
     assert_eq!(reason, Err("below_cutoff".into()));
     put(&cache, "sunny weather", "reset the password").await;
