@@ -59,14 +59,18 @@ impl<T> Pending<T> {
             let waiting = misses.by_key.get(&key);
             let counts = waiting.is_some_and(|waiting| waiting.place == place);
             let old = waiting.is_some_and(|waiting| now.since(waiting.since) > LIFE);
-            let room = misses.by_key.len() <= MOST && misses.order.len() <= 2 * MOST;
-            if counts && !old && room {
+            if counts && !old && misses.by_key.len() <= MOST {
                 break;
             }
             misses.order.pop_front();
             if counts {
                 misses.by_key.remove(&key);
             }
+        }
+        if misses.order.len() > 2 * MOST {
+            // Mostly places of keys that came again or were taken.
+            let Misses { by_key, order, .. } = &mut *misses;
+            order.retain(|(place, key)| by_key.get(key).is_some_and(|w| w.place == *place));
         }
     }
 
@@ -127,5 +131,6 @@ mod tests {
             pending.keep(key(2), n, NOW);
         }
         assert!(pending.0.lock().order.len() <= 2 * MOST);
+        assert_eq!(pending.take(&key(1), NOW), Some(0), "and pushes nobody out");
     }
 }

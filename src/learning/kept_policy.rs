@@ -152,7 +152,8 @@ mod tests {
         let mut file = made_from(&base.file().digest, "now");
         keep(&path, &file).unwrap();
         assert!(picked_up(&path, &base, &settings(), [None, None]).is_some());
-        file.cutoffs = Default::default();
+        file.cutoffs.cascade.clear();
+        file.cutoffs.fast.clear();
         keep(&path, &file).unwrap();
         assert!(picked_up(&path, &base, &settings(), [None, None]).is_none());
 

@@ -44,6 +44,7 @@ async fn the_hazard_is_estimated_from_audits_where_that_is_asked_for() {
     let (clock, mut config) = (clock(), crate::audited());
     config.semantic.learning.freshness.estimate = true;
     config.semantic.learning.breaker.enabled = false;
+    config.semantic.learning.retention_per_day = 1.0;
     config.default_ttl = Some(Duration::from_secs(90 * 86_400));
     let cache = crate::cache(&clock, &config).build().await.unwrap();
     let hazard = |stats: &askonce::cache::Stats| {

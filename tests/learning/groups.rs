@@ -117,8 +117,7 @@ async fn a_wrong_hit_ends_its_group_for_good() {
     // That a later answer is the same again changes nothing.
     let _ = call(&cache, "between too", THREE).await;
     until(&cache, |stats| labels(stats, "miss") == [2, 0]).await;
-    let grouped = cache.learning_stats().grouped;
-    assert!(grouped == 0 || hit.entry != cache.lookup(&ask("grey")).await.hit().unwrap().entry);
+    assert_eq!(cache.learning_stats().grouped, 0);
 }
 
 #[tokio::test]
