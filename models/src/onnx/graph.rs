@@ -328,18 +328,17 @@ fn tensor(
 }
 
 fn session(model: &OnnxModel) -> Result<Session, ModelError> {
-    let bad = |error: &dyn fmt::Display| bad_file(&model.path, error.to_string());
-    Session::builder()
-        .map_err(|error| bad(&error))?
-        .with_intra_threads(model.threads)
-        .and_then(|builder| builder.with_inter_threads(1))
-        // Threads that wait must not take processors from those that serve.
-        .and_then(|builder| builder.with_intra_op_spinning(false))
-        // What fails is returned, and a warning about a model helps nobody who runs it.
-        .and_then(|builder| builder.with_log_level(LogLevel::Fatal))
-        .map_err(|error| bad(&error))?
-        .commit_from_file(&model.path)
-        .map_err(|error| bad(&error))
+    let configured = || -> ort::Result<Session> {
+        Session::builder()?
+            .with_intra_threads(model.threads)?
+            .with_inter_threads(1)?
+            // Threads that wait must not take processors from those that serve.
+            .with_intra_op_spinning(false)?
+            // What fails is returned, and a warning about a model helps nobody who runs it.
+            .with_log_level(LogLevel::Fatal)?
+            .commit_from_file(&model.path)
+    };
+    configured().map_err(|error| bad_file(&model.path, error.to_string()))
 }
 
 fn read_input(input: &Outlet) -> Result<Input, String> {

@@ -163,7 +163,7 @@ fn settings_that_do_not_fit_are_refused_by_name() {
         assert_eq!(of(sentence(|config| zero(&mut config.model))).0, field);
     }
     let (field, reason) = of(sentence(|config| {
-        config.model.library = Some("no/such.so".into())
+        config.model.library = Some("no/such.so".into());
     }));
     assert_eq!(field, "library");
     assert!(reason.contains("no/such.so"), "{reason}");
@@ -320,12 +320,12 @@ fn of_several_labels_the_one_that_means_yes_must_be_named() {
     assert!(difference.abs() < 1e-9);
     assert_ne!(alone.id().fingerprint(), sigmoid.id().fingerprint());
     let pointless = pair("pair.onnx", |config| {
-        config.activation = Some(Activation::Softmax)
+        config.activation = Some(Activation::Softmax);
     });
     assert_eq!(field(pointless.unwrap()), "activation");
     // A model of tokens is no model of pairs.
     let tokens = pair("sentence.onnx", |c| {
-        c.output = Some("last_hidden_state".to_owned())
+        c.output = Some("last_hidden_state".to_owned());
     });
     assert_eq!(field(tokens.unwrap()), "output");
 }

@@ -22,7 +22,11 @@ impl Vectors {
     pub(crate) fn before(&self, config: &EmbedderConfig) -> Option<EmbedderHandle> {
         match config {
             EmbedderConfig::Cascade {
-                refiner: RefinerConfig::Minilm { path: None, adapter: None },
+                refiner:
+                    RefinerConfig::Minilm {
+                        path: None,
+                        adapter: None,
+                    },
                 ..
             } => self.before_builtin(),
             _ => None,
