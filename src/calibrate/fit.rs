@@ -125,7 +125,12 @@ pub fn fit(
     file.band = choose_band(&file, &calibration, settings)?;
     file.least_similarity = least_similarity(&file, &calibration)?;
     // After the band, which is about the models alone.
-    file.same_wording = same_wording(&calibration, settings.confidence);
+    // What too few labels tell is taken from the policy whose models are kept; certificates count it anyway.
+    let known = match &settings.models {
+        Models::Keep(kept) => kept.same_wording,
+        _ => None,
+    };
+    file.same_wording = same_wording(&calibration, settings.confidence).or(known);
     let scorer = Scorer::new(&file)?;
     file.prior_variance = prior::shift_variance(rows_for_prior(&scorer, &calibration));
     add_categories(&mut file, &calibration)?;

@@ -48,10 +48,10 @@ async fn ends(cache: &SemanticCache, text: &str, expected: Result<(), &str>) {
     let mut last = Ok(());
     for _ in 0..200 {
         last = answer_to(cache, &ask(text)).await.map(drop);
-        let found = last
-            .as_ref()
-            .map(|()| ())
-            .map_err(|reason| reason.to_string());
+        let found = match &last {
+            Ok(()) => Ok(()),
+            Err(reason) => Err(reason.to_string()),
+        };
         if found == expected.map_err(str::to_owned) {
             return;
         }
