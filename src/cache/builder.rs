@@ -189,6 +189,9 @@ impl CacheBuilder {
             if let (None, EmbedderConfig::Http(http)) = (&self.embedder, embedder) {
                 self.embedder = remote_embedder(http, "semantic.embedder").await?;
             }
+            if tokio::runtime::Handle::try_current().is_ok() {
+                SearchStage::handed_over(&self.config.semantic.index).await;
+            }
             if let (None, EmbedderConfig::Cascade { refiner, .. }) = (&self.refiner, embedder)
                 && let RefinerConfig::Http(http) = refiner
             {

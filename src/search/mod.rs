@@ -40,6 +40,9 @@ use crate::request::PartitionKey;
 pub use config::{IndexConfig, IndexType, Precision};
 pub use disk::{FolderReport, FolderStats, Known, Restored, inspect};
 
+/// How long a start waits for whoever used the folder before.
+const HANDOVER: Duration = Duration::from_secs(5);
+
 /// A stored text that is close to the query.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
@@ -166,6 +169,17 @@ impl SearchStage {
         )?;
         stage.folder = Some(folder);
         Ok((stage, restored))
+    }
+
+    /// Waits until nobody uses the folder that the settings name, if they name one, or for [`HANDOVER`] if
+    /// somebody keeps it. A cache that was dropped, or a process that is being replaced, may need a moment to
+    /// let go.
+    pub async fn handed_over(config: &IndexConfig) {
+        let Some(path) = &config.path else { return };
+        let began = std::time::Instant::now();
+        while disk::is_in_use(Path::new(path)) && began.elapsed() < HANDOVER {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Notes that all [`Restored`] entries without a vector have been seen to.

@@ -49,6 +49,8 @@ const BUFFER: usize = 64 * 1024;
 
 const SNAPSHOT: &str = "snapshot-";
 const JOURNAL: &str = "journal-";
+/// The file whose lock says that the folder is in use.
+const LOCK: &str = "lock";
 /// Ends the name of a file that is being written.
 const UNDER_WAY: &str = ".tmp";
 
@@ -720,6 +722,13 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a process, this one included, uses the folder. A folder that cannot be looked at is not in use:
+/// opening it will say what is wrong.
+pub(super) fn is_in_use(path: &Path) -> bool {
+    File::open(path.join(LOCK))
+        .is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 /// Makes the folder and takes its lock.
 fn lock(path: &Path) -> Result<File> {
     let take = || {
@@ -736,7 +745,7 @@ fn lock(path: &Path) -> Result<File> {
         open.create(true)
             .truncate(false)
             .write(true)
-            .open(path.join("lock"))
+            .open(path.join(LOCK))
     };
     let file = take().map_err(|error| failed("open", path, error))?;
     match file.try_lock() {
