@@ -62,6 +62,17 @@ pub enum Protocol {
     /// OpenAI chat completions, and every server that speaks them.
     #[serde(rename = "openai_chat")]
     OpenAiChat,
+    /// OpenAI responses.
+    #[serde(rename = "openai_responses")]
+    OpenAiResponses,
+    /// OpenAI completions, the older protocol of plain prompts.
+    #[serde(rename = "openai_completions")]
+    OpenAiCompletions,
+    /// Anthropic messages.
+    AnthropicMessages,
+    /// OpenAI embeddings: one input of a request each.
+    #[serde(rename = "openai_embeddings")]
+    OpenAiEmbeddings,
 }
 
 impl Protocol {
@@ -71,6 +82,10 @@ impl Protocol {
         match self {
             Self::Prompt => "prompt",
             Self::OpenAiChat => "openai_chat",
+            Self::OpenAiResponses => "openai_responses",
+            Self::OpenAiCompletions => "openai_completions",
+            Self::AnthropicMessages => "anthropic_messages",
+            Self::OpenAiEmbeddings => "openai_embeddings",
         }
     }
 }
