@@ -44,6 +44,7 @@ pub use openai_chat::MAX_DEPTH;
 pub use scope::Scope;
 pub use volatile::VolatileReason;
 
+use crate::{Error, ErrorKind, Result};
 use canonical::{Digest, Encoder};
 use normalize::Normalized;
 
@@ -65,14 +66,14 @@ pub enum Protocol {
     /// OpenAI responses.
     #[serde(rename = "openai_responses")]
     OpenAiResponses,
-    /// OpenAI completions, the older protocol of plain prompts.
+    /// OpenAI completions, the form without messages.
     #[serde(rename = "openai_completions")]
     OpenAiCompletions,
-    /// Anthropic messages.
-    AnthropicMessages,
-    /// OpenAI embeddings: one input of a request each.
+    /// OpenAI embeddings: one request for each input.
     #[serde(rename = "openai_embeddings")]
     OpenAiEmbeddings,
+    /// Anthropic messages.
+    AnthropicMessages,
 }
 
 impl Protocol {
@@ -84,8 +85,37 @@ impl Protocol {
             Self::OpenAiChat => "openai_chat",
             Self::OpenAiResponses => "openai_responses",
             Self::OpenAiCompletions => "openai_completions",
-            Self::AnthropicMessages => "anthropic_messages",
             Self::OpenAiEmbeddings => "openai_embeddings",
+            Self::AnthropicMessages => "anthropic_messages",
+        }
+    }
+
+    /// The protocol of a body posted to `path`, told from how the path ends. Whatever comes before is
+    /// the provider's: `/v1`, `/openai/deployments/NAME`, nothing.
+    ///
+    /// Paths below these ends (a stored response, a batch, a token count) speak something else, and so
+    /// do the messages of a thread.
+    ///
+    /// ```
+    /// use askonce::Protocol;
+    ///
+    /// let azure = "/openai/deployments/gpt-4o/chat/completions";
+    /// assert_eq!(Protocol::of_path(azure), Some(Protocol::OpenAiChat));
+    /// assert_eq!(Protocol::of_path("/v1/messages"), Some(Protocol::AnthropicMessages));
+    /// assert_eq!(Protocol::of_path("/v1/messages/count_tokens"), None);
+    /// ```
+    #[must_use]
+    pub fn of_path(path: &str) -> Option<Self> {
+        let mut segments = path.rsplit('/');
+        match segments.next()? {
+            "completions" if segments.next() == Some("chat") => Some(Self::OpenAiChat),
+            "completions" => Some(Self::OpenAiCompletions),
+            "responses" => Some(Self::OpenAiResponses),
+            "embeddings" => Some(Self::OpenAiEmbeddings),
+            "messages" => segments
+                .all(|segment| !matches!(segment, "threads" | "completions"))
+                .then_some(Self::AnthropicMessages),
+            _ => None,
         }
     }
 }
@@ -224,6 +254,24 @@ impl Content {
                 volatility,
             }
         })
+    }
+}
+
+/// Readers.
+impl Request {
+    /// Reads the body of a call in `protocol`. `scope` comes from the caller's authentication.
+    ///
+    /// # Errors
+    /// `InvalidRequest` when the body is not one of the protocol; see the reader of each.
+    /// `Unsupported` for [`Protocol::Prompt`], which has no body.
+    pub fn read(protocol: Protocol, body: &Value, scope: Scope) -> Result<Self> {
+        match protocol {
+            Protocol::OpenAiChat => Self::from_openai_chat(body, scope),
+            _ => Err(
+                Error::new(ErrorKind::Unsupported, "the protocol has no body to read")
+                    .with("protocol", protocol),
+            ),
+        }
     }
 }
 

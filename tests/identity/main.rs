@@ -13,3 +13,4 @@ mod chat;
 mod golden;
 mod keys;
 mod prompt;
+mod protocols;
