@@ -30,6 +30,8 @@ pub mod observe;
 
 // The request becomes keys, a partition, and a text to compare.
 pub mod request;
+// An answer as it goes over the wire, whole or as a stream.
+pub mod replay;
 // The exact tiers, nearest first, over backends that hold envelopes of entries.
 pub mod backend;
 pub mod codec;
