@@ -108,6 +108,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
             "models",
             "observe",
             "policy",
+            "replay",
             "request",
             "savings",
             "search",
