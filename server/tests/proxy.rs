@@ -136,54 +136,6 @@ async fn a_language_model_says_whether_what_was_nearly_served_may_be() {
 }
 
 #[tokio::test]
-async fn a_stream_is_forwarded_untouched_and_marked() {
-    let upstream = Upstream::start().await;
-    let events =
-        "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\n: ping\n\ndata: [DONE]\n\n";
-    upstream.answer(move |_| ([("content-type", "text/event-stream")], events).into_response());
-    let server = Setup::upstream(&upstream.url).start();
-    for _ in 0..2 {
-        let mut body = prompt(RESET);
-        body["stream"] = json!(true);
-        let reply = server.chat(&body).await;
-        assert_eq!(reply.cache_status(), "askonce; fwd=bypass; detail=stream");
-        assert_eq!(reply.header("content-type"), "text/event-stream");
-        assert_eq!(reply.body, events);
-        assert_eq!(upstream.last().body, Bytes::from(body.to_string()));
-    }
-    assert_eq!(upstream.calls(), 2);
-}
-
-#[tokio::test]
-async fn parts_of_a_stream_arrive_before_its_end() {
-    let upstream = Upstream::start().await;
-    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
-    let receiver = std::sync::Mutex::new(Some(receiver));
-    upstream.answer(move |_| {
-        let receiver = receiver.lock().unwrap().take().unwrap();
-        let parts = futures_util::stream::unfold(receiver, async |mut receiver| {
-            let part = receiver.recv().await?;
-            Some((Ok::<_, std::io::Error>(part), receiver))
-        });
-        Body::from_stream(parts).into_response()
-    });
-    let server = Setup::upstream(&upstream.url).start();
-    let mut body = prompt(RESET);
-    body["stream"] = json!(true);
-    let request = server
-        .client
-        .post(server.url("/v1/chat/completions"))
-        .json(&body);
-    sender.send(Bytes::from_static(b"one")).unwrap();
-    let mut response = request.send().await.unwrap();
-    assert_eq!(response.chunk().await.unwrap().unwrap(), "one");
-    sender.send(Bytes::from_static(b"two")).unwrap();
-    assert_eq!(response.chunk().await.unwrap().unwrap(), "two");
-    drop(sender);
-    assert_eq!(response.chunk().await.unwrap(), None);
-}
-
-#[tokio::test]
 async fn other_paths_pass_through_byte_for_byte() {
     let upstream = Upstream::start().await;
     upstream.answer(|_| {
