@@ -95,8 +95,8 @@ pub use entry::catalog::Selector;
 pub use entry::{Answer, Entry, EntryId, Media, Ttl};
 pub use error::{Error, ErrorKind, Result};
 pub use request::{
-    CacheControl, Digests, Eligibility, ExactKey, IneligibleReason, PartitionKey, Protocol,
-    Request, Scope, Section, VolatileReason,
+    BypassReason, CacheControl, Digests, Eligibility, ExactKey, IneligibleReason, PartitionKey,
+    Protocol, Request, Scope, Section, VolatileReason,
 };
 pub use secret::Secret;
 pub use typed::Cache;

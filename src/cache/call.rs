@@ -276,7 +276,7 @@ impl SemanticCache {
                 })
             }
         };
-        let key = match self.inner.protection {
+        let key = match self.inner.protection && request.bypass().is_none() {
             true => request.exact_key(),
             // Nobody else's: it is counted among those that run, and shared with nobody.
             false => ExactKey::from_bytes(rand::random()),

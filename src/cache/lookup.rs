@@ -268,6 +268,10 @@ impl Inner {
             trail.reasons.push(MissReason::Disabled);
             return trail.finish(None);
         }
+        if let Some(reason) = request.bypass() {
+            trail.reasons.push(MissReason::NotCacheable(reason));
+            return trail.finish(None);
+        }
         let hit = match self.same_request(request, options, &mut trail).await {
             Some(hit) => Some(hit),
             None => self.similar_request(request, options, &mut trail).await,

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::embed::Unrefined;
 use crate::entry::{Answer, EntryId};
 use crate::policy::PassReason;
-use crate::request::{IneligibleReason, VolatileReason};
+use crate::request::{BypassReason, IneligibleReason, VolatileReason};
 use crate::savings::Saved;
 use crate::stampede::Flight;
 use crate::verify::Unverified;
@@ -152,6 +152,8 @@ pub enum MissReason {
     Disabled,
     /// Nothing similar is stored.
     NotFound,
+    /// No stored answer can stand for the call.
+    NotCacheable(BypassReason),
     /// The request can only match exactly.
     Ineligible(IneligibleReason),
     /// The right answer changes with time, so only the same request matches, and not for long.
@@ -204,6 +206,7 @@ impl MissReason {
         match self {
             Self::Disabled => "disabled",
             Self::NotFound => "not_found",
+            Self::NotCacheable(reason) => reason.as_str(),
             Self::Ineligible(reason) => reason.as_str(),
             Self::Volatile(_) => "volatile",
             Self::SimilarityOff => "similarity_off",
@@ -320,6 +323,8 @@ impl StoreOutcome {
 pub enum NotStored {
     /// The cache is switched off by config.
     Disabled,
+    /// No stored answer can stand for the call.
+    NotCacheable,
     /// The answer is empty.
     EmptyAnswer,
     /// The right answer changes with time, and config says not to keep such answers.
@@ -342,6 +347,7 @@ impl NotStored {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Disabled => "disabled",
+            Self::NotCacheable => "not_cacheable",
             Self::EmptyAnswer => "empty_answer",
             Self::Volatile => "volatile",
             Self::Declined => "declined",

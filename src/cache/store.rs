@@ -168,6 +168,9 @@ impl Inner {
         if !self.enabled {
             return Err(NotStored::Disabled);
         }
+        if request.bypass().is_some() {
+            return Err(NotStored::NotCacheable);
+        }
         let control = request.control();
         if control.no_store || control.use_cache == Some(false) {
             return Err(NotStored::Declined);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::openai_chat::unexpected;
+use super::read::unexpected;
 use crate::Result;
 
 /// The caller's wishes. The default asks for nothing.

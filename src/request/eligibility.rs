@@ -5,6 +5,8 @@
 //! requests with the same text may need different answers: such requests are served by their
 //! exact key only. An agent whose last user text is empty on every turn must not replay one answer
 //! for all of them.
+//!
+//! A few requests may not be answered by a stored answer at all: their call does more than answer.
 
 use std::fmt;
 
@@ -50,6 +52,12 @@ pub enum IneligibleReason {
     UnknownRoleTurn,
     /// The last user turn holds an image, audio, a file or another part that is not text.
     NonTextPart,
+    /// The body holds several prompts, and asks for an answer to each.
+    PromptList,
+    /// The prompt is a list of tokens: there is no text to compare.
+    TokenPrompt,
+    /// The request is for an embedding: a similar text has another one.
+    Embedding,
     /// The normalised text is longer than [`FUZZY_TEXT_LIMIT`](super::FUZZY_TEXT_LIMIT).
     TextTooLong,
 }
@@ -65,12 +73,44 @@ impl IneligibleReason {
             Self::AssistantPrefill => "assistant_prefill",
             Self::UnknownRoleTurn => "unknown_role_turn",
             Self::NonTextPart => "non_text_part",
+            Self::PromptList => "prompt_list",
+            Self::TokenPrompt => "token_prompt",
+            Self::Embedding => "embedding",
             Self::TextTooLong => "text_too_long",
         }
     }
 }
 
 impl fmt::Display for IneligibleReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a request passes by the cache: a stored answer would stand for the words of a call and not for
+/// what else it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BypassReason {
+    /// The call works on something that the provider keeps and that calls change: a conversation to
+    /// which it appends, a container with files.
+    ProviderState,
+    /// The call is a job to be asked for later: its first answer holds no result.
+    Background,
+}
+
+impl BypassReason {
+    /// The stable, snake-case name used in metrics, headers and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ProviderState => "provider_state",
+            Self::Background => "background",
+        }
+    }
+}
+
+impl fmt::Display for BypassReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -14,8 +14,8 @@
 //! - `Debug` and errors show sizes, names and key prefixes, never a prompt.
 //!
 //! Which request may be stored or served, and for how long, is for the stages that follow. This
-//! one only tells what they need: [`Request::eligibility`], [`Request::volatility`] and
-//! [`Request::control`].
+//! one only tells what they need: [`Request::eligibility`], [`Request::bypass`],
+//! [`Request::volatility`] and [`Request::control`].
 
 mod canonical;
 mod control;
@@ -23,8 +23,7 @@ mod eligibility;
 mod identity;
 mod key;
 mod normalize;
-mod openai_chat;
-mod prompt;
+mod read;
 mod scope;
 mod volatile;
 
@@ -37,14 +36,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use control::CacheControl;
-pub use eligibility::{Eligibility, IneligibleReason};
+pub use eligibility::{BypassReason, Eligibility, IneligibleReason};
 pub use key::{Digests, ExactKey, PartitionKey, Section};
 pub use normalize::FUZZY_TEXT_LIMIT;
-pub use openai_chat::MAX_DEPTH;
+pub use read::MAX_DEPTH;
 pub use scope::Scope;
 pub use volatile::VolatileReason;
 
-use crate::{Error, ErrorKind, Result};
 use canonical::{Digest, Encoder};
 use normalize::Normalized;
 
@@ -190,6 +188,8 @@ struct Content {
     texts: Texts,
     /// Why the shape of the request rules out similarity, if it does.
     bar: Option<IneligibleReason>,
+    /// Why no stored answer can stand for the call, if so.
+    bypass: Option<BypassReason>,
     stream: bool,
     reading: OnceLock<Reading>,
 }
@@ -238,6 +238,8 @@ impl Content {
             let text = self.texts.last_user();
             let normalized = normalize::normalize(text, FUZZY_TEXT_LIMIT);
             let volatility = match &normalized {
+                // What a text is about may change; its vector does not.
+                _ if self.bar == Some(IneligibleReason::Embedding) => None,
                 Normalized::Text(text) => volatile::classify(text),
                 Normalized::Blank => None,
                 Normalized::TooLong => volatile::classify_ends(text),
@@ -254,24 +256,6 @@ impl Content {
                 volatility,
             }
         })
-    }
-}
-
-/// Readers.
-impl Request {
-    /// Reads the body of a call in `protocol`. `scope` comes from the caller's authentication.
-    ///
-    /// # Errors
-    /// `InvalidRequest` when the body is not one of the protocol; see the reader of each.
-    /// `Unsupported` for [`Protocol::Prompt`], which has no body.
-    pub fn read(protocol: Protocol, body: &Value, scope: Scope) -> Result<Self> {
-        match protocol {
-            Protocol::OpenAiChat => Self::from_openai_chat(body, scope),
-            _ => Err(
-                Error::new(ErrorKind::Unsupported, "the protocol has no body to read")
-                    .with("protocol", protocol),
-            ),
-        }
     }
 }
 
@@ -484,6 +468,13 @@ impl Request {
     #[must_use]
     pub fn eligibility(&self) -> Eligibility {
         self.0.parts.content.reading().eligibility
+    }
+
+    /// Why the cache must be passed by, if so: the call does more than answer. Such a request is neither
+    /// served from the cache nor stored, nor does it share a call with another.
+    #[must_use]
+    pub fn bypass(&self) -> Option<BypassReason> {
+        self.0.parts.content.bypass
     }
 
     /// Why the answer may soon be out of date, if the wording of the last user text says so.

@@ -1,5 +1,6 @@
-//! Chat bodies to test with: a generator, and ways to walk, change and write them.
+//! Bodies to test with: a generator for each protocol, and ways to walk, change and write them.
 
+use askonce::Protocol;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -106,6 +107,127 @@ fn parameters() -> impl Strategy<Value = Map<String, Value>> {
         .prop_map(|fields| fields.into_iter().collect())
 }
 
+/// A responses body, with a user message last.
+pub(crate) fn responses_body() -> impl Strategy<Value = Value> {
+    fn message(role: &'static str) -> impl Strategy<Value = Value> {
+        let text_type = if role == "assistant" {
+            "output_text"
+        } else {
+            "input_text"
+        };
+        let part = prop_oneof![
+            3 => text().prop_map(move |text| json!({ "type": text_type, "text": text })),
+            1 => "[a-z]{1,4}".prop_map(|id| json!({ "type": "input_image", "image_url": id })),
+        ];
+        let content = prop_oneof![
+            text().prop_map(Value::from),
+            prop::collection::vec(part, 1..3).prop_map(Value::from),
+        ];
+        (content, any::<bool>()).prop_map(move |(content, typed)| {
+            let mut item = json!({ "role": role, "content": content });
+            if typed {
+                item["type"] = json!("message");
+            }
+            item
+        })
+    }
+    let tool_round = ("[a-z]{1,4}", text()).prop_map(|(id, result)| {
+        vec![
+            json!({ "type": "reasoning", "id": id, "summary": [{ "type": "summary_text", "text": result }] }),
+            json!({ "type": "function_call", "call_id": id, "name": "f", "arguments": "{}" }),
+            json!({ "type": "function_call_output", "call_id": id, "output": result }),
+        ]
+    });
+    let turn = prop_oneof![
+        message("developer").prop_map(|item| vec![item]),
+        message("user").prop_map(|item| vec![item]),
+        message("assistant").prop_map(|item| vec![item]),
+        tool_round,
+    ];
+    let history = prop::collection::vec(turn, 0..4).prop_map(|turns| turns.concat());
+    let input = prop_oneof![
+        1 => text().prop_map(Value::from),
+        3 => (history, message("user")).prop_map(|(mut items, last)| {
+            items.push(last);
+            Value::from(items)
+        }),
+    ];
+    let instructions = prop::option::of(text());
+    (input, instructions, parameters(), "[a-z]{1,4}").prop_map(
+        |(input, instructions, mut body, model)| {
+            body.insert("model".to_owned(), json!(model));
+            body.insert("input".to_owned(), input);
+            if let Some(instructions) = instructions {
+                body.insert("instructions".to_owned(), json!(instructions));
+            }
+            Value::Object(body)
+        },
+    )
+}
+
+/// An Anthropic messages body, with a user message last.
+pub(crate) fn anthropic_body() -> impl Strategy<Value = Value> {
+    fn content() -> impl Strategy<Value = Value> {
+        let block = prop_oneof![
+            4 => text().prop_map(|text| json!({ "type": "text", "text": text })),
+            1 => "[a-z]{1,4}".prop_map(|data| json!({ "type": "image",
+                "source": { "type": "base64", "media_type": "image/png", "data": data } })),
+            1 => (text(), text()).prop_map(|(id, result)| json!({ "type": "tool_result",
+                "tool_use_id": id, "content": [{ "type": "text", "text": result }] })),
+        ];
+        prop_oneof![
+            text().prop_map(Value::from),
+            prop::collection::vec(block, 1..3).prop_map(Value::from),
+        ]
+    }
+    fn message(role: &'static str) -> impl Strategy<Value = Value> {
+        content().prop_map(move |content| json!({ "role": role, "content": content }))
+    }
+    let call = "[a-z]{1,4}".prop_map(|id| {
+        json!({ "role": "assistant", "content": [
+            { "type": "tool_use", "id": id, "name": "f", "input": { "cache_control": id } },
+        ] })
+    });
+    let turn = prop_oneof![message("user"), message("assistant"), call];
+    let system = prop_oneof![
+        text().prop_map(Value::from),
+        prop::collection::vec(text(), 1..3).prop_map(|texts| texts
+            .into_iter()
+            .map(|text| json!({ "type": "text", "text": text }))
+            .collect()),
+    ];
+    (
+        prop::option::of(system),
+        prop::collection::vec(turn, 0..4),
+        message("user"),
+        parameters(),
+        "[a-z]{1,4}",
+    )
+        .prop_map(|(system, mut messages, last, mut body, model)| {
+            messages.push(last);
+            body.insert("model".to_owned(), json!(model));
+            body.insert("messages".to_owned(), Value::from(messages));
+            if let Some(system) = system {
+                body.insert("system".to_owned(), system);
+            }
+            Value::Object(body)
+        })
+}
+
+/// A completions body.
+pub(crate) fn completions_body() -> impl Strategy<Value = Value> {
+    let prompt = prop_oneof![
+        3 => text().prop_map(Value::from),
+        1 => prop::collection::vec(text(), 1..4).prop_map(Value::from),
+        1 => prop::collection::vec(0_u32..9, 1..4).prop_map(Value::from),
+    ];
+    (prompt, parameters(), "[a-z]{1,4}").prop_map(|(prompt, mut body, model)| {
+        body.insert("model".to_owned(), json!(model));
+        body.insert("prompt".to_owned(), prompt);
+        Value::Object(body)
+    })
+}
+
 /// A body that the reader accepts, with a user turn last.
 pub(crate) fn chat_body() -> impl Strategy<Value = Value> {
     (history(), message("user"), parameters(), "[a-z]{1,4}").prop_map(
@@ -136,6 +258,11 @@ pub(crate) fn wild_json() -> impl Strategy<Value = Value> {
             "namespace",
             "tool_calls",
             "function",
+            "function_call_output",
+            "input_text",
+            "tool_result",
+            "cache_control",
+            "source",
             "arguments",
             "stream",
         ])
@@ -202,6 +329,40 @@ pub(crate) fn change(leaf: &mut Value) {
         Value::String(text) => json!(format!("{text}x")),
         _ => json!("x"),
     };
+}
+
+/// Whether a path leads to a text of the last user turn, in any protocol.
+pub(crate) fn is_of_last_user(protocol: Protocol, body: &Value, path: &[Step]) -> bool {
+    let (field, text_type) = match protocol {
+        Protocol::OpenAiResponses => ("input", "input_text"),
+        Protocol::OpenAiCompletions => ("prompt", ""),
+        _ => ("messages", "text"),
+    };
+    let [Step::Key(top), rest @ ..] = path else {
+        return false;
+    };
+    if top != field {
+        return false;
+    }
+    let turns = match &body[field] {
+        Value::String(_) => return true,
+        turns if protocol == Protocol::OpenAiCompletions => return turns[0].is_string(),
+        turns => turns.as_array().expect("turns"),
+    };
+    let last = turns.iter().rposition(|turn| turn["role"] == "user");
+    let [Step::Index(i), Step::Key(field), rest @ ..] = rest else {
+        return false;
+    };
+    if Some(*i) != last || field != "content" {
+        return false;
+    }
+    match rest {
+        [] => true,
+        [Step::Index(part), Step::Key(field)] => {
+            field == "text" && turns[*i]["content"][*part]["type"] == text_type
+        }
+        _ => false,
+    }
 }
 
 /// The index of the last user message, and whether a path leads to a text of it.

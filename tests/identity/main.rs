@@ -8,9 +8,13 @@
 //! serde_json keeps objects sorted unless some crate in a build asks for another order, so run
 //! these also with `--features serde_json/preserve_order` and `serde_json/arbitrary_precision`.
 
+mod anthropic;
 mod bodies;
 mod chat;
+mod completions;
+mod embeddings;
 mod golden;
 mod keys;
 mod prompt;
 mod protocols;
+mod responses;

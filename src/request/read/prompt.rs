@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::{Content, Protocol, Request, Scope, Section, Texts, identity};
+use super::super::{Content, Protocol, Request, Scope, Section, Texts, identity};
 
 impl Request {
     /// A request that holds one prompt, in [`Scope::local`] and with no model named.
@@ -33,6 +33,7 @@ impl Request {
                 last_user: whole,
             },
             bar: None,
+            bypass: None,
             stream: false,
             reading: OnceLock::new(),
         };
