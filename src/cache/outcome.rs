@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::admit::Refused;
 use crate::clock::Timestamp;
 use crate::embed::Unrefined;
 use crate::entry::{Answer, EntryId};
@@ -162,6 +163,9 @@ pub enum MissReason {
     Policy(PassReason),
     /// A caller reported this entry as wrong for this query, or two did for any query.
     ReportedWrong,
+    /// Too few principals have asked for exactly this to give the answer to another, by
+    /// [`min_principals`](crate::admit::AdmissionConfig::min_principals).
+    TooFewPrincipals,
     /// Too many hits of this category were wrong: nothing is served by similarity until the breaker is
     /// [reset](super::SemanticCache::reset_breaker).
     BreakerOpen,
@@ -209,6 +213,7 @@ impl MissReason {
             Self::SimilarityOff => "similarity_off",
             Self::Policy(reason) => reason.as_str(),
             Self::ReportedWrong => "reported_wrong",
+            Self::TooFewPrincipals => "too_few_principals",
             Self::BreakerOpen => "breaker_open",
             Self::Gone => "gone",
             Self::Invalidated => "invalidated",
@@ -314,14 +319,15 @@ impl StoreOutcome {
 }
 
 /// Why an answer was not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NotStored {
     /// The cache is switched off by config.
     Disabled,
     /// The answer is empty.
     EmptyAnswer,
+    /// The rules of [admission](crate::admit) refuse it.
+    Refused(Refused),
     /// The right answer changes with time, and config says not to keep such answers.
     Volatile,
     /// The caller said that this answer must not be kept.
@@ -343,6 +349,7 @@ impl NotStored {
         match self {
             Self::Disabled => "disabled",
             Self::EmptyAnswer => "empty_answer",
+            Self::Refused(refused) => refused.as_str(),
             Self::Volatile => "volatile",
             Self::Declined => "declined",
             Self::Invalidated => "invalidated",
@@ -350,5 +357,20 @@ impl NotStored {
             Self::TierUnavailable => "tier_unavailable",
             Self::NoLife => "no_life",
         }
+    }
+}
+
+impl From<Refused> for NotStored {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::EmptyAnswer => Self::EmptyAnswer,
+            refused => Self::Refused(refused),
+        }
+    }
+}
+
+impl Serialize for NotStored {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }

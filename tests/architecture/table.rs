@@ -17,6 +17,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ("savings", &["clock", "request"]),
     ("entry", &["clock", "request", "savings"]),
     ("codec", &["clock", "entry", "request"]),
+    ("admit", &["clock", "entry", "request"]),
     ("backend", &["clock", "codec", "event"]),
     ("layer", &["backend", "clock", "event", "observe"]),
     ("generation", &["backend", "clock", "codec", "observe"]),
@@ -65,8 +66,8 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "backend", "codec", "embed", "index", "layer", "lock", "models", "policy", "request",
-            "savings", "schema", "search", "stampede", "tier",
+            "admit", "backend", "codec", "embed", "index", "layer", "lock", "models", "policy",
+            "request", "savings", "schema", "search", "stampede", "tier",
         ],
     ),
     (
@@ -92,6 +93,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     (
         "cache",
         &[
+            "admit",
             "assembly",
             "backend",
             "clock",
