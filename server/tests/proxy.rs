@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse as _;
 use serde_json::{Value, json};
@@ -496,7 +496,7 @@ async fn answers_that_are_cut_filtered_refused_or_call_tools_are_passed_on_and_n
             "empty_answer",
         ),
         (calls_tools, "tool_calls"),
-        (json!({ "something": "else" }), "not_a_completion"),
+        (json!({ "something": "else" }), "not_an_answer"),
     ]
     .into_iter()
     .enumerate()

@@ -203,11 +203,11 @@ impl Admission {
             return Err(Refused::AnswerTooLarge);
         }
         let judged = match answer.media() {
-            Media::Json if request.protocol() != Protocol::Prompt => {
+            Media::Json | Media::Stream if request.protocol() != Protocol::Prompt => {
                 self.document_for(request, &answer.to_value())
             }
             _ if answer.as_str().trim().is_empty() => Err(Refused::EmptyAnswer),
-            _ => self.rules.text(answer.as_str()),
+            _ => self.rules.text(&answer.words()),
         };
         match judged {
             Err(Refused::NotAnAnswer) => Ok(()),
@@ -227,7 +227,7 @@ impl Admission {
             .find_map(|text| self.detectors.find(text));
         asked.or_else(|| match answer.media() {
             // Unescaped, and without what separates the texts.
-            Media::Json => self.find_in(&answer.to_value()),
+            Media::Json | Media::Stream => self.find_in(&answer.to_value()),
             Media::Text => self.detectors.find(answer.as_str()),
         })
     }
@@ -315,10 +315,7 @@ mod tests {
             admission.answer(&Request::prompt(prompt), &Answer::text(answer), false)
         };
         assert_eq!(ask("12345678", "12345678"), Ok(()));
-        assert_eq!(
-            ask("123456789", "12345678"),
-            Err(Refused::PromptTooLarge)
-        );
+        assert_eq!(ask("123456789", "12345678"), Err(Refused::PromptTooLarge));
         assert_eq!(ask("12345678", "123456789"), Err(Refused::AnswerTooLarge));
     }
 
@@ -341,7 +338,8 @@ mod tests {
         let request = Request::from_openai_chat(&body, crate::Scope::local()).unwrap();
         let own = Answer::from(json!({ "label": "greeting" }));
         assert_eq!(admission.answer(&request, &own, false), Ok(()));
-        let cut = json!({ "choices": [{ "finish_reason": "length", "message": { "content": "a" } }] });
+        let cut =
+            json!({ "choices": [{ "finish_reason": "length", "message": { "content": "a" } }] });
         assert_eq!(
             admission.answer(&request, &Answer::from(cut), false),
             Err(Refused::Length)

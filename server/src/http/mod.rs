@@ -7,7 +7,6 @@
 
 mod auth;
 mod body;
-mod completion;
 mod control;
 mod error;
 mod events;

@@ -193,7 +193,7 @@ async fn answer(
         return Ok(only_if_cached(app, &request, &asked).await);
     }
     let attempts = context.attempts(&body)?;
-    let call = Call::new(app, asked, attempts, &wishes);
+    let call = Call::new(app, &request, asked, attempts, &wishes);
     Ok(match asked.stream {
         true => streamed(app, &request, call).await,
         false => whole(app, &request, call).await,
@@ -217,7 +217,7 @@ impl Context<'_> {
             Some(namespace) => request.namespace(namespace.as_str()),
             None => request,
         };
-        request = request.route(upstream.name());
+        request = self.caller.sign(request.route(upstream.name()));
         if !self.app.upstreams.is_default(upstream) {
             request = request.param("askonce.upstream", upstream.name());
         }
