@@ -32,28 +32,13 @@ pub(super) const PATTERNS: &[BuiltIn] = &[
         is_varied,
     ),
     (
-        Detector::ApiKey,
-        concat!(
-            r#"(?i-u:(?:api|access|auth|secret|client|private)[_-]?(?:key|token|secret)["']?\s{0,3}"#,
-            r#"(?:[:=]|:=|=>)\s{0,3}["']?)[A-Za-z0-9_+/-]{20,}"#
-        ),
-        |text, at| {
-            let value = text[at].rsplit([' ', '\t', '\n', '"', '\'', ':', '=', '>']).next();
-            value.is_some_and(|value| {
-                let shouted = !value.bytes().any(|byte| byte.is_ascii_lowercase());
-                !(shouted && value.contains('_')) && digits(value) >= 3 && distinct(value) >= 12
-            })
-        },
-    ),
-    (
         Detector::PrivateKey,
         r"-----BEGIN (?:[A-Z0-9]{1,10} ){0,3}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-[23]: ",
         |text, at| {
             // The armour alone is what people ask about; a key has its body behind it.
             let body = &text.as_bytes()[at.end..text.len().min(at.end + ARMOUR_BYTES)];
-            let mut runs = body.split(|byte| {
-                !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
-            });
+            let mut runs =
+                body.split(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')));
             runs.any(|run| {
                 run.len() >= 32 && std::str::from_utf8(run).is_ok_and(|run| distinct(run) >= 10)
             })
@@ -129,6 +114,23 @@ pub(super) const PATTERNS: &[BuiltIn] = &[
             token.is_some_and(|token| distinct(token) >= 8)
         },
     ),
+    // Last: what has a shape of its own is named by it.
+    (
+        Detector::ApiKey,
+        concat!(
+            r#"(?i-u:(?:api|access|auth|secret|client|private)[_-]?(?:key|token|secret)["']?\s{0,3}"#,
+            r#"(?:[:=]|:=|=>)\s{0,3}["']?)[A-Za-z0-9_+/-]{20,}"#
+        ),
+        |text, at| {
+            let value = text[at]
+                .rsplit([' ', '\t', '\n', '"', '\'', ':', '=', '>'])
+                .next();
+            value.is_some_and(|value| {
+                let shouted = !value.bytes().any(|byte| byte.is_ascii_lowercase());
+                !(shouted && value.contains('_')) && digits(value) >= 3 && distinct(value) >= 12
+            })
+        },
+    ),
 ];
 
 /// How far behind its first line the body of a private key begins at the latest.
@@ -141,8 +143,22 @@ fn is_varied(text: &str, at: Range<usize>) -> bool {
 
 /// Passwords that stand for one.
 const EXAMPLES: [&str; 16] = [
-    "changeme", "example", "guest", "mypassword", "pass", "passwd", "password", "passwort", "pw", "pwd",
-    "root", "secret", "test", "token", "postgres", "mysecretpassword",
+    "changeme",
+    "example",
+    "guest",
+    "mypassword",
+    "pass",
+    "passwd",
+    "password",
+    "passwort",
+    "pw",
+    "pwd",
+    "root",
+    "secret",
+    "test",
+    "token",
+    "postgres",
+    "mysecretpassword",
 ];
 
 fn is_example(user: &str, password: &str) -> bool {

@@ -129,7 +129,10 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Problem> {
 fn listed(headers: &HeaderMap, name: &'static str) -> Result<Vec<String>, Problem> {
     let items = text(headers, name)?.unwrap_or_default();
     let items = items.split(',').map(str::trim);
-    Ok(items.filter(|item| !item.is_empty()).map(str::to_owned).collect())
+    Ok(items
+        .filter(|item| !item.is_empty())
+        .map(str::to_owned)
+        .collect())
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Problem> {
