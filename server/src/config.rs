@@ -14,7 +14,7 @@ use askonce::config::{
     BackendSection, Loaded, SemanticConfig, ServiceConfig, Sources, VerifierModelConfig, is_local,
     is_production,
 };
-use askonce::savings::PricesConfig;
+use askonce::savings::{LedgerConfig, PricesConfig};
 use askonce::{Config, Error, ErrorKind, Result};
 use axum::http::{HeaderName, header};
 use bytesize::ByteSize;
@@ -94,6 +94,8 @@ pub(crate) struct ServerConfig {
     pub(crate) admission: AdmissionConfig,
     /// What models charge.
     pub(crate) prices: PricesConfig,
+    /// The books of what was saved.
+    pub(crate) ledger: LedgerConfig,
 }
 
 impl Default for ServerConfig {
@@ -112,6 +114,7 @@ impl Default for ServerConfig {
             semantic,
             admission,
             prices,
+            ledger,
             ..
         } = Config::default();
         Self {
@@ -136,6 +139,7 @@ impl Default for ServerConfig {
             semantic,
             admission,
             prices,
+            ledger,
         }
     }
 }
@@ -312,6 +316,7 @@ impl ServerConfig {
         config.semantic.clone_from(&self.semantic);
         config.admission.clone_from(&self.admission);
         config.prices.clone_from(&self.prices);
+        config.ledger.clone_from(&self.ledger);
         config
     }
 

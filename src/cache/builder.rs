@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::backlog::Backlog;
 use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
+use super::metered::{Spent, metered};
 use super::migrate::Migration;
 use super::pending::Pending;
 use super::profile::{self, Profiles};
@@ -73,6 +74,7 @@ pub struct CacheBuilder {
     registry: BackendRegistry,
     events: Events,
     tiers: Vec<Tier>,
+    embedding_spent: Arc<Spent>,
 }
 
 /// A tier that was not configured but given.
@@ -189,7 +191,10 @@ impl CacheBuilder {
         if self.config.enabled && self.config.semantic.enabled {
             let embedder = &self.config.semantic.embedder;
             if let (None, EmbedderConfig::Http(http)) = (&self.embedder, embedder) {
-                self.embedder = remote_embedder(http, "semantic.embedder").await?;
+                let model = remote_embedder(http, "semantic.embedder").await?;
+                let prices = PriceTable::new(&self.config.prices)?;
+                let spent = &self.embedding_spent;
+                self.embedder = model.map(|model| metered(model, &http.model, &prices, spent));
             }
             if tokio::runtime::Handle::try_current().is_ok() {
                 SearchStage::handed_over(&self.config.semantic.index).await;
@@ -197,7 +202,10 @@ impl CacheBuilder {
             if let (None, EmbedderConfig::Cascade { refiner, .. }) = (&self.refiner, embedder)
                 && let RefinerConfig::Http(http) = refiner
             {
-                self.refiner = remote_embedder(http, "semantic.embedder.refiner").await?;
+                let model = remote_embedder(http, "semantic.embedder.refiner").await?;
+                let prices = PriceTable::new(&self.config.prices)?;
+                let spent = &self.embedding_spent;
+                self.refiner = model.map(|model| metered(model, &http.model, &prices, spent));
             }
         }
         let registry = self.registry.clone();
@@ -252,6 +260,7 @@ impl Parts {
                 refiner: builder.refiner,
                 policy: builder.policy,
                 verifier: builder.verifier,
+                spent: builder.embedding_spent,
             };
             semantic(&config, given, clock.now())
         });
@@ -357,6 +366,11 @@ impl Parts {
         let file = file.filter(|_| semantic.is_some());
         let shares = learn::shared_tier(&layers).is_some();
         let learning = Learning::new(settings, file, judge, shares)?;
+        let ledger = Ledger::with_limits(Arc::clone(&clock), config.ledger.clone());
+        let ledger_path = config.ledger.file(config.semantic.index.path.as_deref());
+        if let Some(path) = &ledger_path {
+            ledger.restore(path);
+        }
         let inner = Arc::new(Inner {
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,
@@ -377,7 +391,8 @@ impl Parts {
             migration: Migration::default(),
             prices: PriceTable::new(&config.prices)?,
             tokens: TokenCounter::new(),
-            ledger: Ledger::new(Arc::clone(&clock)),
+            ledger,
+            ledger_path,
             typical_cost: RunningMean::default(),
             counters: Counters::default(),
             dropped,
@@ -428,6 +443,7 @@ struct Given {
     refiner: Option<EmbedderHandle>,
     policy: Option<PolicyHandle>,
     verifier: Option<VerifierHandle>,
+    spent: Arc<Spent>,
 }
 
 fn semantic(config: &Config, given: Given, now: Timestamp) -> Result<(Semantic, Vec<Restored>)> {
@@ -436,6 +452,7 @@ fn semantic(config: &Config, given: Given, now: Timestamp) -> Result<(Semantic, 
         refiner,
         policy,
         verifier,
+        spent,
     } = given;
     let settings = config.semantic.clone();
     let patience = Duration::from_secs(2);
@@ -478,6 +495,7 @@ fn semantic(config: &Config, given: Given, now: Timestamp) -> Result<(Semantic, 
     let second = refiner.as_ref().map_or(0, |refiner| refiner.dimension());
     let verifier = verify_stage(settings.verifier.as_ref(), verifier)?;
     let semantic = Semantic {
+        embedding_spent: spent,
         verifier,
         embed,
         search,

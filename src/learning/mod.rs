@@ -31,8 +31,7 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -50,6 +49,7 @@ use crate::config::LearningConfig;
 use crate::decision::{CandidateRecord, DecisionRecord};
 use crate::entry::{Answer, EntryId};
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::write_whole;
 use crate::observe;
 use crate::policy::{Category, Decision, EntryRecord, Evidence, HitPolicy, PolicyFile};
 
@@ -145,6 +145,8 @@ pub(crate) struct Comparison {
     pub(crate) drawn: Option<Drawn>,
     /// The entry that holds the fresh answer; `None` where it was not stored.
     pub(crate) stored: Option<EntryId>,
+    /// Where the request went, for the books.
+    pub(crate) route: String,
 }
 
 /// A label of one candidate.
@@ -413,24 +415,24 @@ impl Learning {
     // ---- labels ----
 
     /// Compares two answers, by cheap means and then by the judge. `stored_query` is what the stored answer
-    /// was given to.
+    /// was given to. With it what the judge cost, in dollars, if it was asked.
     pub(crate) async fn agreement(
         &self,
         comparison: &Comparison,
         stored: &Answer,
         stored_query: &str,
         now: Timestamp,
-    ) -> (Agreement, bool) {
+    ) -> (Agreement, Option<f64>) {
         let embedder = self.embedder.get_or_init(StaticEmbedder::builtin);
         let cheap = compare::compare(&comparison.fresh, stored, embedder);
         if cheap != Agreement::Unsure {
-            return (cheap, false);
+            return (cheap, None);
         }
         let Some(judge) = &self.judge else {
-            return (cheap, false);
+            return (cheap, None);
         };
         if !self.may_spend(Purse::Judge, now) {
-            return (cheap, false);
+            return (cheap, None);
         }
         let question = JudgeQuestion {
             query: comparison.query.clone(),
@@ -452,7 +454,7 @@ impl Learning {
         };
         // A call that failed was made all the same.
         self.charge(Purse::Judge, 1, usd, now);
-        (agreement, true)
+        (agreement, Some(usd))
     }
 
     /// Notes that a comparison made no label.
@@ -976,28 +978,6 @@ fn restored(file: &Path) -> State {
         tracing::warn!(%error, path = %file.display(), "what was learnt cannot be read: nothing is known");
         State::default()
     })
-}
-
-/// Writes a file under another name, syncs and renames it: it is there as a whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder {
-        fs::create_dir_all(folder)?;
-    }
-    let mut under_way = path.as_os_str().to_owned();
-    under_way.push(format!(".{}.new", std::process::id()));
-    let under_way = PathBuf::from(under_way);
-    let mut file = File::create(&under_way)?;
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&under_way, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&under_way);
-    }
-    written
 }
 
 #[cfg(test)]

@@ -99,6 +99,9 @@ pub(crate) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     if let Err(error) = app.cache.save_learning().await {
         tracing::warn!(%error, "what was learnt was not written");
     }
+    if let Err(error) = app.cache.save_savings().await {
+        tracing::warn!(%error, "the books were not written");
+    }
     tokio::select! {
         saved = app.cache.save_index() => match saved {
             Ok(true) => tracing::info!("the index is written"),
