@@ -14,6 +14,7 @@ use super::invalidate::WrongHits;
 use super::migrate::Migration;
 use super::pending::Pending;
 use super::profile::{self, Profiles};
+use super::recent::Ring;
 use super::stats::{Counters, Probes, RunningMean};
 use super::{Inner, Probe, Semantic, SemanticCache, learn};
 use crate::assembly::Stores;
@@ -70,6 +71,7 @@ pub struct CacheBuilder {
     codec: Option<Codec>,
     registry: BackendRegistry,
     events: Events,
+    keep_recent: usize,
     tiers: Vec<Tier>,
 }
 
@@ -121,6 +123,15 @@ impl CacheBuilder {
     #[must_use]
     pub fn policy(mut self, policy: PolicyHandle) -> Self {
         self.policy = Some(policy);
+        self
+    }
+
+    /// Keeps the last `lookups` lookups, and as many decisions, in memory for
+    /// [`recent_lookups`](SemanticCache::recent_lookups) and
+    /// [`recent_decisions`](SemanticCache::recent_decisions): some 2 KB each, without text. Default: 0, none.
+    #[must_use]
+    pub fn keep_recent(mut self, lookups: usize) -> Self {
+        self.keep_recent = lookups;
         self
     }
 
@@ -234,6 +245,7 @@ struct Parts {
     given: Vec<Tier>,
     judge: Option<JudgeHandle>,
     codec: Codec,
+    keep_recent: usize,
 }
 
 impl Parts {
@@ -277,6 +289,7 @@ impl Parts {
             given: builder.tiers,
             judge: builder.judge,
             codec,
+            keep_recent: builder.keep_recent,
         })
     }
 
@@ -339,6 +352,7 @@ impl Parts {
             dropped,
             judge,
             codec,
+            keep_recent,
             ..
         } = self;
         let default_ttl = config.ttl_of(config.default_section()?);
@@ -354,7 +368,8 @@ impl Parts {
         let file = settings.file(config.semantic.index.path.as_deref());
         let file = file.filter(|_| semantic.is_some());
         let shares = learn::shared_tier(&layers).is_some();
-        let learning = Learning::new(settings, file, judge, shares)?;
+        let mut learning = Learning::new(settings, file, judge, shares)?;
+        learning.keep_recent(keep_recent);
         let inner = Arc::new(Inner {
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,
@@ -377,6 +392,7 @@ impl Parts {
             ledger: Ledger::new(Arc::clone(&clock)),
             typical_cost: RunningMean::default(),
             counters: Counters::default(),
+            recent: Ring::new(keep_recent),
             dropped,
             default_ttl,
             enabled: config.enabled,

@@ -6,6 +6,7 @@
 mod backlog;
 mod builder;
 mod call;
+mod entries;
 mod epoch;
 mod explain;
 mod invalidate;
@@ -18,6 +19,7 @@ mod outcome;
 mod pending;
 mod probe;
 mod profile;
+mod recent;
 mod stats;
 mod store;
 mod verify;
@@ -53,6 +55,7 @@ use crate::verify::VerifyStage;
 
 pub use builder::CacheBuilder;
 pub use call::Fill;
+pub use entries::{EntryList, EntryQuery, ListedEntry};
 pub use explain::{ExplainedCandidate, ExplainedDecision, ExplainedHit, Explanation};
 pub use invalidate::Verdict;
 pub use keys::{
@@ -64,6 +67,7 @@ pub use outcome::{
     Hit, HitKind, Miss, MissReason, Nearest, NotStored, Outcome, Served, Source, StoreOutcome,
 };
 pub(crate) use probe::Probe;
+pub use recent::{RecentFilter, RecentLookup};
 pub use stats::{Health, HealthStatus, Stats, TierHealth, TierStats};
 pub use store::StoreOptions;
 
@@ -76,6 +80,7 @@ use lookup::{Depth, Made};
 use migrate::Migration;
 use pending::Pending;
 use profile::Profiles;
+use recent::Ring;
 use stats::{Counters, Probes, RunningMean};
 
 /// Dead entries taken out per call of [`Inner::tend`], so that no store waits long for others' dead.
@@ -140,6 +145,7 @@ struct Inner {
     /// Mean cost of the calls whose answers are stored, in dollars.
     typical_cost: RunningMean,
     counters: Counters,
+    recent: Ring,
     /// Keys that a tier dropped on its own and that still have a catalogue row.
     dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
     default_ttl: Option<Duration>,
@@ -320,6 +326,7 @@ impl Inner {
 
     /// Counts a finished lookup, and books what a hit saved.
     fn account(&self, request: &Request, outcome: &Outcome) {
+        self.note_recent(request, outcome);
         match outcome {
             Outcome::Hit(hit) => {
                 let (tier, label) = match &hit.kind {
