@@ -43,7 +43,7 @@ use crate::event::{Event, Events, RemovalCause, Subscription};
 use crate::layer::Layered;
 use crate::learning::{Learning, PolicyStatus};
 use crate::observe;
-use crate::policy::PolicySlot;
+use crate::policy::{PolicyHandle, PolicySlot};
 use crate::request::{ExactKey, Request};
 use crate::savings::{
     HitKindLabel, Ledger, PriceTable, SavingsFilter, SavingsReport, TokenCounter, Usage, Usd,
@@ -290,6 +290,13 @@ impl SemanticCache {
             .semantic
             .as_ref()
             .map(|semantic| semantic.embed.fingerprint())
+    }
+
+    /// The policy that decides now; `None` when similarity is off.
+    #[must_use]
+    pub fn policy(&self) -> Option<PolicyHandle> {
+        let semantic = self.inner.semantic.as_ref()?;
+        Some(semantic.policy.current())
     }
 
     /// The name of the second embedding space; `None` where there is none.

@@ -35,8 +35,8 @@ pub(crate) struct Args {
 
 /// What became of a log under one policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-struct Replay {
-    policy: String,
+pub(crate) struct Replay {
+    pub(crate) policy: String,
     /// Decisions in the log.
     requests: usize,
     /// Of them, those served by similarity.
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
 }
 
 /// What the log itself says was served.
-fn as_logged(records: &[DecisionRecord]) -> Replay {
+pub(crate) fn as_logged(records: &[DecisionRecord]) -> Replay {
     let mut tally = Tally::new("as logged".to_owned());
     for record in records {
         tally.add(record, logged_hit(record), None);
@@ -109,7 +109,8 @@ fn logged_hit(record: &DecisionRecord) -> Option<&CandidateRecord> {
         .find(|candidate| candidate.entry == served)
 }
 
-fn under(contender: &Contender, records: &[DecisionRecord], logged: &Replay) -> Replay {
+/// What `contender` would have done with the log.
+pub(crate) fn under(contender: &Contender, records: &[DecisionRecord], logged: &Replay) -> Replay {
     let mut tally = Tally::new(contender.name.clone());
     for record in records {
         let replayed = replay(&*contender.policy, &record.candidates);
