@@ -34,7 +34,8 @@ function seconds(value) {
 function span(total) {
   if (total == null) return "no end";
   for (const [unit, size] of [["d", 86_400], ["h", 3_600], ["min", 60]]) {
-    if (total >= size) return `${Math.floor(total / size)} ${unit}`;
+    const units = total / size;
+    if (units >= 0.995) return `${units < 9.5 ? Number(units.toFixed(1)) : Math.round(units)} ${unit}`;
   }
   return `${Math.floor(total)} s`;
 }
@@ -48,8 +49,12 @@ function bytes(value) {
 
 function usd(value) {
   const amount = Number(value ?? 0);
-  const digits = Math.abs(amount) >= 100 ? 0 : Math.abs(amount) >= 0.1 || amount === 0 ? 2 : 4;
-  const text = Math.abs(amount).toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  const size = Math.abs(amount);
+  const small = size > 0 && size < 0.1;
+  const digits = size >= 1000 ? 0 : 2;
+  const text = small
+    ? size.toLocaleString("en-US", { maximumSignificantDigits: 2, minimumFractionDigits: 2 })
+    : size.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   return `${amount < 0 ? "−" : ""}$${text}`;
 }
 
@@ -58,9 +63,8 @@ const signed = (value, format) => `${value > 0 ? "+" : value < 0 ? "−" : "±"}
 const REASONS = {
   not_found: "nothing similar stored",
   below_threshold: "not similar enough",
+  below_cutoff: "not sure enough for the budget",
   below_floor: "not sure enough",
-  not_worth_it: "not worth the risk",
-  guard: "a guard found a conflict",
   exact_only: "matches exactly only",
   similarity_off: "similarity is off",
   reported_wrong: "reported wrong before",
@@ -72,7 +76,10 @@ const REASONS = {
   tier_unavailable: "a backend failed",
   gone: "entry gone",
 };
-const reason = (name) => REASONS[name] ?? String(name ?? "–").replaceAll("_", " ");
+const reason = (name) => {
+  const words = REASONS[name] ?? String(name ?? "–").replaceAll("_", " ");
+  return words.startsWith("guard ") ? `differs in ${words.slice(6)}` : words;
+};
 
 // ---- elements ----
 
@@ -217,13 +224,15 @@ function traffic(series, stats) {
   });
   const lookups = sum(series.total.hits) + sum(series.total.misses);
   const totals = parts.map((part) => [part.label, part.style, part.of(series.total)]);
-  show($("traffic"), bars, () => stacked({
+  const width = widthOf("traffic");
+  show($("traffic"), [bars, width], () => stacked({
     bars,
+    width,
     classes: parts.map((part) => part.style),
     format: few,
     label: `Lookups over time: ${totals.map(([name, , n]) => `${name} ${count(n)}`).join(", ")}`,
   }));
-  $("traffic-note").textContent = `per ${span(series.step_seconds)}`;
+  $("traffic-note").textContent = series.step_seconds === 60 ? "per minute" : `per ${span(series.step_seconds)}`;
   show($("traffic-legend"), totals, () => totals.map(([name, style, n]) => h("li", {},
     h("i", { class: `swatch ${style}` }), `${name} `, h("b", {}, count(n)), " ",
     h("span", {}, lookups ? percent(n / lookups) : ""))));
@@ -231,13 +240,17 @@ function traffic(series, stats) {
 
 const ANSWERS = { exact: "Exact hit", semantic: "Hit by similarity", miss: "Miss, answered upstream", bypass: "Past the cache" };
 
+// Charts are drawn at the size at which they are seen, so that their words are as large as others.
+const widthOf = (id) => Math.max($(id).clientWidth, 240);
+
 function latency(series) {
   const whole = Object.entries(ANSWERS).filter(([name]) => series.total.answers[name]);
   const list = whole.length
     ? whole.map(([name, label]) => ({ name: label, ...series.total.answers[name] }))
     : Object.entries(series.total.stages).map(([name, stage]) => ({ name: `Stage: ${name}`, ...stage }));
-  show($("latency"), list, () => list.length
-    ? spans({ rows: list, format: seconds, label: list.map((row) => `${row.name}: median ${seconds(row.p50)}, 99 % within ${seconds(row.p99)}`).join("; ") })
+  const width = widthOf("latency");
+  show($("latency"), [list, width], () => list.length
+    ? spans({ rows: list, width, format: seconds, label: list.map((row) => `${row.name}: median ${seconds(row.p50)}, 99 % within ${seconds(row.p99)}`).join("; ") })
     : h("p", { class: "empty" }, "No answer in this time"));
 }
 
@@ -248,14 +261,18 @@ const tokensOf = (tally) => (tally?.usage ? Object.values(tally.usage) : [tally?
 
 function savings(report) {
   const priced = report.by_day.some((day) => Number(day.net_usd) !== 0);
-  const days = report.by_day.filter((day) => day.day).slice(-14).map((day) => {
-    const value = priced ? Number(day.net_usd) : tokensOf(day.saved) - tokensOf(day.withdrawn);
-    const name = day.day.slice(5);
-    return { name, parts: [value], title: `${day.day}: ${priced ? usd(value) : plural(value, "token")}` };
+  const known = new Map(report.by_day.map((day) => [day.day, day]));
+  const days = Array.from({ length: 14 }, (_, i) => {
+    const date = new Date(report.generated_at - (13 - i) * 86_400_000);
+    const day = known.get(date.toISOString().slice(0, 10));
+    const value = !day ? 0 : priced ? Number(day.net_usd) : tokensOf(day.saved) - tokensOf(day.withdrawn);
+    const name = date.toLocaleDateString("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
+    return { name, parts: [value], title: `${name}: ${priced ? usd(value) : plural(value, "token")}` };
   });
+  const width = widthOf("savings");
   $("savings-note").textContent = priced ? "US dollars, last 14 days" : "tokens, last 14 days";
-  show($("savings"), days, () => days.length
-    ? stacked({ bars: days, classes: ["s1"], format: priced ? usd : few, width: 360, height: 200, label: `Savings per day: ${days.map((day) => day.title).join("; ")}` })
+  show($("savings"), [days, width], () => days.some((day) => day.parts[0] !== 0)
+    ? stacked({ bars: days, classes: ["s1"], format: priced ? usd : few, width, height: 290, label: `Savings per day: ${days.map((day) => day.title).join("; ")}` })
     : h("p", { class: "empty" }, "Nothing was saved yet"));
 }
 
@@ -332,8 +349,9 @@ function whatIf() {
   const now = told.replays.find((one) => one.policy === "in force") ?? told.replays[0];
   const tried = steps.map((step) => told.replays.find((one) => one.settings && of(one.settings) === step));
   const points = tried.map((one, i) => ({ name: words(steps[i]), y: one?.problem || !told.decisions ? null : one?.hit_rate }));
-  show($("curve"), [points, at], () => points.some((point) => point.y != null)
-    ? curve({ points, chosen: at, format: (share) => percent(share, 0), label: `Share of decisions served by similarity at each setting: ${points.map((point) => `${point.name} ${percent(point.y)}`).join(", ")}` })
+  const width = widthOf("curve");
+  show($("curve"), [points, at, width], () => points.some((point) => point.y != null)
+    ? curve({ points, chosen: at, width, format: (share) => percent(share, 0), label: `Share of decisions served by similarity at each setting: ${points.map((point) => `${point.name} ${percent(point.y)}`).join(", ")}` })
     : h("p", { class: "empty" }, "No decision to replay yet: they come with lookups that have a candidate"));
   const one = tried[at];
   const basis = told.decisions
@@ -370,7 +388,7 @@ async function entries() {
     [span(entry.ttl_seconds), null, "num"],
     [entry.entry, () => h("div", { class: "actions" },
       h("button", { type: "button", class: "small", "aria-label": `Open entry ${entry.entry}`, onclick: () => open(entry.entry) }, "Open"),
-      h("button", { type: "button", class: "small danger", "aria-label": `Invalidate entry ${entry.entry}`, onclick: () => sweepOne(entry.entry) }, "Invalidate…"))],
+      h("button", { type: "button", class: "small risky", "aria-label": `Invalidate entry ${entry.entry}`, onclick: () => sweepOne(entry.entry) }, "Invalidate…"))],
   ], Object.keys(query).length > 1 ? "No entry matches" : "Nothing is stored yet");
 }
 
@@ -571,6 +589,7 @@ function ask(problem) {
   sessionStorage.removeItem(KEY);
   $("board").hidden = true;
   $("leave").hidden = true;
+  $("range").hidden = true;
   $("login").hidden = false;
   $("login-problem").textContent = problem ?? "";
   status("signed out", "quiet");
@@ -586,6 +605,7 @@ async function enter() {
   $("login").hidden = true;
   $("board").hidden = false;
   $("leave").hidden = !sessionStorage.getItem(KEY);
+  $("range").hidden = false;
   turn = 0;
   await keepUp();
 }

@@ -34,7 +34,7 @@ function rules(svg, box, most, format) {
 // Bars of stacked parts. `bars`: [{ name, title, parts: [number] }]; `classes`: one for each part.
 export function stacked({ bars, classes, label, format, width = 720, height = 210, most: wanted }) {
   const svg = canvas(width, height, label);
-  const box = { left: 46, right: width - 2, top: 8, bottom: height - 22 };
+  const box = { left: 50, right: width - 2, top: 8, bottom: height - 22 };
   const sums = bars.map((bar) => bar.parts.reduce((sum, part) => sum + Math.max(part, 0), 0));
   const most = wanted ?? roundUp(Math.max(...sums, 0));
   rules(svg, box, most, format);
@@ -52,13 +52,13 @@ export function stacked({ bars, classes, label, format, width = 720, height = 21
     });
     svg.append(group);
   });
-  const every = Math.max(Math.ceil(bars.length / Math.floor((box.right - box.left) / 90)), 1);
+  const every = Math.max(Math.ceil(bars.length / Math.floor((box.right - box.left) / 80)), 1);
   bars.forEach((bar, i) => {
     // The last one is named, and others at even distances before it.
     if ((bars.length - 1 - i) % every !== 0) return;
-    const last = i === bars.length - 1 && bars.length > 3;
-    const x = last ? box.right : box.left + slot * (i + 0.5);
-    svg.append(s("text", { x, y: height - 5, "text-anchor": last ? "end" : "middle" }, bar.name));
+    const middle = box.left + slot * (i + 0.5);
+    const edge = box.right - middle < 24;
+    svg.append(s("text", { x: edge ? box.right : middle, y: height - 5, "text-anchor": edge ? "end" : "middle" }, bar.name));
   });
   return svg;
 }
@@ -114,7 +114,8 @@ export function curve({ points, chosen, label, format, width = 460, height = 120
   const every = Math.ceil(points.length / 6);
   points.forEach((point, i) => {
     if (i % every !== 0) return;
-    svg.append(s("text", { x: x(i), y: height - 3, "text-anchor": "middle" }, point.name));
+    const edge = box.right - x(i) < 16;
+    svg.append(s("text", { x: edge ? width : x(i), y: height - 3, "text-anchor": edge ? "end" : "middle" }, point.name));
   });
   return svg;
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{Global, print};
 use crate::quality::data;
 use crate::quality::policies::Contender;
-use crate::quality::replay::replay;
+use crate::quality::replay::{knows_probabilities, replay};
 use crate::quality::table::{Table, percent};
 
 /// Settings of `replay`.
@@ -112,10 +112,12 @@ fn logged_hit(record: &DecisionRecord) -> Option<&CandidateRecord> {
 /// What `contender` would have done with the log.
 pub(crate) fn under(contender: &Contender, records: &[DecisionRecord], logged: &Replay) -> Replay {
     let mut tally = Tally::new(contender.name.clone());
+    let probable = knows_probabilities(&*contender.policy);
     for record in records {
         let replayed = replay(&*contender.policy, &record.candidates);
         let hit = replayed.served.map(|place| &record.candidates[place]);
         let sure = replayed.served.map(|place| replayed.scores[place]);
+        let sure = sure.filter(|_| probable);
         let second = |candidate: &CandidateRecord| candidate.evidence.refined.is_some();
         let missing = replayed.refined && !record.candidates.iter().any(second);
         tally.replay.second_cosine_missing += usize::from(missing);
@@ -267,6 +269,8 @@ mod tests {
         assert_eq!((replay.known_wrong, replay.unknown), (1, 1));
         assert_eq!((replay.new_hits, replay.lost_hits), (1, 1));
         assert_eq!(replay.wrong_per_hit, Some(0.75));
+        // A similarity is no probability.
+        assert_eq!(replay.expected_wrong, None);
         assert_eq!(replay.saved_usd_more, 0.0);
         let strict = Contender::named("threshold:0.98").unwrap();
         assert_eq!(under(&strict, &records, &logged).saved_usd_more, -1.0);

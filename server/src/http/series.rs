@@ -30,12 +30,24 @@ pub(crate) struct Window {
 #[derive(Debug, Default)]
 pub(crate) struct Series(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// The minutes that are over, oldest first.
     rows: VecDeque<Counts>,
-    /// When the running minute began, and what the metrics were then; `None` before the first look.
-    began: Option<(Instant, Counts)>,
+    /// When the running minute began.
+    began: Instant,
+    /// What the metrics were then; at the start of the process, nothing.
+    before: Counts,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            rows: VecDeque::new(),
+            began: Instant::now(),
+            before: Counts::default(),
+        }
+    }
 }
 
 impl App {
@@ -49,36 +61,29 @@ impl App {
 
 impl Series {
     fn is_due(&self) -> bool {
-        let state = self.0.lock();
-        let began = state.began.as_ref();
-        began.is_none_or(|(at, _)| at.elapsed() >= MINUTE)
+        self.0.lock().began.elapsed() >= MINUTE
     }
 
     fn close(&self, metrics: &str) {
         let now = Counts::read(metrics);
         let mut state = self.0.lock();
-        if let Some((at, before)) = &state.began {
-            // A machine that slept has minutes of which nothing is known.
-            let passed = (at.elapsed().as_secs() / MINUTE.as_secs()).clamp(1, MINUTES.into());
-            let grown = now.less(before);
-            for _ in 1..passed {
-                state.rows.push_back(Counts::default());
-            }
-            state.rows.push_back(grown);
-            let extra = state.rows.len().saturating_sub(MINUTES as usize);
-            state.rows.drain(..extra);
+        // A machine that slept has minutes of which nothing is known.
+        let passed = state.began.elapsed().as_secs() / MINUTE.as_secs();
+        for _ in 1..passed.min(MINUTES.into()) {
+            state.rows.push_back(Counts::default());
         }
-        state.began = Some((Instant::now(), now));
+        let grown = now.less(&state.before);
+        state.rows.push_back(grown);
+        let extra = state.rows.len().saturating_sub(MINUTES as usize);
+        state.rows.drain(..extra);
+        (state.began, state.before) = (Instant::now(), now);
     }
 
     /// The last minutes, the running one included.
     pub(crate) fn told(&self, metrics: &str, window: Window) -> Told {
         let now = Counts::read(metrics);
         let state = self.0.lock();
-        let (running, age) = match &state.began {
-            Some((at, before)) => (now.less(before), at.elapsed()),
-            None => (now, Duration::ZERO),
-        };
+        let (running, age) = (now.less(&state.before), state.began.elapsed());
         let since_1970 = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -420,7 +425,6 @@ mod tests {
     #[test]
     fn a_row_is_what_the_metrics_grew_by() {
         let series = Series::default();
-        series.close(&metrics(0, 0, 0));
         series.close(&metrics(10, 4, 0));
         let window = Window {
             minutes: 5,
