@@ -15,6 +15,7 @@ use super::metered::{Spent, metered};
 use super::migrate::Migration;
 use super::pending::Pending;
 use super::profile::{self, Profiles};
+use super::recent::Ring;
 use super::stats::{Counters, Probes, RunningMean};
 use super::stream::Lives;
 use super::{Inner, Probe, Semantic, SemanticCache, learn};
@@ -73,6 +74,7 @@ pub struct CacheBuilder {
     codec: Option<Codec>,
     registry: BackendRegistry,
     events: Events,
+    keep_recent: usize,
     tiers: Vec<Tier>,
     embedding_spent: Arc<Spent>,
 }
@@ -125,6 +127,15 @@ impl CacheBuilder {
     #[must_use]
     pub fn policy(mut self, policy: PolicyHandle) -> Self {
         self.policy = Some(policy);
+        self
+    }
+
+    /// Keeps the last `lookups` lookups, and as many decisions, in memory for
+    /// [`recent_lookups`](SemanticCache::recent_lookups) and
+    /// [`recent_decisions`](SemanticCache::recent_decisions): some 2 KB each, without text. Default: 0, none.
+    #[must_use]
+    pub fn keep_recent(mut self, lookups: usize) -> Self {
+        self.keep_recent = lookups;
         self
     }
 
@@ -244,6 +255,7 @@ struct Parts {
     given: Vec<Tier>,
     judge: Option<JudgeHandle>,
     codec: Codec,
+    keep_recent: usize,
 }
 
 impl Parts {
@@ -288,6 +300,7 @@ impl Parts {
             given: builder.tiers,
             judge: builder.judge,
             codec,
+            keep_recent: builder.keep_recent,
         })
     }
 
@@ -350,6 +363,7 @@ impl Parts {
             dropped,
             judge,
             codec,
+            keep_recent,
             ..
         } = self;
         let default_ttl = config.ttl_of(config.default_section()?);
@@ -365,7 +379,8 @@ impl Parts {
         let file = settings.file(config.semantic.index.path.as_deref());
         let file = file.filter(|_| semantic.is_some());
         let shares = learn::shared_tier(&layers).is_some();
-        let learning = Learning::new(settings, file, judge, shares)?;
+        let mut learning = Learning::new(settings, file, judge, shares)?;
+        learning.keep_recent(keep_recent);
         let ledger = Ledger::with_limits(Arc::clone(&clock), config.ledger.clone());
         let ledger_path = config.ledger.file(config.semantic.index.path.as_deref());
         if let Some(path) = &ledger_path {
@@ -395,6 +410,7 @@ impl Parts {
             ledger_path,
             typical_cost: RunningMean::default(),
             counters: Counters::default(),
+            recent: Ring::new(keep_recent),
             dropped,
             default_ttl,
             enabled: config.enabled,

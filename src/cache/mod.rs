@@ -6,19 +6,21 @@
 mod backlog;
 mod builder;
 mod call;
+mod entries;
 mod epoch;
 mod explain;
 mod invalidate;
 mod keys;
 mod learn;
 mod lookup;
-mod metered;
 mod marks;
+mod metered;
 mod migrate;
 mod outcome;
 mod pending;
 mod probe;
 mod profile;
+mod recent;
 mod stats;
 mod store;
 mod stream;
@@ -45,7 +47,7 @@ use crate::event::{Event, Events, RemovalCause, Subscription};
 use crate::layer::Layered;
 use crate::learning::{FalseHitRate, Learning, PolicyStatus};
 use crate::observe;
-use crate::policy::{PolicySlot, WrongAnswerCost};
+use crate::policy::{PolicyHandle, PolicySlot, WrongAnswerCost};
 use crate::request::{ExactKey, Request};
 use crate::savings::{
     Account, CostKind, HitKindLabel, Ledger, PriceTable, Saved, SavingsFilter, SavingsReport,
@@ -58,6 +60,7 @@ use crate::verify::VerifyStage;
 
 pub use builder::CacheBuilder;
 pub use call::Fill;
+pub use entries::{EntryList, EntryQuery, ListedEntry};
 pub use explain::{ExplainedCandidate, ExplainedDecision, ExplainedHit, Explanation};
 pub use invalidate::Verdict;
 pub use keys::{
@@ -69,6 +72,7 @@ pub use outcome::{
     Hit, HitKind, Miss, MissReason, Nearest, NotStored, Outcome, Served, Source, StoreOutcome,
 };
 pub(crate) use probe::Probe;
+pub use recent::{RecentFilter, RecentLookup};
 pub use stats::{Health, HealthStatus, Stats, TierHealth, TierStats};
 pub use store::StoreOptions;
 pub use stream::{Live, Sink, Streamed};
@@ -83,6 +87,7 @@ use metered::Spent;
 use migrate::Migration;
 use pending::Pending;
 use profile::Profiles;
+use recent::Ring;
 use stats::{Counters, Probes, RunningMean};
 use stream::Lives;
 
@@ -150,6 +155,7 @@ struct Inner {
     /// Mean cost of the calls whose answers are stored, in dollars.
     typical_cost: RunningMean,
     counters: Counters,
+    recent: Ring,
     /// Keys that a tier dropped on its own and that still have a catalogue row.
     dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
     default_ttl: Option<Duration>,
@@ -316,6 +322,13 @@ impl SemanticCache {
             .map(|semantic| semantic.embed.fingerprint())
     }
 
+    /// The policy that decides now; `None` when similarity is off.
+    #[must_use]
+    pub fn policy(&self) -> Option<PolicyHandle> {
+        let semantic = self.inner.semantic.as_ref()?;
+        Some(semantic.policy.current())
+    }
+
     /// The name of the second embedding space; `None` where there is none.
     #[must_use]
     pub fn refiner_fingerprint(&self) -> Option<&str> {
@@ -350,6 +363,7 @@ impl Inner {
 
     /// Counts a finished lookup, and books what a hit saved.
     fn account(&self, request: &Request, outcome: &Outcome) {
+        self.note_recent(request, outcome);
         match outcome {
             Outcome::Hit(hit) => {
                 let (tier, label) = match &hit.kind {

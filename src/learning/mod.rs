@@ -27,6 +27,7 @@ mod posterior;
 mod recalibrate;
 mod recent;
 mod state;
+mod tail;
 mod view;
 
 use std::collections::BTreeMap;
@@ -67,6 +68,7 @@ use decision_log::{DecisionId, DecisionLog, LoggedLabel};
 use posterior::Step;
 use recent::Recent;
 use state::{CategoryState, Effect, Op, State};
+use tail::Tail;
 use view::View;
 
 pub(crate) use view::Standing;
@@ -223,6 +225,7 @@ pub(crate) struct Learning {
     file: Option<PathBuf>,
     judge: Option<JudgeHandle>,
     log: Option<DecisionLog>,
+    tail: Tail,
     /// What lookups read.
     view: View,
     held: Mutex<Held>,
@@ -282,6 +285,7 @@ impl Learning {
             file,
             judge,
             log,
+            tail: Tail::default(),
             view: View::default(),
             held: Mutex::default(),
             recent: Recent::default(),
@@ -311,7 +315,22 @@ impl Learning {
 
     /// Whether decisions are worth keeping: something is learnt of them, or they are logged.
     pub(crate) fn listens(&self) -> bool {
-        self.config.enabled || self.log.is_some()
+        self.config.enabled || self.log.is_some() || self.tail.listens()
+    }
+
+    /// Keeps the last `room` decisions in memory, those at the end of the log for a beginning.
+    pub(crate) fn keep_recent(&mut self, room: usize) {
+        self.tail = Tail::new(room);
+        if let Some(path) = self.log_path()
+            && let Err(error) = self.tail.fill(path)
+        {
+            tracing::warn!(%error, "what was decided before is not known: the decision log cannot be read");
+        }
+    }
+
+    /// The last decisions with their labels, oldest first.
+    pub(crate) fn recent_decisions(&self) -> Vec<DecisionRecord> {
+        self.tail.decisions()
     }
 
     /// Whether answers are compared.
@@ -350,6 +369,7 @@ impl Learning {
         if let Some(log) = &self.log {
             log.decision(id, decision);
         }
+        self.tail.decision(id, decision);
         let served = decision.served.and_then(|served| {
             let mut candidates = decision.candidates.iter();
             candidates.find(|candidate| candidate.entry == served)
@@ -475,19 +495,17 @@ impl Learning {
         } = *label;
         let category = category.unwrap_or_default().to_owned();
         observe::label(source.as_str(), right);
+        let logged = LoggedLabel {
+            entry: candidate.entry,
+            right,
+            source,
+            weight: drawn.map_or(1.0, |drawn| 1.0 / drawn.probability),
+            at: now.as_millis(),
+        };
         if let Some(log) = &self.log {
-            let weight = drawn.map_or(1.0, |drawn| 1.0 / drawn.probability);
-            log.label(
-                decision,
-                LoggedLabel {
-                    entry: candidate.entry,
-                    right,
-                    source,
-                    weight,
-                    at: now.as_millis(),
-                },
-            );
+            log.label(decision, logged);
         }
+        self.tail.label(decision, &logged);
         let without = Evidence {
             record: EntryRecord::default(),
             ..candidate.evidence

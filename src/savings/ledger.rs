@@ -505,7 +505,12 @@ impl Ledger {
             });
         });
         let order = |line: &StateLine| {
-            let StateLine { tenant, model, route, .. } = line;
+            let StateLine {
+                tenant,
+                model,
+                route,
+                ..
+            } = line;
             (tenant.clone(), model.clone(), route.clone(), line.day)
         };
         lines.sort_by_cached_key(order);
@@ -663,8 +668,16 @@ mod tests {
     #[test]
     fn the_net_is_what_right_hits_saved_less_the_own_cost() {
         let (clock, ledger) = books(10, 10, 10);
-        ledger.record_hit(("acme", "gpt-4o"), HitKindLabel::Exact, &saved(1_000, 5_000));
-        ledger.record_hit(("acme", "gpt-4o"), HitKindLabel::Semantic, &saved(600, 3_000));
+        ledger.record_hit(
+            ("acme", "gpt-4o"),
+            HitKindLabel::Exact,
+            &saved(1_000, 5_000),
+        );
+        ledger.record_hit(
+            ("acme", "gpt-4o"),
+            HitKindLabel::Semantic,
+            &saved(600, 3_000),
+        );
         let cost = Some(Usd::from_micros(9_000));
         ledger.record_upstream(("acme", "gpt-4o"), Usage::new(10, 10), cost, DAY);
         ledger.record_cost(CostKind::Embedding, Usd::from_micros(100));
@@ -884,7 +897,11 @@ mod tests {
     fn exported_books_survive_json_and_add_to_others() {
         let (clock, ledger) = books(10, 10, 2);
         for day in 0..4 {
-            ledger.record_hit(("acme", "gpt-4o"), HitKindLabel::Semantic, &saved(day + 1, 7));
+            ledger.record_hit(
+                ("acme", "gpt-4o"),
+                HitKindLabel::Semantic,
+                &saved(day + 1, 7),
+            );
             ledger.record_upstream(
                 "b",
                 "m",

@@ -57,12 +57,13 @@ pub(crate) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         .context("the listening address is not known")?;
     let grace = config.shutdown_grace;
     let app = Arc::new(App::new(config).await?);
-    let upkeep = app.metrics.clone();
+    let upkeep = Arc::clone(&app);
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(UPKEEP);
         loop {
             ticks.tick().await;
-            upkeep.run_upkeep();
+            upkeep.metrics.run_upkeep();
+            upkeep.close_minute();
         }
     });
     announce(address, started.elapsed(), global.json);
