@@ -86,7 +86,12 @@ mod tests {
         let spent = Arc::default();
         let prices = PriceTable::builtin();
         let model: EmbedderHandle = Arc::new(StaticEmbedder::builtin());
-        let paid = metered(Arc::clone(&model), "text-embedding-3-small", &prices, &spent);
+        let paid = metered(
+            Arc::clone(&model),
+            "text-embedding-3-small",
+            &prices,
+            &spent,
+        );
         paid.embed(&["hello world!", "and you"]).await.unwrap();
         let price = prices.price("text-embedding-3-small").unwrap();
         assert_eq!(spent.take(), price.cost(&Usage::new(3 + 2, 0)));

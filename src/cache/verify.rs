@@ -59,7 +59,10 @@ impl Inner {
             candidates,
         };
         let answer = stage.ask(&question, asked.now).await;
-        self.book_cost(CostKind::Verification, Usd::from_dollars(stage.take_spent()));
+        self.book_cost(
+            CostKind::Verification,
+            Usd::from_dollars(stage.take_spent()),
+        );
         trail.stage_done("verify");
         let probabilities = match answer {
             Ok(probabilities) => probabilities,

@@ -103,7 +103,10 @@ mod tests {
             let books = ledger();
             books.restore(&path);
             assert_eq!(books.export(), ledger().export());
-            assert_eq!(fs::read_to_string(beside(&path, ".damaged")).unwrap(), damaged);
+            assert_eq!(
+                fs::read_to_string(beside(&path, ".damaged")).unwrap(),
+                damaged
+            );
             assert!(!path.exists());
         }
     }
@@ -118,6 +121,9 @@ mod tests {
         let books = ledger();
         books.restore(&path);
         let (line, costs) = books.totals();
-        assert_eq!((line.hits(), costs.embedding), (3, Usd::from_micros(500_000)));
+        assert_eq!(
+            (line.hits(), costs.embedding),
+            (3, Usd::from_micros(500_000))
+        );
     }
 }

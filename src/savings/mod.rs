@@ -22,7 +22,9 @@ pub use day::Day;
 pub use ledger::{Account, Ledger, LedgerConfig, LedgerState, OTHER};
 pub use line::{CostKind, Costs, HitKindLabel, Line, Saved, Tally};
 pub use money::Usd;
-pub use price::{Price, PriceConfig, PriceRow, PriceSource, PriceTable, PriceVersion, PricesConfig};
+pub use price::{
+    Price, PriceConfig, PriceRow, PriceSource, PriceTable, PriceVersion, PricesConfig,
+};
 pub use report::{By, DayLine, NamedLine, SavingsFilter, SavingsReport, WrongHitEstimate};
 pub use tokens::{MAX_COUNTED_BYTES, TokenCount, TokenCounter};
 pub use usage::{Usage, UsageSource};

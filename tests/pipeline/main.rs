@@ -1,6 +1,7 @@
 //! Whole lookups through the public API: hit, near hit, pass, expiry, invalidation, feedback, one
 //! upstream call. Each test is a promise of the engine.
 
+mod ledger;
 mod refining;
 #[path = "../support/mod.rs"]
 mod support;
