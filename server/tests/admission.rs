@@ -278,4 +278,15 @@ async fn savings_are_told_by_what_is_asked_for_and_survive_a_restart() {
             .status
             .success()
     );
+    let health = command(&server, None, &["health"]);
+    assert!(health.status.success());
+    assert_eq!(stdout(&health), "ready\n");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_not_healthy() {
+    let folder = tempfile::tempdir().unwrap();
+    let health = run(folder.path(), &["health", "--server", "http://127.0.0.1:9"]);
+    assert!(!health.status.success());
+    assert!(stderr(&health).contains("no askonce server answers"));
 }

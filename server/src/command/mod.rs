@@ -12,6 +12,7 @@ mod client;
 mod config;
 mod direct;
 mod doctor;
+mod health;
 mod keys;
 mod replay;
 mod serve;
@@ -131,6 +132,8 @@ enum Command {
     ResetBreaker(breaker::Args),
     /// Check or show the settings.
     Config(config::Args),
+    /// Tell whether a running server takes requests; fails when it does not.
+    Health(health::Args),
     /// Check that everything the server needs is there.
     Doctor(doctor::Args),
     /// Measure hits, wrong hits, latency and memory on labelled prompts.
@@ -155,6 +158,7 @@ impl Cli {
             Command::Store(args) => cache::store(args, &global).await,
             Command::Explain(args) => cache::explain(args, &global).await,
             Command::Stats(args) => cache::stats(args, &global).await,
+            Command::Health(args) => health::run(args, &global).await,
             Command::Warm(args) => warm::run(args, &global).await,
             Command::Savings(args) => cache::savings(args, &global).await,
             Command::Keys(args) => keys::keys(args, &global).await,
