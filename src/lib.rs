@@ -30,6 +30,8 @@ pub mod observe;
 
 // The request becomes keys, a partition, and a text to compare.
 pub mod request;
+// An answer as it goes over the wire, whole or as a stream.
+pub mod replay;
 // The exact tiers, nearest first, over backends that hold envelopes of entries.
 pub mod backend;
 pub mod codec;
@@ -84,8 +86,8 @@ pub mod config;
 #[cfg(feature = "macros")]
 pub use askonce_macros::{cache_invalidate, cache_put, cacheable};
 pub use cache::{
-    CacheBuilder, Fill, Hit, HitKind, LookupOptions, Miss, MissReason, Outcome, SemanticCache,
-    Served, Source, StoreOptions, StoreOutcome, Verdict,
+    CacheBuilder, Fill, Hit, HitKind, Live, LookupOptions, Miss, MissReason, Outcome,
+    SemanticCache, Served, Sink, Source, StoreOptions, StoreOutcome, Streamed, Verdict,
 };
 pub use caches::{Caches, CachesBuilder};
 pub use config::Config;

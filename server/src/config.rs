@@ -5,6 +5,7 @@
 //! environment variable that holds it, or known by its digest. So a configuration can be printed and
 //! logged, apart from the digests, which [`ServerConfig::shown`] leaves out.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use askonce::config::{
 };
 use askonce::savings::PricesConfig;
 use askonce::{Config, Error, ErrorKind, Result};
+use axum::http::{HeaderName, header};
 use bytesize::ByteSize;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -45,8 +47,9 @@ pub(crate) struct ServerConfig {
     pub(crate) debug: bool,
     /// Address and port to listen on. Default: `127.0.0.1:8080`; port 0 takes any free one.
     pub(crate) listen: String,
-    /// The APIs that the proxy stands in front of; the first is used unless a request names another in
-    /// `X-Askonce-Upstream`. Default: OpenAI's.
+    /// The APIs that the proxy stands in front of. A request goes to the one that it names in
+    /// `X-Askonce-Upstream`; else to the first that speaks its protocol and lists its model; else to the first
+    /// that speaks its protocol and lists no models; else to the first. Default: OpenAI's.
     pub(crate) upstreams: Vec<UpstreamConfig>,
     /// The model that compares answers where cheaper means are not sure, within the budget of
     /// `semantic.learning.judge`, which is 0 unless set; and that verifies candidates where
@@ -58,6 +61,16 @@ pub(crate) struct ServerConfig {
     /// `32MiB`; 1 KiB to 1 GiB. What is passed through as a stream has no bound.
     #[schemars(with = "askonce::schema::Bytes")]
     pub(crate) max_body_bytes: ByteSize,
+    /// How long an upstream's stream is read on, to be stored, when nobody waits for it any more. Default: `2m`;
+    /// at most 1 h. Answers that are not streams are always awaited.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "askonce::schema::Time")]
+    pub(crate) finish_abandoned: Duration,
+    /// The time between two events of a stream that is given from the cache. Default: `0s`, all at once; at most
+    /// 1 s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "askonce::schema::Time")]
+    pub(crate) stream_pace: Duration,
     /// How long running requests may go on after the signal to stop. Default: `30s`.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "askonce::schema::Time")]
@@ -108,6 +121,8 @@ impl Default for ServerConfig {
             judge: None,
             auth: AuthConfig::default(),
             max_body_bytes: ByteSize::mib(32),
+            finish_abandoned: Duration::from_secs(120),
+            stream_pace: Duration::ZERO,
             shutdown_grace: Duration::from_secs(30),
             backends,
             tiers,
@@ -138,6 +153,22 @@ pub(crate) struct UpstreamConfig {
     /// The environment variable that holds the key to send. Default: none, the caller's own is passed
     /// on.
     pub(crate) api_key_env: Option<String>,
+    /// The header that carries that key: `authorization`, `x-api-key` or `api-key`, the last for Azure. Default:
+    /// `authorization` for the protocol `openai`, `x-api-key` for `anthropic`.
+    pub(crate) key_header: Option<String>,
+    /// Models that it has; `*` stands for any text, as in `claude-*`. Default: none listed, it takes all that no
+    /// other lists.
+    pub(crate) models: Vec<String>,
+    /// Names that models have here and nowhere else, such as those of deployments: from the name in the request
+    /// to the name here.
+    pub(crate) rename: BTreeMap<String, String>,
+    /// Upstreams that are asked in its place, in this order, when it cannot be reached, takes too long, or answers
+    /// with status 408, 429, 500, 502, 503, 504 or 529. Their answers are stored as its own. Default: none.
+    pub(crate) failover: Vec<String>,
+    /// Whether streams of chat completions are asked to tell the tokens used (`stream_options.include_usage`) also
+    /// where the caller does not ask; the caller is not shown. Set it to false for servers that refuse the field:
+    /// tokens are counted here then. Default: true.
+    pub(crate) stream_usage: bool,
 }
 
 impl Default for UpstreamConfig {
@@ -148,11 +179,25 @@ impl Default for UpstreamConfig {
             base_url: "https://api.openai.com/v1".to_owned(),
             timeout: Duration::from_secs(120),
             api_key_env: None,
+            key_header: None,
+            models: Vec::new(),
+            rename: BTreeMap::new(),
+            failover: Vec::new(),
+            stream_usage: true,
         }
     }
 }
 
 impl UpstreamConfig {
+    /// The header that carries the key.
+    pub(crate) fn key_header_name(&self) -> HeaderName {
+        match (self.key_header.as_deref(), self.protocol) {
+            (Some("api-key"), _) => HeaderName::from_static("api-key"),
+            (Some("x-api-key"), _) | (None, Protocol::Anthropic) => HeaderName::from_static("x-api-key"),
+            _ => header::AUTHORIZATION,
+        }
+    }
+
     /// The checked base URL; `path` is where this section stands in the file.
     pub(crate) fn url(&self, path: &str) -> Result<Url> {
         let wrong = |problem: &str| {
@@ -199,9 +244,11 @@ pub(crate) struct JudgeModelConfig {
 )]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Protocol {
-    /// The OpenAI API, and every server that copies it.
+    /// The OpenAI API, and every server that copies it, Azure's included.
     #[default]
     Openai,
+    /// The Anthropic API.
+    Anthropic,
 }
 
 /// Who may call.
@@ -307,6 +354,14 @@ impl ServerConfig {
             let value = humantime::format_duration(self.shutdown_grace);
             return Err(range("shutdown_grace", value, "0s to 1h"));
         }
+        if self.finish_abandoned > Duration::from_secs(3_600) {
+            let value = humantime::format_duration(self.finish_abandoned);
+            return Err(range("finish_abandoned", value, "0s to 1h"));
+        }
+        if self.stream_pace > Duration::from_secs(1) {
+            let value = humantime::format_duration(self.stream_pace);
+            return Err(range("stream_pace", value, "0s to 1s"));
+        }
         self.validate_upstreams()?;
         self.validate_judge()?;
         self.validate_auth()
@@ -390,6 +445,33 @@ impl ServerConfig {
                 let value = humantime::format_duration(upstream.timeout);
                 return Err(range(&format!("{path}.timeout"), value, "1ms to 1h"));
             }
+            self.validate_routing(upstream, &path)?;
+        }
+        Ok(())
+    }
+
+    fn validate_routing(&self, upstream: &UpstreamConfig, path: &str) -> Result<()> {
+        const HEADERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+        if let Some(name) = &upstream.key_header
+            && !HEADERS.contains(&name.as_str())
+        {
+            let field = format!("{path}.key_header");
+            return Err(range(&field, name, "authorization, x-api-key, api-key"));
+        }
+        for (at, name) in upstream.failover.iter().enumerate() {
+            let field = format!("{path}.failover[{at}]");
+            let named = self.upstreams.iter().find(|other| other.name == *name);
+            let Some(other) = named.filter(|other| other.name != upstream.name) else {
+                return Err(range(&field, name, "the name of another upstream"));
+            };
+            if other.protocol != upstream.protocol {
+                return Err(range(&field, name, "an upstream of the same protocol"));
+            }
+        }
+        let empty = upstream.models.iter().position(String::is_empty);
+        if let Some(at) = empty {
+            let field = format!("{path}.models[{at}]");
+            return Err(range(&field, "", "the name of a model, or a pattern with *"));
         }
         Ok(())
     }

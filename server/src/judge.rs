@@ -69,7 +69,11 @@ impl ModelJudge {
         let Some(JudgeModelConfig { upstream, model }) = &config.judge else {
             return Ok(None);
         };
-        let found = upstreams.find(upstream.as_deref()).ok_or_else(|| {
+        let found = match upstream {
+            Some(name) => upstreams.find(name),
+            None => upstreams.first(),
+        };
+        let found = found.ok_or_else(|| {
             Error::new(ErrorKind::Config, "there is no upstream of that name")
                 .with("field", "judge.upstream")
                 .with("value", upstream.clone().unwrap_or_default())

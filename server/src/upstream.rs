@@ -1,17 +1,19 @@
 //! The APIs behind the proxy: where a request goes, which headers travel, and how a call can fail.
 //!
-//! Two ways to call. [`Upstream::call`] reads the whole response, for answers that may be cached; its
-//! failures can be shared between all callers that waited for it. [`Upstream::relay`] passes bytes
-//! through both ways as they come.
+//! Three ways to call. [`Upstream::call`] reads the whole response and [`Upstream::open`] leaves it to be read
+//! chunk by chunk, for answers that may be cached; their failures can be shared between all callers that waited.
+//! [`Upstream::relay`] passes bytes through both ways as they come.
 //!
 //! Always true: a path stays below the upstream's base URL; hop-by-hop headers and headers for the cache
 //! do not travel; keys that callers send to this server are not shown to an upstream, and no key is in
 //! an error or a log.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use askonce::replay::Document;
 use askonce::{Error, ErrorKind, Result};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -20,11 +22,15 @@ use bytes::{Bytes, BytesMut};
 use reqwest::{Client, Url};
 use tower_http::timeout::TimeoutBody;
 
-use crate::config::ServerConfig;
+use crate::config::{Protocol, ServerConfig, UpstreamConfig};
 use crate::http::{KEY_HEADERS, is_ours, secret};
 
-/// The first segment of every path that is passed on; the base URL brings its own version.
-pub(crate) const VERSION_PATH: &str = "/v1";
+/// The first segments of paths that are passed on, which the base URL brings itself: that of most APIs, and that
+/// of Azure's, whose base URLs end in it.
+const PREFIXES: [&str; 2] = ["/v1", "/openai"];
+
+/// Counts upstreams that were passed over for the next one.
+pub(crate) const FAILOVERS: &str = "askonce_upstream_failovers_total";
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,10 +68,15 @@ pub(crate) struct Upstreams(Vec<Upstream>);
 pub(crate) struct Upstream {
     name: String,
     base: Url,
+    speaks: Protocol,
     timeout: Duration,
-    /// The value of `Authorization` to send in place of the caller's.
-    key: Option<HeaderValue>,
+    /// The header that carries the key to send in place of the caller's, and its value.
+    key: Option<(HeaderName, HeaderValue)>,
     drop_caller_keys: bool,
+    models: Vec<String>,
+    rename: BTreeMap<String, String>,
+    failover: Vec<String>,
+    tells_usage: bool,
     most_bytes: u64,
     client: Client,
 }
@@ -131,6 +142,20 @@ pub(crate) enum CallError {
         /// The bound.
         limit: u64,
     },
+    /// A stream broke off.
+    CutOff {
+        /// The upstream's name.
+        upstream: String,
+        /// How.
+        problem: &'static str,
+    },
+    /// A stream ended with an error, which those who read it have seen.
+    FailedInStream {
+        /// The upstream's name.
+        upstream: String,
+    },
+    /// There is no upstream to ask.
+    Nowhere,
 }
 
 impl fmt::Display for CallError {
@@ -150,6 +175,13 @@ impl fmt::Display for CallError {
                     "the upstream {upstream} answered with more than {limit} bytes"
                 )
             }
+            Self::CutOff { upstream, problem } => {
+                write!(f, "the stream of the upstream {upstream} broke off: {problem}")
+            }
+            Self::FailedInStream { upstream } => {
+                write!(f, "the stream of the upstream {upstream} ended with an error")
+            }
+            Self::Nowhere => f.write_str("there is no upstream to ask"),
         }
     }
 }
@@ -157,6 +189,23 @@ impl fmt::Display for CallError {
 impl StdError for CallError {}
 
 impl CallError {
+    /// The upstream at fault, where it is one that did not answer.
+    pub(crate) fn upstream(&self) -> Option<&str> {
+        match self {
+            Self::Refused(_) | Self::Nowhere => None,
+            Self::Unreachable { upstream, .. }
+            | Self::TimedOut { upstream, .. }
+            | Self::TooLarge { upstream, .. }
+            | Self::CutOff { upstream, .. }
+            | Self::FailedInStream { upstream } => Some(upstream),
+        }
+    }
+
+    /// Whether another upstream may do better.
+    pub(crate) fn is_upstreams(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
+    }
+
     /// The call error behind an error of the engine.
     pub(crate) fn behind(error: &Error) -> Option<&Self> {
         let mut cause = StdError::source(error);
@@ -187,14 +236,22 @@ impl Upstreams {
             let path = format!("upstreams[{i}]");
             let key = upstream.api_key_env.as_ref();
             let key = key
-                .map(|variable| bearer(variable, &format!("{path}.api_key_env")))
+                .map(|variable| {
+                    let field = format!("{path}.api_key_env");
+                    key_header(upstream, variable, &field)
+                })
                 .transpose()?;
             Ok(Upstream {
                 name: upstream.name.clone(),
                 base: upstream.url(&path)?,
+                speaks: upstream.protocol,
                 timeout: upstream.timeout,
                 key,
                 drop_caller_keys,
+                models: upstream.models.clone(),
+                rename: upstream.rename.clone(),
+                failover: upstream.failover.clone(),
+                tells_usage: upstream.stream_usage,
                 most_bytes: config.max_body_bytes.as_u64(),
                 client: client.clone(),
             })
@@ -202,12 +259,35 @@ impl Upstreams {
         Ok(Self(upstreams.collect::<Result<_>>()?))
     }
 
-    /// The upstream with this name, or the default one.
-    pub(crate) fn find(&self, name: Option<&str>) -> Option<&Upstream> {
-        match name {
-            None => self.0.first(),
-            Some(name) => self.0.iter().find(|upstream| upstream.name == name),
-        }
+    /// The upstream with this name.
+    pub(crate) fn find(&self, name: &str) -> Option<&Upstream> {
+        self.0.iter().find(|upstream| upstream.name == name)
+    }
+
+    /// The default one.
+    pub(crate) fn first(&self) -> Option<&Upstream> {
+        self.0.first()
+    }
+
+    /// The first that speaks the protocol and lists the model; else the first that speaks it and lists none;
+    /// else the default one.
+    pub(crate) fn choose(&self, speaks: Protocol, model: Option<&str>) -> Option<&Upstream> {
+        let all = || self.0.iter().filter(|upstream| upstream.speaks == speaks);
+        let lists = |upstream: &&Upstream| {
+            model.is_some_and(|model| upstream.models.iter().any(|name| matches(name, model)))
+        };
+        all()
+            .find(lists)
+            .or_else(|| all().find(|upstream| upstream.models.is_empty()))
+            .or_else(|| all().next())
+            .or_else(|| self.first())
+    }
+
+    /// Those that stand in for `upstream`, in order.
+    pub(crate) fn failover(&self, upstream: &Upstream) -> impl Iterator<Item = &Upstream> {
+        let named = self.0.iter().find(|known| known.name == upstream.name);
+        let names = named.map(|known| known.failover.as_slice()).unwrap_or_default();
+        names.iter().filter_map(|name| self.find(name))
     }
 
     /// Whether `upstream` is the default one.
@@ -218,9 +298,19 @@ impl Upstreams {
     }
 }
 
-fn bearer(variable: &str, field: &str) -> Result<HeaderValue> {
+/// The header that carries a key, as the upstream's protocol has it, and its value.
+fn key_header(
+    upstream: &UpstreamConfig,
+    variable: &str,
+    field: &str,
+) -> Result<(HeaderName, HeaderValue)> {
     let key = secret(variable, field)?;
-    let mut value = HeaderValue::try_from(format!("Bearer {}", key.trim())).map_err(|_| {
+    let name = upstream.key_header_name();
+    let value = match name {
+        header::AUTHORIZATION => HeaderValue::try_from(format!("Bearer {}", key.trim())),
+        _ => HeaderValue::try_from(key.trim()),
+    };
+    let mut value = value.map_err(|_| {
         Error::new(
             ErrorKind::Config,
             "a key holds characters that no header can carry",
@@ -229,7 +319,22 @@ fn bearer(variable: &str, field: &str) -> Result<HeaderValue> {
         .with("variable", variable)
     })?;
     value.set_sensitive(true);
-    Ok(value)
+    Ok((name, value))
+}
+
+/// Whether `pattern`, in which `*` stands for any text, names `model`.
+fn matches(pattern: &str, model: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == model;
+    };
+    let Some(model) = model.strip_prefix(head) else {
+        return false;
+    };
+    if !rest.contains('*') {
+        return model.ends_with(rest);
+    }
+    let mut starts = model.char_indices().map(|(at, _)| at).chain([model.len()]);
+    starts.any(|at| matches(rest, &model[at..]))
 }
 
 impl Upstream {
@@ -238,7 +343,36 @@ impl Upstream {
         &self.name
     }
 
-    /// Posts `body` to `path` and reads the whole response.
+    /// The most bytes of an answer that are read.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        self.most_bytes
+    }
+
+    /// Whether it can be asked to tell the usage at the end of a stream.
+    pub(crate) fn tells_usage(&self) -> bool {
+        self.tells_usage
+    }
+
+    /// The body with the model under the name that it has here.
+    pub(crate) fn renamed(&self, body: Bytes) -> Bytes {
+        if self.rename.is_empty() {
+            return body;
+        }
+        let Some(mut document) = Document::read(&body) else {
+            return body;
+        };
+        let model = document.get("model");
+        let model = model.and_then(|model| serde_json::from_str::<String>(model).ok());
+        match model.and_then(|model| self.rename.get(&model)) {
+            Some(name) => {
+                document.set("model", &name.as_str().into());
+                document.to_text().into()
+            }
+            None => body,
+        }
+    }
+
+    /// Posts `body` and reads the whole response.
     ///
     /// # Errors
     /// When there is none. A response of any status is not an error here.
@@ -250,29 +384,91 @@ impl Upstream {
     ) -> Result<Reply, CallError> {
         let call = async {
             let request = self.client.post(url).headers(headers).body(body);
-            let mut response = request.send().await.map_err(|error| self.failed(error))?;
-            let mut whole = BytesMut::new();
-            while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(error))? {
-                if whole.len() as u64 + chunk.len() as u64 > self.most_bytes {
-                    let upstream = self.name.clone();
-                    return Err(CallError::TooLarge {
-                        upstream,
-                        limit: self.most_bytes,
-                    });
-                }
-                whole.extend_from_slice(&chunk);
-            }
-            let status = response.status();
-            let mut headers = std::mem::take(response.headers_mut());
-            strip_hop_by_hop(&mut headers);
-            headers.remove(header::CONTENT_LENGTH);
-            Ok(Reply {
-                status,
-                headers,
-                body: whole.freeze(),
-            })
+            let response = request.send().await.map_err(|error| self.failed(error))?;
+            self.read(response).await
         };
         self.in_time(call).await
+    }
+
+    /// Posts `body` and waits for the head of the response.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) async fn open(
+        &self,
+        url: Url,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<reqwest::Response, CallError> {
+        let request = self.client.post(url).headers(headers).body(body);
+        let sent = async { request.send().await.map_err(|error| self.failed(error)) };
+        self.in_time(sent).await
+    }
+
+    /// Takes the end-to-end headers of a response.
+    pub(crate) fn head(&self, response: &mut reqwest::Response) -> HeaderMap {
+        let mut headers = std::mem::take(response.headers_mut());
+        strip_hop_by_hop(&mut headers);
+        headers.remove(header::CONTENT_LENGTH);
+        headers
+    }
+
+    /// The next bytes of a response; `None` at its end.
+    ///
+    /// # Errors
+    /// When the connection breaks, or nothing comes in time.
+    pub(crate) async fn chunk(
+        &self,
+        response: &mut reqwest::Response,
+    ) -> Result<Option<Bytes>, CallError> {
+        let next = async { response.chunk().await.map_err(|error| self.failed(error)) };
+        self.in_time(next).await
+    }
+
+    /// Reads the whole response.
+    ///
+    /// # Errors
+    /// When it is too large, breaks off, or does not come in time.
+    pub(crate) async fn whole(&self, response: reqwest::Response) -> Result<Reply, CallError> {
+        self.in_time(self.read(response)).await
+    }
+
+    async fn read(&self, mut response: reqwest::Response) -> Result<Reply, CallError> {
+        let mut whole = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(error))? {
+            if whole.len() as u64 + chunk.len() as u64 > self.most_bytes {
+                return Err(self.too_large());
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(Reply {
+            status: response.status(),
+            headers: self.head(&mut response),
+            body: whole.freeze(),
+        })
+    }
+
+    /// The answer is larger than what is read.
+    pub(crate) fn too_large(&self) -> CallError {
+        CallError::TooLarge {
+            upstream: self.name.clone(),
+            limit: self.most_bytes,
+        }
+    }
+
+    /// A stream broke off.
+    pub(crate) fn cut(&self, problem: &'static str) -> CallError {
+        CallError::CutOff {
+            upstream: self.name.clone(),
+            problem,
+        }
+    }
+
+    /// A stream ended with an error.
+    pub(crate) fn failed_in_stream(&self) -> CallError {
+        CallError::FailedInStream {
+            upstream: self.name.clone(),
+        }
     }
 
     /// Passes a request and its response through as they are.
@@ -308,12 +504,13 @@ impl Upstream {
         ))
     }
 
-    /// Where `path`, as the caller wrote it, lives at this upstream; `None` when it is not below
-    /// [`VERSION_PATH`] or would leave the base URL.
+    /// Where `path`, as the caller wrote it, lives at this upstream; `None` when it is not below one of
+    /// [`PREFIXES`] or would leave the base URL.
     pub(crate) fn target(&self, path: &str, query: Option<&str>) -> Option<Url> {
-        let rest = path
-            .strip_prefix(VERSION_PATH)
-            .filter(|rest| rest.starts_with('/'))?;
+        let rest = PREFIXES
+            .iter()
+            .filter_map(|prefix| path.strip_prefix(prefix))
+            .find(|rest| rest.starts_with('/'))?;
         let leaves = |segment: &str| {
             let plain = segment.to_ascii_lowercase().replace("%2e", ".");
             plain == "." || plain == ".."
@@ -353,8 +550,8 @@ impl Upstream {
                 headers.remove(name);
             }
         }
-        if let Some(key) = &self.key {
-            headers.insert(header::AUTHORIZATION, key.clone());
+        if let Some((name, key)) = &self.key {
+            headers.insert(name, key.clone());
         }
         for name in KEY_HEADERS {
             if let Some(value) = headers.get_mut(name) {
@@ -442,7 +639,7 @@ mod tests {
             let upstreams = upstreams(base, false);
             let target = |path: &str, query: Option<&str>| {
                 upstreams
-                    .find(None)
+                    .first()
                     .unwrap()
                     .target(path, query)
                     .map(String::from)
@@ -485,7 +682,7 @@ mod tests {
             );
         }
         let passing = upstreams("http://host/v1", false);
-        let sent = passing.find(None).unwrap().headers(&headers, false);
+        let sent = passing.first().unwrap().headers(&headers, false);
         let mut names: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(
@@ -499,7 +696,7 @@ mod tests {
         );
         assert!(!format!("{sent:?}").contains("sk-caller"));
         let owning = upstreams("http://host/v1", true);
-        let sent = owning.find(None).unwrap().headers(&headers, true);
+        let sent = owning.first().unwrap().headers(&headers, true);
         assert_eq!(
             sent.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
             ["openai-organization"]

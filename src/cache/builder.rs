@@ -15,6 +15,7 @@ use super::migrate::Migration;
 use super::pending::Pending;
 use super::profile::{self, Profiles};
 use super::stats::{Counters, Probes, RunningMean};
+use super::stream::Lives;
 use super::{Inner, Probe, Semantic, SemanticCache, learn};
 use crate::assembly::Stores;
 use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
@@ -367,6 +368,7 @@ impl Parts {
             catalog: Catalog::default(),
             semantic,
             flights: SingleFlight::default(),
+            lives: Lives::default(),
             epochs: InvalidationLog::default(),
             wrong_hits: WrongHits::default(),
             learning,

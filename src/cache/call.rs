@@ -4,8 +4,10 @@ use std::future::Future;
 use std::time::Instant;
 
 use super::SemanticCache;
-use super::lookup::{Depth, LookupOptions};
-use super::outcome::{Miss, MissReason, NotStored, Outcome, Served, Source, StoreOutcome};
+use super::epoch::Epoch;
+use super::learn::Noted;
+use super::lookup::{Depth, LookupOptions, Made};
+use super::outcome::{Hit, Miss, MissReason, NotStored, Outcome, Served, Source, StoreOutcome};
 use super::store::StoreOptions;
 use crate::entry::Answer;
 use crate::error::{Error, ErrorKind, Result};
@@ -60,6 +62,24 @@ impl From<Answer> for Fill {
     fn from(answer: Answer) -> Self {
         Self::keep(answer, StoreOptions::default())
     }
+}
+
+/// What a lookup came to.
+pub(super) enum Looked<F> {
+    /// A stored answer.
+    Hit(Box<Hit>),
+    /// None, and the call to make.
+    Missed(Box<Missed>, F),
+}
+
+/// What a flight needs to know of the lookup before it.
+pub(super) struct Missed {
+    pub(super) miss: Miss,
+    epoch: Epoch,
+    made: Made,
+    noted: Option<Noted>,
+    /// Whether an answer that came in between may be given.
+    look_again: bool,
 }
 
 /// What the callers of one flight share.
@@ -127,6 +147,33 @@ impl SemanticCache {
         Fut: Future<Output = Result<Fill, E>> + Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
+        let missed = match self.served(request, options, call).await {
+            Looked::Hit(hit) => {
+                return Ok(Served {
+                    answer: hit.answer.clone(),
+                    source: Source::Cache(*hit),
+                });
+            }
+            Looked::Missed(missed, call) => (missed, call),
+        };
+        let (missed, call) = missed;
+        // Whoever streams the answer must not give up while this caller waits for it.
+        let _waiting = self.inner.lives.attend(&request.exact_key());
+        self.fly(request, missed, call).await
+    }
+
+    /// The hit, or what a flight needs to know of the miss; and `call` back, unless an audit took it.
+    pub(super) async fn served<F, Fut, E>(
+        &self,
+        request: &Request,
+        options: &LookupOptions,
+        call: F,
+    ) -> Looked<F>
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Fill, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
         // Before anything is read: whatever is invalidated from here on counts against the fill.
         let epoch = self.inner.epochs.now();
         let lookup = self
@@ -134,22 +181,47 @@ impl SemanticCache {
             .lookup(request, options, Depth::FirstServed)
             .await;
         self.inner.account(request, &lookup.outcome);
-        let miss = match lookup.outcome {
+        match lookup.outcome {
             Outcome::Hit(hit) => {
                 if let Some(noted) = lookup.noted {
                     self.inner.audit(request, &hit, noted, call);
                 }
-                return Ok(Served {
-                    answer: hit.answer.clone(),
-                    source: Source::Cache(hit),
-                });
+                Looked::Hit(Box::new(hit))
             }
-            Outcome::Miss(miss) => miss,
-        };
+            Outcome::Miss(miss) => {
+                let missed = Missed {
+                    miss,
+                    epoch,
+                    made: lookup.made,
+                    noted: lookup.noted,
+                    look_again: options.control == CacheControl::default(),
+                };
+                Looked::Missed(Box::new(missed), call)
+            }
+        }
+    }
+
+    /// One call for everybody who missed, and what becomes of its answer.
+    pub(super) async fn fly<F, Fut, E>(
+        &self,
+        request: &Request,
+        missed: Box<Missed>,
+        call: F,
+    ) -> Result<Served>
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Fill, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let Missed {
+            miss,
+            epoch,
+            made,
+            noted,
+            look_again,
+        } = *missed;
         let flight = {
             let (inner, request) = (std::sync::Arc::clone(&self.inner), request.clone());
-            let (made, noted) = (lookup.made, lookup.noted);
-            let look_again = options.control == CacheControl::default();
             move || async move {
                 let began = inner.begin(epoch, &request, None).await;
                 // Between this caller's lookup and its turn another flight may have landed.

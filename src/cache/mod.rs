@@ -20,6 +20,7 @@ mod probe;
 mod profile;
 mod stats;
 mod store;
+mod stream;
 mod verify;
 mod weigh;
 
@@ -66,6 +67,7 @@ pub use outcome::{
 pub(crate) use probe::Probe;
 pub use stats::{Health, HealthStatus, Stats, TierHealth, TierStats};
 pub use store::StoreOptions;
+pub use stream::{Live, Sink, Streamed};
 
 use backlog::Backlog;
 use call::Landed;
@@ -77,6 +79,7 @@ use migrate::Migration;
 use pending::Pending;
 use profile::Profiles;
 use stats::{Counters, Probes, RunningMean};
+use stream::Lives;
 
 /// Dead entries taken out per call of [`Inner::tend`], so that no store waits long for others' dead.
 const TEND_BATCH: usize = 64;
@@ -128,6 +131,7 @@ struct Inner {
     catalog: Catalog,
     semantic: Option<Semantic>,
     flights: SingleFlight<ExactKey, Result<Landed>>,
+    lives: Lives,
     epochs: InvalidationLog,
     wrong_hits: WrongHits,
     learning: Learning,

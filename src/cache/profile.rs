@@ -14,12 +14,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use serde_json::Value;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::clock::Timestamp;
 use crate::entry::{Answer, Entry, EntryId, Media};
 use crate::policy::TextTraits;
+use crate::replay;
 use crate::savings::Usd;
 
 /// Bytes that the memory bound counts for the profile of an entry, its second vector left out.
@@ -106,25 +106,18 @@ impl Quantized {
 }
 
 /// A digest of what is said, so that the same answer from two calls is one answer: of a provider's reply
-/// that is its choices' messages, without ids and times.
+/// that is its content, without ids and times.
 fn digest(answer: &Answer) -> u64 {
     let mut hasher = Xxh3::new();
-    let messages = match answer.media() {
-        Media::Json => messages(&answer.to_value()),
+    let said = match answer.media() {
         Media::Text => None,
+        _ => replay::said(&answer.to_value()),
     };
-    match messages {
-        Some(messages) => hasher.update(messages.as_bytes()),
+    match said {
+        Some(said) => hasher.update(said.as_bytes()),
         None => hasher.update(answer.body()),
     }
     hasher.digest()
-}
-
-/// What the choices of a chat completion say; `None` when the document is none.
-fn messages(reply: &Value) -> Option<String> {
-    let choices = reply.get("choices")?.as_array()?;
-    let said: Option<Vec<_>> = choices.iter().map(|choice| choice.get("message")).collect();
-    serde_json::to_string(&said?).ok()
 }
 
 /// The profiles of the entries that are searchable here.

@@ -200,7 +200,7 @@ impl Inner {
         let count = move || {
             let messages: Vec<&str> = request.message_texts().collect();
             let model = request.model_name().unwrap_or_default();
-            counter.usage(model, &messages, answer.as_str()).0
+            counter.usage(model, &messages, &answer.words()).0
         };
         tokio::task::spawn_blocking(count).await.unwrap_or_default()
     }

@@ -4,7 +4,6 @@ use super::Inner;
 use super::lookup::{Asked, Judged, Trail, Verdict, serve};
 use super::outcome::{Hit, HitKind, MissReason};
 use crate::entry::Entry;
-use crate::learning::words_of;
 use crate::observe;
 use crate::policy::{Decision, PassReason};
 use crate::verify::{VerifierCandidate, VerifierQuestion, VerifyStage};
@@ -39,7 +38,7 @@ impl Inner {
                     let Some(query) = entry.text.clone() else {
                         continue;
                     };
-                    let answer = words_of(&entry.answer);
+                    let answer = entry.answer.words().into_owned();
                     candidates.push(VerifierCandidate { query, answer });
                     entries.push((at, entry));
                 }

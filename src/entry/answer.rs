@@ -1,5 +1,6 @@
 //! What is given back to the caller.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::replay::{self, Recording, Source};
 
 /// How the bytes of an answer are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -17,6 +19,8 @@ pub enum Media {
     Text,
     /// One JSON document: for a protocol request, the provider's response body as it came.
     Json,
+    /// A provider's stream, as its events came: the stored form of a [`Recording`].
+    Stream,
 }
 
 /// An answer: bytes that are always valid in their [`Media`]. Cheap to clone.
@@ -56,6 +60,15 @@ impl Answer {
         })
     }
 
+    /// The answer that a stream gave.
+    #[must_use]
+    pub fn stream(recording: &Recording) -> Self {
+        Self {
+            media: Media::Stream,
+            body: Bytes::from(recording.to_text()),
+        }
+    }
+
     /// How the bytes are to be read.
     #[must_use]
     pub fn media(&self) -> Media {
@@ -68,18 +81,41 @@ impl Answer {
         &self.body
     }
 
-    /// The bytes as text: the answer itself, or its JSON document.
+    /// The bytes as text: the answer itself, its JSON document, or the stored form of a stream.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap_or_default()
     }
 
-    /// The answer as a JSON value: the document, or the text as a JSON string.
+    /// The answer as a JSON value: the document, what a stream adds up to, or the text as a JSON string.
     #[must_use]
     pub fn to_value(&self) -> Value {
         match self.media {
             Media::Text => Value::String(self.as_str().to_owned()),
             Media::Json => serde_json::from_slice(&self.body).unwrap_or(Value::Null),
+            Media::Stream => Recording::from_text(self.as_str())
+                .and_then(|recording| recording.document())
+                .unwrap_or(Value::Null),
+        }
+    }
+
+    /// The answer, to be [given](crate::replay) in a provider's protocol.
+    #[must_use]
+    pub fn source(&self) -> Source<'_> {
+        match self.media {
+            Media::Text => Source::Text(self.as_str()),
+            Media::Json => Source::Document(&self.body),
+            Media::Stream => Source::Recording(self.as_str()),
+        }
+    }
+
+    /// What the answer says, without the protocol around it: for counting and comparing.
+    #[must_use]
+    pub(crate) fn words(&self) -> Cow<'_, str> {
+        match self.media {
+            Media::Text => Cow::Borrowed(self.as_str()),
+            Media::Json | Media::Stream => replay::words(&self.to_value())
+                .map_or_else(|| Cow::Borrowed(self.as_str()), Cow::Owned),
         }
     }
 }

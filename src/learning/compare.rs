@@ -7,9 +7,8 @@
 use std::collections::HashSet;
 
 use askonce_models::StaticEmbedder;
-use serde_json::Value;
 
-use crate::entry::{Answer, Media};
+use crate::entry::Answer;
 
 /// What a comparison of two answers comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,22 +66,9 @@ const FILLERS: &[&str] = &[
 
 const NEGATIONS: &[&str] = &["not", "no", "never", "cannot", "without", "none", "nor"];
 
-/// The words of a chat completion, or the answer itself.
-pub(crate) fn words_of(answer: &Answer) -> String {
-    if answer.media() == Media::Json
-        && let Ok(value) = serde_json::from_slice::<Value>(answer.body())
-        && let Some(text) = value
-            .pointer("/choices/0/message/content")
-            .and_then(Value::as_str)
-    {
-        return text.to_owned();
-    }
-    answer.as_str().to_owned()
-}
-
 /// Compares two answers.
 pub(crate) fn compare(one: &Answer, other: &Answer, embedder: &StaticEmbedder) -> Agreement {
-    let (one, other) = (words_of(one), words_of(other));
+    let (one, other) = (one.words(), other.words());
     if one.len() > LONGEST || other.len() > LONGEST {
         let same = one.split_whitespace().eq(other.split_whitespace());
         return if same {

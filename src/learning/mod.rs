@@ -54,7 +54,6 @@ use crate::observe;
 use crate::policy::{Category, Decision, EntryRecord, Evidence, HitPolicy, PolicyFile};
 
 pub use compare::Agreement;
-pub(crate) use compare::words_of;
 pub use estimate::FalseHitRate;
 pub use judge::{Judge, JudgeHandle, JudgeQuestion, Judgement};
 pub use recalibrate::{PolicyOrigin, PolicyStatus, Recalibration, RecalibrationReport};
@@ -436,8 +435,8 @@ impl Learning {
         let question = JudgeQuestion {
             query: comparison.query.clone(),
             stored_query: stored_query.to_owned(),
-            stored_answer: compare::words_of(stored),
-            fresh_answer: compare::words_of(&comparison.fresh),
+            stored_answer: stored.words().into_owned(),
+            fresh_answer: comparison.fresh.words().into_owned(),
         };
         let judged = tokio::time::timeout(self.config.judge.timeout, judge.judge(&question)).await;
         let (agreement, usd) = match judged {

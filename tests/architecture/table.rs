@@ -14,8 +14,9 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ("schema", &[]),
     // From a prompt to a stored answer.
     ("request", &[]),
+    ("replay", &["request"]),
     ("savings", &["clock", "request"]),
-    ("entry", &["clock", "request", "savings"]),
+    ("entry", &["clock", "replay", "request", "savings"]),
     ("codec", &["clock", "entry", "request"]),
     ("backend", &["clock", "codec", "event"]),
     ("layer", &["backend", "clock", "event", "observe"]),
@@ -107,6 +108,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
             "models",
             "observe",
             "policy",
+            "replay",
             "request",
             "savings",
             "search",

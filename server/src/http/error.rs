@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use askonce::{Error, ErrorKind};
+use askonce::{Error, ErrorKind, Protocol};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -102,10 +102,10 @@ impl Problem {
         self.status
     }
 
-    /// The same in the shape of the OpenAI API.
-    pub(crate) fn into_provider_response(self) -> Response {
+    /// The same in the shape of the API that was called; OpenAI's, where that is not known.
+    pub(crate) fn into_provider_response(self, protocol: Option<Protocol>) -> Response {
         let name = self.kind.rsplit(':').next().unwrap_or_default();
-        provider_error(self.status, name, &self.detail, self.field.as_deref())
+        provider_error(self.status, name, &self.detail, self.field.as_deref(), protocol)
     }
 }
 
@@ -151,12 +151,13 @@ impl From<Error> for Problem {
     }
 }
 
-/// An error as the OpenAI API words it.
+/// An error as a provider words it: Anthropic for its messages, OpenAI for all else.
 pub(crate) fn provider_error(
     status: StatusCode,
     code: &str,
     message: &str,
     param: Option<&str>,
+    protocol: Option<Protocol>,
 ) -> Response {
     let kind = match status {
         StatusCode::UNAUTHORIZED => "authentication_error",
@@ -164,8 +165,16 @@ pub(crate) fn provider_error(
         status if status.is_client_error() => "invalid_request_error",
         _ => "api_error",
     };
-    let error = json!({ "message": message, "type": kind, "param": param, "code": code });
-    (status, Json(json!({ "error": error }))).into_response()
+    let body = match protocol {
+        Some(Protocol::AnthropicMessages) => json!({
+            "type": "error",
+            "error": { "type": kind, "message": message, "code": code },
+        }),
+        _ => json!({
+            "error": { "message": message, "type": kind, "param": param, "code": code },
+        }),
+    };
+    (status, Json(body)).into_response()
 }
 
 /// What serde says, without the value that it may quote: the value may be a prompt.

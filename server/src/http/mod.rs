@@ -129,6 +129,10 @@ fn install_metrics() -> Result<PrometheusHandle> {
     metrics::set_global_recorder(recorder).map_err(|error| refused(&error))?;
     askonce::observe::describe();
     askonce::tier::metrics::describe();
+    metrics::describe_counter!(
+        crate::upstream::FAILOVERS,
+        "Upstreams that could not answer, so that the next was asked"
+    );
     metrics::describe_counter!(REQUESTS, "HTTP requests, by route and status");
     metrics::describe_histogram!(
         REQUEST_SECONDS,
@@ -159,11 +163,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(wrong_method);
     Router::new()
         .nest("/cache/v1", native)
-        .route(
-            "/v1/chat/completions",
-            post(proxy::chat).fallback(proxy::pass_through),
-        )
-        .route("/v1/{*path}", any(proxy::pass_through))
+        .route("/v1/{*path}", any(proxy::handle))
+        .route("/openai/{*path}", any(proxy::handle))
         .route("/metrics", get(health::metrics))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
@@ -176,7 +177,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 
 async fn no_such_path() -> Problem {
     Problem::not_found(
-        "there is no such path; the proxy answers below /v1, the cache below /cache/v1",
+        "there is no such path; the proxy answers below /v1 and /openai, the cache below /cache/v1",
     )
 }
 

@@ -1,0 +1,259 @@
+//! The upstream call of a miss: whole or as a stream, at the first upstream that can.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use askonce::replay::{Document, Ending, NotText, Recorder};
+use askonce::savings::Usage;
+use askonce::{Answer, Fill, Protocol, Sink, StoreOptions};
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use reqwest::Url;
+use serde_json::{Value, json};
+
+use super::give::Asked;
+use super::is_event_stream;
+use crate::http::App;
+use crate::http::completion;
+use crate::http::control::Wishes;
+use crate::upstream::{CallError, Reply, Upstream};
+
+/// How long an upstream may take to close a stream that has ended: an open one cannot be used again.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// One upstream, and what to send there.
+pub(super) struct Attempt {
+    pub(super) upstream: Upstream,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+/// What a call tells the caller that made it, beside the answer.
+#[derive(Clone, Default)]
+pub(super) struct Notes {
+    /// The head of the upstream's response.
+    pub(super) headers: Option<HeaderMap>,
+    /// Why the answer is not to be kept.
+    pub(super) declined: Option<&'static str>,
+    /// The upstream that answered, where it is not the one that is asked first.
+    pub(super) stand_in: Option<String>,
+}
+
+/// A call that is to be made on a miss.
+pub(super) struct Call {
+    pub(super) asked: Asked,
+    attempts: Vec<Attempt>,
+    keep: bool,
+    tags: Vec<String>,
+    patience: Duration,
+    notes: Arc<Mutex<Notes>>,
+}
+
+impl Call {
+    pub(super) fn new(app: &App, asked: Asked, attempts: Vec<Attempt>, wishes: &Wishes) -> Self {
+        Self {
+            asked,
+            attempts,
+            keep: wishes.may_store(),
+            tags: wishes.tags.clone(),
+            patience: app.config.finish_abandoned,
+            notes: Arc::default(),
+        }
+    }
+
+    /// Where the call leaves its notes.
+    pub(super) fn notes(&self) -> Arc<Mutex<Notes>> {
+        Arc::clone(&self.notes)
+    }
+
+    /// The answer as one document.
+    pub(super) async fn whole(self) -> Result<Fill, CallError> {
+        let reply = self.reply().await?;
+        self.fill(reply)
+    }
+
+    /// The first reply that is not a failure of its upstream, or the last.
+    pub(super) async fn reply(&self) -> Result<Reply, CallError> {
+        let (mut rest, mut stands_in) = (self.attempts.iter(), false);
+        loop {
+            let Some(attempt) = rest.next() else {
+                return Err(CallError::Nowhere);
+            };
+            let Attempt { upstream, url, headers, body } = attempt;
+            let reply = upstream.call(url.clone(), headers.clone(), body.clone()).await;
+            let failed = match &reply {
+                Ok(reply) => is_failure(reply.status),
+                Err(error) => error.is_upstreams(),
+            };
+            if failed && rest.len() > 0 {
+                gave_up_on(upstream);
+                stands_in = true;
+                continue;
+            }
+            if stands_in {
+                self.notes.lock().stand_in = Some(upstream.name().to_owned());
+            }
+            return reply;
+        }
+    }
+
+    /// What to do with a reply that came whole.
+    fn fill(&self, reply: Reply) -> Result<Fill, CallError> {
+        let value = match reply.status {
+            StatusCode::OK => serde_json::from_slice::<Value>(&reply.body).ok(),
+            _ => None,
+        };
+        let (Some(value), Ok(answer)) = (value, Answer::json(reply.body.clone())) else {
+            return Err(CallError::Refused(Box::new(reply)));
+        };
+        self.notes.lock().headers = Some(reply.headers.clone());
+        Ok(self.kept(&reply.headers, answer, &value))
+    }
+
+    /// Whether the answer is kept, and what is known of it.
+    fn kept(&self, headers: &HeaderMap, answer: Answer, document: &Value) -> Fill {
+        let admitted = completion::admit(self.asked.protocol, headers, document);
+        let declined = admitted.err().or((!self.keep).then_some("no_store"));
+        self.notes.lock().declined = declined;
+        let fill = match declined {
+            Some(_) => Fill::pass_on(answer),
+            None => Fill::keep(
+                answer,
+                StoreOptions {
+                    tags: self.tags.clone(),
+                    ..StoreOptions::default()
+                },
+            ),
+        };
+        let usage = document.get("usage").and_then(|usage| match self.asked.protocol {
+            Protocol::AnthropicMessages => Usage::from_anthropic(usage),
+            _ => Usage::from_openai(usage),
+        });
+        usage.into_iter().fold(fill, Fill::usage)
+    }
+
+    /// The answer as it comes, frame by frame.
+    pub(super) async fn streamed(self, sink: Sink) -> Result<Fill, CallError> {
+        let (upstream, mut response) = self.open().await?;
+        let status = response.status();
+        if status != StatusCode::OK || !is_event_stream(response.headers()) {
+            return self.fill(upstream.whole(response).await?);
+        }
+        let headers = upstream.head(&mut response);
+        self.notes.lock().headers = Some(headers.clone());
+        let mut recorder = Recorder::new(self.asked.protocol);
+        let unreadable = |NotText| upstream.cut("the stream is not text");
+        while recorder.ending().is_none() {
+            let chunk = tokio::select! {
+                chunk = upstream.chunk(&mut response) => chunk?,
+                () = sink.deserted(self.patience) => return Err(upstream.cut("nobody waits for it any more")),
+            };
+            let Some(chunk) = chunk else { break };
+            for frame in recorder.feed(&chunk).map_err(unreadable)? {
+                sink.send(frame);
+            }
+            if recorder.bytes() as u64 > upstream.most_bytes() {
+                return Err(upstream.too_large());
+            }
+        }
+        if let Some(frame) = recorder.end().map_err(unreadable)? {
+            sink.send(frame);
+        }
+        if recorder.ending().is_some() {
+            let rest = async { while let Ok(Some(_)) = upstream.chunk(&mut response).await {} };
+            let _ = tokio::time::timeout(CLOSING, rest).await;
+        }
+        let ended = recorder.ending();
+        let recording = recorder.finish().map_err(|_| match ended {
+            Some(Ending::Failed) => upstream.failed_in_stream(),
+            _ => upstream.cut("it stopped before its end"),
+        })?;
+        let answer = Answer::stream(&recording);
+        let document = recording.document().map_err(|_| upstream.cut("its events do not fit together"))?;
+        Ok(self.kept(&headers, answer, &document))
+    }
+
+    /// The first response that is not a failure of its upstream, or the last.
+    async fn open(&self) -> Result<(Upstream, reqwest::Response), CallError> {
+        let (mut rest, mut stands_in) = (self.attempts.iter(), false);
+        loop {
+            let Some(attempt) = rest.next() else {
+                return Err(CallError::Nowhere);
+            };
+            let Attempt { upstream, url, headers, body } = attempt;
+            let with_usage = (upstream.tells_usage() && !self.asked.wanted.usage)
+                .then(|| asking_for_usage(self.asked.protocol, body))
+                .flatten();
+            let body = with_usage.unwrap_or_else(|| body.clone());
+            let response = upstream.open(url.clone(), headers.clone(), body).await;
+            let failed = match &response {
+                Ok(response) => is_failure(response.status()),
+                Err(error) => error.is_upstreams(),
+            };
+            if failed && rest.len() > 0 {
+                gave_up_on(upstream);
+                stands_in = true;
+                continue;
+            }
+            if stands_in {
+                self.notes.lock().stand_in = Some(upstream.name().to_owned());
+            }
+            return response.map(|response| (upstream.clone(), response));
+        }
+    }
+}
+
+fn gave_up_on(upstream: &Upstream) {
+    metrics::counter!(crate::upstream::FAILOVERS, "upstream" => upstream.name().to_owned()).increment(1);
+    tracing::warn!(upstream = upstream.name(), "an upstream cannot answer: the next is asked");
+}
+
+/// Whether another upstream may do better.
+fn is_failure(status: StatusCode) -> bool {
+    // 529: Anthropic's "overloaded".
+    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504 | 529)
+}
+
+/// The body with a wish to be told the usage at the end of the stream, for callers that will want to know it.
+fn asking_for_usage(protocol: Protocol, body: &[u8]) -> Option<Bytes> {
+    if !matches!(protocol, Protocol::OpenAiChat | Protocol::OpenAiCompletions) {
+        return None;
+    }
+    let mut document = Document::read(body)?;
+    if document.get("stream_options").is_none_or(|options| options == "null") {
+        document.set("stream_options", &json!({ "include_usage": true }));
+    } else {
+        document.edit(&["stream_options"], |options| options.set("include_usage", &json!(true)));
+    }
+    Some(document.to_text().into())
+}
+
+/// Headers of a request whose body is sent whole: the client works out its length.
+pub(super) fn sized(mut headers: HeaderMap) -> HeaderMap {
+    headers.remove(header::CONTENT_LENGTH);
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wish_for_usage_joins_the_callers_own() {
+        let asking = |body: &str| {
+            let body = asking_for_usage(Protocol::OpenAiChat, body.as_bytes()).unwrap();
+            String::from_utf8(body.to_vec()).unwrap()
+        };
+        assert_eq!(
+            asking(r#"{"a": 1.0,"stream":true}"#),
+            r#"{"a":1.0,"stream":true,"stream_options":{"include_usage":true}}"#
+        );
+        assert_eq!(
+            asking(r#"{"stream_options":{"include_obfuscation":false,"include_usage":false}}"#),
+            r#"{"stream_options":{"include_obfuscation":false,"include_usage":true}}"#
+        );
+        assert!(asking_for_usage(Protocol::AnthropicMessages, b"{}").is_none());
+    }
+}
