@@ -56,6 +56,8 @@ pub mod calibrate;
 pub mod learning;
 // A miss: one upstream call, whatever the number of callers.
 pub mod stampede;
+// Whether its answer may be kept.
+pub mod admit;
 // What it cost, and what the hits saved.
 pub mod savings;
 

@@ -32,6 +32,8 @@ pub const VERIFIER_USD: &str = "askonce_verifier_usd_total";
 pub const EMBEDDING_WAITING: &str = "askonce_embedding_waiting";
 /// Answers stored, by `outcome`.
 pub const STORES: &str = "askonce_stores_total";
+/// Answers that were not stored for a secret or personal data, by `detector`.
+pub const ADMISSION_FINDINGS: &str = "askonce_admission_findings_total";
 /// Entries removed, by `cause`.
 pub const REMOVALS: &str = "askonce_removals_total";
 /// Live entries.
@@ -105,6 +107,10 @@ pub fn describe() {
         "Entries that wait for a vector, by reason"
     );
     describe_counter!(STORES, "Answers stored, by outcome");
+    describe_counter!(
+        ADMISSION_FINDINGS,
+        "Answers not stored for a secret or personal data, by detector"
+    );
     describe_counter!(REMOVALS, "Entries removed, by cause");
     describe_gauge!(ENTRIES, "Live entries");
     describe_gauge!(BYTES, Unit::Bytes, "Bytes held, by part");
@@ -205,6 +211,11 @@ pub(crate) fn embedding_waiting(reason: &'static str, entries: usize) {
 /// Counts one stored or refused answer.
 pub(crate) fn store(outcome: &'static str) {
     counter!(STORES, "outcome" => outcome).increment(1);
+}
+
+/// Counts one answer in which a detector found something.
+pub(crate) fn admission_finding(detector: &str) {
+    counter!(ADMISSION_FINDINGS, "detector" => detector.to_owned()).increment(1);
 }
 
 /// Counts removed entries.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use askonce::admit::AdmissionConfig;
 use askonce::config::{
     BackendSection, Loaded, SemanticConfig, ServiceConfig, Sources, VerifierModelConfig, is_local,
     is_production,
@@ -89,6 +90,8 @@ pub(crate) struct ServerConfig {
     pub(crate) codec: askonce::codec::CodecConfig,
     /// Matching by similarity.
     pub(crate) semantic: SemanticConfig,
+    /// What may be kept, and how far it is shared.
+    pub(crate) admission: AdmissionConfig,
     /// What models charge.
     pub(crate) prices: PricesConfig,
 }
@@ -107,6 +110,7 @@ impl Default for ServerConfig {
             service,
             codec,
             semantic,
+            admission,
             prices,
             ..
         } = Config::default();
@@ -130,6 +134,7 @@ impl Default for ServerConfig {
             service,
             codec,
             semantic,
+            admission,
             prices,
         }
     }
@@ -303,6 +308,7 @@ impl ServerConfig {
         config.service.clone_from(&self.service);
         config.codec.clone_from(&self.codec);
         config.semantic.clone_from(&self.semantic);
+        config.admission.clone_from(&self.admission);
         config.prices.clone_from(&self.prices);
         config
     }

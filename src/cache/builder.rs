@@ -17,6 +17,7 @@ use super::profile::{self, Profiles};
 use super::stats::{Counters, Probes, RunningMean};
 use super::stream::Lives;
 use super::{Inner, Probe, Semantic, SemanticCache, learn};
+use crate::admit::{Admission, Quotas};
 use crate::assembly::Stores;
 use crate::backend::{BackendContext, BackendHandle, BackendRegistry, CacheBackend};
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
@@ -384,6 +385,8 @@ impl Parts {
             enabled: config.enabled,
             protection: config.service.enable_protection,
             volatile: config.semantic.volatile,
+            admission: Arc::new(Admission::new(&config.admission)?),
+            quotas: Quotas::new(config.admission.quota),
             started: clock.now(),
             clock,
         });

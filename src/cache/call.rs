@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
 use crate::request::{CacheControl, ExactKey, Request};
 use crate::savings::Usage;
+use crate::stampede::Flight;
 
 /// What an upstream call gives back: an answer, and whether and how to keep it.
 #[derive(Clone, Debug)]
@@ -288,6 +289,9 @@ impl SemanticCache {
             ));
         };
         let Landed { answer, stored } = landed?;
+        if role == Flight::Followed {
+            self.inner.count_in_follower(request, stored.as_ref()).await;
+        }
         let source = match stored {
             Some(stored) => Source::Upstream {
                 miss,
@@ -302,7 +306,7 @@ impl SemanticCache {
                         reasons: vec![MissReason::Gone],
                         nearest: None,
                     },
-                    flight: crate::stampede::Flight::Followed,
+                    flight: Flight::Followed,
                     stored: StoreOutcome::NotStored {
                         reason: NotStored::Declined,
                     },

@@ -277,6 +277,7 @@ impl Inner {
         self.unsearch(id, row);
         self.wrong_hits.forget(id);
         self.learning.forget(id);
+        self.quotas.release(id);
     }
 
     /// Takes an entry out of the index: it matches exactly only.

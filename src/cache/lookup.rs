@@ -309,6 +309,7 @@ impl Inner {
             trail.faults.push(MissReason::TooOld);
             return None;
         }
+        self.count_in(request, &entry, now).await;
         let kind = HitKind::Exact {
             tier: Arc::clone(&self.tier_names[tier]),
         };
@@ -703,11 +704,14 @@ impl Inner {
         let entry = self
             .fetch(asked.semantic, partition, id, check, asked.now)
             .await?;
-        if entry.digests.same_partition(&asked.request.digests()) {
-            Ok(entry)
-        } else {
-            Err(MissReason::IdentityMismatch)
+        if !entry.digests.same_partition(&asked.request.digests()) {
+            return Err(MissReason::IdentityMismatch);
         }
+        let (key, needed) = (entry.digests.exact(), self.admission.min_principals());
+        if !entry.trust.serves(&key, asked.request, needed) {
+            return Err(MissReason::TooFewPrincipals);
+        }
+        Ok(entry)
     }
 
     /// Where an entry is stored, as far as this process knows without asking a tier; takes it out of the

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::admit::{Admission, Quotas};
 use crate::backend::{BackendContext, CacheBackend};
 use crate::clock::{ClockHandle, Timestamp};
 use crate::config::{SemanticConfig, VolatileConfig};
@@ -152,6 +153,8 @@ struct Inner {
     /// Whether callers with the same request share an upstream call.
     protection: bool,
     volatile: VolatileConfig,
+    admission: Arc<Admission>,
+    quotas: Quotas,
     started: Timestamp,
 }
 
@@ -239,6 +242,12 @@ impl SemanticCache {
     /// The live entry with this id.
     pub async fn entry(&self, id: EntryId) -> Option<Entry> {
         self.inner.entry(id).await
+    }
+
+    /// The rules for what may be kept. The cache asks them itself; a proxy asks them before, to tell why.
+    #[must_use]
+    pub fn admission(&self) -> &Admission {
+        &self.inner.admission
     }
 
     /// What hits have saved so far.

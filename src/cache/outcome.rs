@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::admit::Refused;
 use crate::clock::Timestamp;
 use crate::embed::Unrefined;
 use crate::entry::{Answer, EntryId};
@@ -164,6 +165,9 @@ pub enum MissReason {
     Policy(PassReason),
     /// A caller reported this entry as wrong for this query, or two did for any query.
     ReportedWrong,
+    /// Too few principals have asked for exactly this to give the answer to another, by
+    /// [`min_principals`](crate::admit::AdmissionConfig::min_principals).
+    TooFewPrincipals,
     /// Too many hits of this category were wrong: nothing is served by similarity until the breaker is
     /// [reset](super::SemanticCache::reset_breaker).
     BreakerOpen,
@@ -212,6 +216,7 @@ impl MissReason {
             Self::SimilarityOff => "similarity_off",
             Self::Policy(reason) => reason.as_str(),
             Self::ReportedWrong => "reported_wrong",
+            Self::TooFewPrincipals => "too_few_principals",
             Self::BreakerOpen => "breaker_open",
             Self::Gone => "gone",
             Self::Invalidated => "invalidated",
@@ -317,8 +322,7 @@ impl StoreOutcome {
 }
 
 /// Why an answer was not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NotStored {
     /// The cache is switched off by config.
@@ -327,6 +331,8 @@ pub enum NotStored {
     NotCacheable,
     /// The answer is empty.
     EmptyAnswer,
+    /// The rules of [admission](crate::admit) refuse it.
+    Refused(Refused),
     /// The right answer changes with time, and config says not to keep such answers.
     Volatile,
     /// The caller said that this answer must not be kept.
@@ -349,6 +355,7 @@ impl NotStored {
             Self::Disabled => "disabled",
             Self::NotCacheable => "not_cacheable",
             Self::EmptyAnswer => "empty_answer",
+            Self::Refused(refused) => refused.as_str(),
             Self::Volatile => "volatile",
             Self::Declined => "declined",
             Self::Invalidated => "invalidated",
@@ -356,5 +363,20 @@ impl NotStored {
             Self::TierUnavailable => "tier_unavailable",
             Self::NoLife => "no_life",
         }
+    }
+}
+
+impl From<Refused> for NotStored {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::EmptyAnswer => Self::EmptyAnswer,
+            refused => Self::Refused(refused),
+        }
+    }
+}
+
+impl Serialize for NotStored {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }

@@ -228,6 +228,7 @@ mod tests {
             cost: None,
             latency: Duration::ZERO,
             tags: Vec::new(),
+            trust: crate::entry::Trust::default(),
             created: Timestamp::from_millis(0),
             expires: None,
         }

@@ -3,13 +3,14 @@
 //!
 //! | what fails | what happens |
 //! |---|---|
-//! | admission | nothing is written; the reason is returned |
+//! | admission ([`crate::admit`]) | nothing is written; the reason is returned |
 //! | generations cannot be read | the entry is kept by this process alone, for as long as a near copy lives |
 //! | the nearest of several tiers | what other tiers took is taken back; nothing is stored |
 //! | a farther tier | it does without, and the fault is recorded |
 //! | embedding or index | the entry is stored and matches exactly only |
 //! | an invalidation came in between, here or in another process | the entry is removed again, or not written |
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
@@ -17,14 +18,24 @@ use super::lookup::Made;
 use super::marks::Began;
 use super::outcome::{NotStored, StoreOutcome};
 use super::profile::Profile;
+use crate::admit::{Admission, Refused};
 use crate::clock::Timestamp;
 use crate::config::VolatileAction;
 use crate::entry::catalog::Row;
-use crate::entry::{Answer, Entry, EntryId, Ttl};
+use crate::entry::{Answer, Entry, EntryId, Trust, Ttl};
 use crate::error::ErrorKind;
 use crate::observe;
 use crate::request::{Eligibility, Request};
 use crate::savings::Usage;
+
+/// Bytes of text that are looked through on an async thread: some hundred microseconds.
+const LOOKED_THROUGH_HERE: u64 = 64 << 10;
+
+/// Bytes of a request's texts and its answer.
+fn size_of(request: &Request, answer: &Answer) -> u64 {
+    let texts: usize = request.message_texts().map(str::len).sum();
+    (texts + answer.body().len()) as u64
+}
 
 /// What is known of an answer that is stored.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,6 +48,10 @@ pub struct StoreOptions {
     pub usage: Option<Usage>,
     /// How long the call took.
     pub latency: Option<Duration>,
+    /// Whether somebody answers for it: it serves all of its scope at once, whatever
+    /// [`min_principals`](crate::admit::AdmissionConfig::min_principals) says, may read like a refusal, and
+    /// counts against no quota. Not for callers to choose.
+    pub approved: bool,
 }
 
 impl StoreOptions {
@@ -58,6 +73,13 @@ impl StoreOptions {
     #[must_use]
     pub fn usage(mut self, usage: Usage) -> Self {
         self.usage = Some(usage);
+        self
+    }
+
+    /// Options of an answer that somebody answers for.
+    #[must_use]
+    pub fn approved(mut self) -> Self {
+        self.approved = true;
         self
     }
 
@@ -103,7 +125,12 @@ impl Inner {
         made: Made,
     ) -> Result<(EntryId, Option<Timestamp>), NotStored> {
         let now = self.clock.now();
-        let expires = self.admit(request, &answer, options.ttl, now)?;
+        let expires = self.admit(request, &answer, &options, now)?;
+        self.look_through(request, &answer).await?;
+        let size = size_of(request, &answer);
+        if !options.approved {
+            self.quotas.take(request, size, now)?;
+        }
         let scope = request.scope_ref();
         let terms = self.terms(began, scope, &options.tags, expires).await?;
         let expires = terms.expires;
@@ -114,6 +141,7 @@ impl Inner {
         let cost = request
             .model_name()
             .and_then(|model| self.prices.cost(model, &usage));
+        let trust = self.trust(request, &answer, options.approved, now).await;
         let entry = Entry {
             id: EntryId::random(),
             digests: request.digests(),
@@ -123,6 +151,7 @@ impl Inner {
             cost,
             latency: options.latency.unwrap_or_default(),
             tags: options.tags,
+            trust,
             created: now,
             expires,
         };
@@ -145,6 +174,9 @@ impl Inner {
         if let Some((old, old_row)) = self.catalog.insert(entry.id, row.clone()) {
             self.unlink(old, &old_row);
         }
+        if !options.approved {
+            self.quotas.hold(request, entry.id, size, now);
+        }
         self.make_searchable(request, &entry, &row, made).await;
         self.keep_marks(&terms).await;
         if self.epochs.invalidates(began.epoch, entry.id, &row, now) {
@@ -162,7 +194,7 @@ impl Inner {
         &self,
         request: &Request,
         answer: &Answer,
-        ttl: Ttl,
+        options: &StoreOptions,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, NotStored> {
         if !self.enabled {
@@ -175,11 +207,9 @@ impl Inner {
         if control.no_store || control.use_cache == Some(false) {
             return Err(NotStored::Declined);
         }
-        if answer.as_str().trim().is_empty() {
-            return Err(NotStored::EmptyAnswer);
-        }
+        self.admission.answer(request, answer, options.approved)?;
         let default = control.ttl.or(self.default_ttl);
-        let mut ttl = ttl;
+        let mut ttl = options.ttl;
         if request.volatility().is_some() {
             match self.volatile.action {
                 VolatileAction::Ignore => {}
@@ -192,6 +222,86 @@ impl Inner {
             }
         }
         ttl.expires(now, default).map_err(|_| NotStored::NoLife)
+    }
+
+    /// Whether there are secrets or personal data in the request or the answer; long texts are looked through
+    /// off the async threads.
+    async fn look_through(&self, request: &Request, answer: &Answer) -> Result<(), NotStored> {
+        let look = |admission: &Admission, request: &Request, answer: &Answer| {
+            admission.find(request, answer).map(|finding| {
+                observe::admission_finding(finding.detector);
+                finding.reason
+            })
+        };
+        let found = if size_of(request, answer) <= LOOKED_THROUGH_HERE {
+            look(&self.admission, request, answer)
+        } else {
+            let (admission, request, answer) =
+                (Arc::clone(&self.admission), request.clone(), answer.clone());
+            let look = move || look(&admission, &request, &answer);
+            let looked = tokio::task::spawn_blocking(look).await;
+            // What was not looked through to the end is not kept.
+            looked.unwrap_or(Some(Refused::Secret))
+        };
+        found.map_or(Ok(()), |reason| Err(reason.into()))
+    }
+
+    /// Who has asked for this answer: whoever stores it, and those who asked before, if they were given the
+    /// same one.
+    async fn trust(
+        &self,
+        request: &Request,
+        answer: &Answer,
+        approved: bool,
+        now: Timestamp,
+    ) -> Trust {
+        let key = request.exact_key();
+        let mut trust = Trust::default();
+        if approved {
+            trust.approve();
+        }
+        trust.add(&key, request);
+        if self.admission.min_principals() > 1 {
+            let mut check = self.check(request);
+            let held = self.tiers.look(&key, &[], &mut check, now).await.found;
+            if let Some((entry, _)) = held
+                && entry.answer == *answer
+            {
+                trust.join(&entry.trust);
+            }
+        }
+        trust
+    }
+
+    /// Counts in whoever is given an entry for the same request. What comes in between, such as the removal
+    /// of the entry, wins.
+    pub(super) async fn count_in(&self, request: &Request, entry: &Entry, now: Timestamp) {
+        let needed = self.admission.min_principals();
+        let trust = &entry.trust;
+        if needed <= 1 || trust.is_approved() || trust.principals() >= needed {
+            return;
+        }
+        let key = request.exact_key();
+        if !trust.clone().add(&key, request) {
+            return;
+        }
+        let add = |held: &mut Entry| held.id == entry.id && held.trust.add(&key, request);
+        self.tiers.amend(&key, now, add).await;
+    }
+
+    /// Counts in whoever waited for another's call for the same request.
+    pub(super) async fn count_in_follower(
+        &self,
+        request: &Request,
+        stored: Option<&StoreOutcome>,
+    ) {
+        let stored = stored.and_then(StoreOutcome::entry);
+        if self.admission.min_principals() > 1
+            && let Some(id) = stored
+            && let Some(entry) = self.entry(id).await
+        {
+            self.count_in(request, &entry, self.clock.now()).await;
+        }
     }
 
     /// Tokens by tokenizer, off the async threads: building a vocabulary takes a while, once.

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admit::AdmissionConfig;
 use crate::backend::{BackendRegistry, MemoryConfig};
 use crate::codec::CodecConfig;
 use crate::error::{Error, ErrorKind, Result};
@@ -96,6 +97,8 @@ pub struct Config {
     pub codec: CodecConfig,
     /// Matching by similarity.
     pub semantic: SemanticConfig,
+    /// What may be kept, and how far it is shared.
+    pub admission: AdmissionConfig,
     /// What models charge.
     pub prices: PricesConfig,
 }
@@ -115,6 +118,7 @@ impl Default for Config {
             locks: LockConfig::default(),
             codec: CodecConfig::default(),
             semantic: SemanticConfig::default(),
+            admission: AdmissionConfig::default(),
             prices: PricesConfig::default(),
         }
     }
@@ -185,6 +189,7 @@ impl Config {
         self.locks.validate("locks")?;
         self.codec.validate("codec")?;
         self.semantic.validate("semantic")?;
+        self.admission.validate("admission")?;
         self.prices.validate("prices")?;
         production::guard(self)
     }

@@ -9,12 +9,13 @@
 mod answer;
 pub mod catalog;
 mod id;
+mod trust;
 mod ttl;
 
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::clock::Timestamp;
 use crate::request::Digests;
@@ -22,6 +23,7 @@ use crate::savings::{Saved, Usage, Usd};
 
 pub use answer::{Answer, Media};
 pub use id::EntryId;
+pub use trust::{MOST_PRINCIPALS, Trust};
 pub use ttl::Ttl;
 pub(crate) use ttl::{jittered, zero_life};
 
@@ -44,12 +46,21 @@ pub struct Entry {
     pub latency: Duration,
     /// Labels to invalidate by.
     pub tags: Vec<String>,
+    /// Who has asked for exactly this. Last of what is stored: entries of before do not have it.
+    #[serde(default, deserialize_with = "trust_if_any")]
+    pub trust: Trust,
     /// When the entry was stored. Kept in the envelope's header.
     #[serde(skip)]
     pub created: Timestamp,
     /// From when on the entry is dead. Kept in the envelope's header.
     #[serde(skip)]
     pub expires: Option<Timestamp>,
+}
+
+/// Of an entry that was written before there was trust, in a form without names of fields, nothing is left
+/// to read here.
+fn trust_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Trust, D::Error> {
+    Ok(Trust::deserialize(deserializer).unwrap_or_default())
 }
 
 impl Entry {

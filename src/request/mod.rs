@@ -176,6 +176,8 @@ struct Labels {
     route: Option<Arc<str>>,
     tags: Vec<Arc<str>>,
     category: Option<Arc<str>>,
+    principal: Option<Arc<str>>,
+    safe_tools: Vec<Arc<str>>,
 }
 
 /// What a protocol's reader finds in a request: section digests, texts, and the last turn.
@@ -374,6 +376,22 @@ impl Request {
         let name = name.into();
         self.edit(|parts| parts.labels.category = Some(name))
     }
+
+    /// Who asks, among those who share the scope: a user or a key, by a name that tells it from others and
+    /// comes from the caller's authentication. It is in no key; what is stored keeps a digest of it.
+    #[must_use]
+    pub fn principal(self, name: impl Into<Arc<str>>) -> Self {
+        let name = name.into();
+        self.edit(|parts| parts.labels.principal = Some(name))
+    }
+
+    /// One more tool whose calls may be answered from the cache, beside those that the settings name; `*`
+    /// stands for any text. It is in no key.
+    #[must_use]
+    pub fn safe_tool(self, name: impl Into<Arc<str>>) -> Self {
+        let name = name.into();
+        self.edit(|parts| parts.labels.safe_tools.push(name))
+    }
 }
 
 /// Getters.
@@ -423,6 +441,17 @@ impl Request {
     #[must_use]
     pub fn category_name(&self) -> Option<&str> {
         self.0.parts.labels.category.as_deref()
+    }
+
+    /// Who asks, among those who share the scope, where the caller has said it.
+    #[must_use]
+    pub fn principal_name(&self) -> Option<&str> {
+        self.0.parts.labels.principal.as_deref()
+    }
+
+    /// The tools that this request marks safe.
+    pub fn safe_tools(&self) -> impl Iterator<Item = &str> {
+        self.0.parts.labels.safe_tools.iter().map(|tool| &**tool)
     }
 
     /// Whether the caller wants the answer as a stream. It is in no key: one stored answer serves

@@ -21,7 +21,7 @@ use parking_lot::RwLock;
 
 use super::near::NearCopy;
 use super::{TierConfig, TieredBackend};
-use crate::backend::{BackendHandle, BackendUsage, StoredValue};
+use crate::backend::{BackendHandle, BackendUsage, Condition, StoredValue};
 use crate::clock::{ClockHandle, Timestamp};
 use crate::codec::{Codec, EnvelopeError, Header, Mark};
 use crate::entry::Entry;
@@ -417,6 +417,54 @@ impl TierStack {
             }
         }
         Ok(())
+    }
+
+    /// Changes the live entry under `key`, in each tier that holds one, if `change` says so. Everything else
+    /// stays as it is, its marks and its life too, and a value that was written or removed meanwhile wins:
+    /// nothing comes back to life. Where a tier has no conditional writes, nothing changes there.
+    pub(crate) async fn amend(
+        &self,
+        key: &ExactKey,
+        now: Timestamp,
+        change: impl Fn(&mut Entry) -> bool,
+    ) {
+        for (position, tier) in self.tiers.iter().enumerate() {
+            if !tier.capability().conditional_writes {
+                continue;
+            }
+            let held = match tier.get(key.as_bytes()).await {
+                Ok(Some(held)) => held,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.report(position, "get", &error);
+                    continue;
+                }
+            };
+            let Some(amended) = self.amended(key, &held.bytes, now, &change) else {
+                continue;
+            };
+            let same = Condition::Equals(&held.bytes);
+            let expires = held.expires;
+            if let Err(error) = tier.set_if(key.as_bytes(), amended, expires, same).await {
+                self.report(position, "set_if", &error);
+            }
+        }
+    }
+
+    /// The same value with another entry in it; `None` when nothing is to be changed.
+    fn amended(
+        &self,
+        key: &ExactKey,
+        bytes: &Bytes,
+        now: Timestamp,
+        change: impl Fn(&mut Entry) -> bool,
+    ) -> Option<Bytes> {
+        let (mut entry, _) = self.unseal(key, bytes).ok()?;
+        let header = self.codec.open(key.as_bytes(), bytes).ok()?.header;
+        if !entry.is_live(now) || !change(&mut entry) {
+            return None;
+        }
+        self.codec.seal(key.as_bytes(), &header, &entry).ok()
     }
 
     /// Removes `key` from every tier, nearest first; `true` when any held it.

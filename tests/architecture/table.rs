@@ -18,6 +18,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     ("savings", &["clock", "request"]),
     ("entry", &["clock", "replay", "request", "savings"]),
     ("codec", &["clock", "entry", "request"]),
+    ("admit", &["clock", "entry", "request"]),
     ("backend", &["clock", "codec", "event"]),
     ("layer", &["backend", "clock", "event", "observe"]),
     ("generation", &["backend", "clock", "codec", "observe"]),
@@ -66,8 +67,8 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "backend", "codec", "embed", "index", "layer", "lock", "models", "policy", "request",
-            "savings", "schema", "search", "stampede", "tier",
+            "admit", "backend", "codec", "embed", "index", "layer", "lock", "models", "policy",
+            "request", "savings", "schema", "search", "stampede", "tier",
         ],
     ),
     (
@@ -93,6 +94,7 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
     (
         "cache",
         &[
+            "admit",
             "assembly",
             "backend",
             "clock",

@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use askonce::{Error, ErrorKind, Scope};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -31,11 +32,22 @@ pub(crate) const KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "api-ke
 pub(crate) struct Caller {
     /// Whose answers this caller shares.
     pub(crate) scope: Scope,
+    /// The name of the caller's key, among those that share the scope; `None` where keys are not listed, as
+    /// each has a scope of its own then.
+    pub(crate) principal: Option<Arc<str>>,
     /// Whether the caller may look after entries of every scope.
     pub(crate) admin: bool,
 }
 
 impl Caller {
+    /// The request as one of this caller's, who shares its scope with others.
+    pub(crate) fn sign(&self, request: askonce::Request) -> askonce::Request {
+        match &self.principal {
+            Some(name) => request.principal(Arc::clone(name)),
+            None => request,
+        }
+    }
+
     /// The caller, unless it is about to reach for what belongs to others.
     pub(crate) fn require_admin(&self, what: &'static str) -> Result<(), Problem> {
         if self.admin {
@@ -76,6 +88,7 @@ impl Auth {
             let tenant = key.tenant.as_ref().unwrap_or(&key.name).as_str();
             let caller = Caller {
                 scope: Scope::tenant(tenant),
+                principal: Some(key.name.as_str().into()),
                 admin: key.admin,
             };
             if keys.insert(digest, caller).is_some() {
@@ -120,6 +133,7 @@ impl Auth {
         if let Some(key) = key {
             return Ok(Caller {
                 scope: Scope::api_key(key),
+                principal: None,
                 admin: false,
             });
         }
@@ -131,6 +145,7 @@ impl Auth {
         }
         Ok(Caller {
             scope: Scope::local(),
+            principal: None,
             admin: local,
         })
     }
@@ -281,6 +296,8 @@ mod tests {
     fn listed_keys_are_the_only_ones() {
         let caller = ask(&locked(), AWAY, &[("authorization", "Bearer sk-acme")]).unwrap();
         assert_eq!(caller.scope, Scope::tenant("acme"));
+        let signed = caller.sign(askonce::Request::prompt("hello"));
+        assert_eq!(signed.principal_name(), Some("acme"));
         for headers in [&[][..], &[("authorization", "Bearer sk-other")]] {
             assert_eq!(
                 ask(&locked(), HERE, headers).unwrap_err(),

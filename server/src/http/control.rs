@@ -26,10 +26,12 @@ pub(crate) struct Wishes {
     pub(crate) namespace: Option<String>,
     /// Labels to invalidate by.
     pub(crate) tags: Vec<String>,
+    /// Tools whose calls may be answered from the cache.
+    pub(crate) safe_tools: Vec<String>,
 }
 
 impl Wishes {
-    /// Reads `Cache-Control` and `X-Askonce-Namespace`, `-Tags` and `-Ttl`.
+    /// Reads `Cache-Control` and `X-Askonce-Namespace`, `-Tags`, `-Ttl` and `-Safe-Tools`.
     pub(crate) fn read(headers: &HeaderMap) -> Result<Self, Problem> {
         let directives: Vec<_> = headers
             .get_all(header::CACHE_CONTROL)
@@ -45,25 +47,26 @@ impl Wishes {
             check_name("a namespace", namespace)
                 .map_err(|problem| problem.field("x-askonce-namespace"))?;
         }
-        let tags = text(headers, "x-askonce-tags")?.unwrap_or_default();
-        let tags = tags
-            .split(',')
-            .map(str::trim)
-            .filter(|tag| !tag.is_empty())
-            .map(str::to_owned);
-        let tags: Vec<String> = tags.collect();
+        let tags = listed(headers, "x-askonce-tags")?;
         check_tags(&tags).map_err(|problem| problem.field("x-askonce-tags"))?;
+        let safe_tools = listed(headers, "x-askonce-safe-tools")?;
+        check_tools(&safe_tools).map_err(|problem| problem.field("x-askonce-safe-tools"))?;
         Ok(Self {
             control,
             namespace,
             tags,
+            safe_tools,
         })
     }
 
     /// Joins in what the request's body asks of the cache; gives the request both wishes.
     pub(crate) fn join(&mut self, request: Request) -> Request {
         self.control = std::mem::take(&mut self.control).and(request.control());
-        request.cache_control(self.control.clone())
+        let tools = self.safe_tools.iter().map(String::as_str);
+        tools.fold(
+            request.cache_control(self.control.clone()),
+            askonce::Request::safe_tool,
+        )
     }
 
     /// Whether an answer from the cache is welcome.
@@ -102,6 +105,16 @@ pub(crate) fn check_tags(tags: &[String]) -> Result<(), Problem> {
     tags.iter().try_for_each(|tag| check_name("a tag", tag))
 }
 
+/// Refuses too many tools, and names that are too long.
+fn check_tools(tools: &[String]) -> Result<(), Problem> {
+    if tools.len() > MOST_TAGS {
+        return Err(Problem::bad_request(format!(
+            "a request marks at most {MOST_TAGS} tools safe"
+        )));
+    }
+    tools.iter().try_for_each(|tool| check_name("a tool", tool))
+}
+
 /// Refuses a name that is empty or too long.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Problem> {
     if name.is_empty() || name.len() > LONGEST_NAME {
@@ -110,6 +123,13 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Problem> {
         )));
     }
     Ok(())
+}
+
+/// The items of a header whose value is a list.
+fn listed(headers: &HeaderMap, name: &'static str) -> Result<Vec<String>, Problem> {
+    let items = text(headers, name)?.unwrap_or_default();
+    let items = items.split(',').map(str::trim);
+    Ok(items.filter(|item| !item.is_empty()).map(str::to_owned).collect())
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Problem> {

@@ -80,16 +80,22 @@ pub(crate) async fn store(
         tags: Vec<String>,
         usage: Option<UsageBody>,
         latency: Option<Span>,
+        /// Whether an admin answers for it.
+        #[serde(default)]
+        approved: bool,
     }
     let caller = app.auth.identify(&headers, peer)?;
-    let mut fields =
-        read_fields(&app, body, &["answer", "ttl", "tags", "usage", "latency"]).await?;
+    let known = ["answer", "ttl", "tags", "usage", "latency", "approved"];
+    let mut fields = read_fields(&app, body, &known).await?;
     let is_chat = fields.0.contains_key("openai_chat");
     let (request, wishes) = fields.request(&caller, &headers)?;
     if request.message_texts().all(|text| text.trim().is_empty()) {
         return Err(Problem::bad_request("the prompt is empty").field("prompt"));
     }
     let options: Options = fields.rest()?;
+    if options.approved {
+        caller.require_admin("approve an answer")?;
+    }
     check_tags(&options.tags).map_err(|problem| problem.field("tags"))?;
     let fits = match &options.answer {
         Value::Null => {
@@ -106,6 +112,7 @@ pub(crate) async fn store(
     }
     let mut kept = StoreOptions {
         tags: wishes.tags,
+        approved: options.approved,
         ..StoreOptions::default()
     };
     kept.tags.extend(options.tags);
@@ -621,7 +628,7 @@ impl Fields {
                 );
             }
         };
-        let request = wishes.join(request);
+        let request = caller.sign(wishes.join(request));
         let request = asked
             .model
             .into_iter()
