@@ -198,7 +198,9 @@ impl UpstreamConfig {
     pub(crate) fn key_header_name(&self) -> HeaderName {
         match (self.key_header.as_deref(), self.protocol) {
             (Some("api-key"), _) => HeaderName::from_static("api-key"),
-            (Some("x-api-key"), _) | (None, Protocol::Anthropic) => HeaderName::from_static("x-api-key"),
+            (Some("x-api-key"), _) | (None, Protocol::Anthropic) => {
+                HeaderName::from_static("x-api-key")
+            }
             _ => header::AUTHORIZATION,
         }
     }
@@ -477,7 +479,11 @@ impl ServerConfig {
         let empty = upstream.models.iter().position(String::is_empty);
         if let Some(at) = empty {
             let field = format!("{path}.models[{at}]");
-            return Err(range(&field, "", "the name of a model, or a pattern with *"));
+            return Err(range(
+                &field,
+                "",
+                "the name of a model, or a pattern with *",
+            ));
         }
         Ok(())
     }

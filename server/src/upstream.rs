@@ -176,10 +176,16 @@ impl fmt::Display for CallError {
                 )
             }
             Self::CutOff { upstream, problem } => {
-                write!(f, "the stream of the upstream {upstream} broke off: {problem}")
+                write!(
+                    f,
+                    "the stream of the upstream {upstream} broke off: {problem}"
+                )
             }
             Self::FailedInStream { upstream } => {
-                write!(f, "the stream of the upstream {upstream} ended with an error")
+                write!(
+                    f,
+                    "the stream of the upstream {upstream} ended with an error"
+                )
             }
             Self::Nowhere => f.write_str("there is no upstream to ask"),
         }
@@ -286,7 +292,9 @@ impl Upstreams {
     /// Those that stand in for `upstream`, in order.
     pub(crate) fn failover(&self, upstream: &Upstream) -> impl Iterator<Item = &Upstream> {
         let named = self.0.iter().find(|known| known.name == upstream.name);
-        let names = named.map(|known| known.failover.as_slice()).unwrap_or_default();
+        let names = named
+            .map(|known| known.failover.as_slice())
+            .unwrap_or_default();
         names.iter().filter_map(|name| self.find(name))
     }
 

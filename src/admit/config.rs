@@ -223,9 +223,17 @@ impl AdmissionConfig {
         {
             return Err(range("quota.bytes", &bytes, "at least 1KiB"));
         }
-        if let Some(i) = self.safe_tools.iter().position(|tool| tool.trim().is_empty()) {
+        if let Some(i) = self
+            .safe_tools
+            .iter()
+            .position(|tool| tool.trim().is_empty())
+        {
             let field = format!("safe_tools[{i}]");
-            return Err(range(&field, &"", "the name of a tool, or a pattern with *"));
+            return Err(range(
+                &field,
+                &"",
+                "the name of a tool, or a pattern with *",
+            ));
         }
         Ok(())
     }

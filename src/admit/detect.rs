@@ -55,8 +55,7 @@ impl Detectors {
     ) -> Result<Self> {
         let wanted = |detector: Detector| {
             detectors.contains(&detector)
-                || (detectors.contains(&Detector::Secrets)
-                    && Detector::SECRETS.contains(&detector))
+                || (detectors.contains(&Detector::Secrets) && Detector::SECRETS.contains(&detector))
         };
         let mut rules = Vec::new();
         let mut texts: Vec<&str> = Vec::new();
@@ -81,7 +80,11 @@ impl Detectors {
             check_name(path, &field("name"), &pattern.name)?;
             let others = &patterns[..i];
             if others.iter().any(|other| other.name == pattern.name) {
-                return Err(bad(path, &field("name"), &"two patterns have the same name"));
+                return Err(bad(
+                    path,
+                    &field("name"),
+                    &"two patterns have the same name",
+                ));
             }
             let compiled =
                 compile(&pattern.regex).map_err(|error| bad(path, &field("regex"), &error))?;
@@ -133,7 +136,10 @@ impl Rule {
             if check(text, found.range()) {
                 return true;
             }
-            let step = text[found.start()..].chars().next().map_or(1, char::len_utf8);
+            let step = text[found.start()..]
+                .chars()
+                .next()
+                .map_or(1, char::len_utf8);
             from = found.start() + step;
             if from > text.len() {
                 break;
@@ -172,9 +178,10 @@ fn check_name(path: &str, field: &str, name: &str) -> Result<()> {
         return Ok(());
     }
     let error = bad(path, field, &"the name cannot be a metric label");
-    Err(error
-        .with("value", name)
-        .with("allowed", "1 to 32 lower-case letters, digits and underscores"))
+    Err(error.with("value", name).with(
+        "allowed",
+        "1 to 32 lower-case letters, digits and underscores",
+    ))
 }
 
 /// How many different bytes there are in `text`.

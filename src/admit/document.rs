@@ -39,7 +39,9 @@ pub(super) fn judge(
     document: &Value,
     named: &dyn Fn(&str) -> bool,
 ) -> Result<(), Refused> {
-    if is_there(document.get("error")) || document.get("type").and_then(Value::as_str) == Some("error") {
+    if is_there(document.get("error"))
+        || document.get("type").and_then(Value::as_str) == Some("error")
+    {
         return Err(Refused::Error);
     }
     let judge = Judge { rules, named };
@@ -172,7 +174,11 @@ impl Judge<'_> {
         finish(document.get("stop_reason"))?;
         let mut found = Found::default();
         for block in blocks {
-            match block.get("type").and_then(Value::as_str).unwrap_or_default() {
+            match block
+                .get("type")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+            {
                 "tool_use" | "mcp_tool_use" => {
                     self.call(block.get("name"))?;
                     found.other = true;
@@ -262,7 +268,11 @@ fn finish(reason: Option<&Value>) -> Result<(), Refused> {
 }
 
 fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
-    value.get(name).and_then(Value::as_array).into_iter().flatten()
+    value
+        .get(name)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 /// Whether there is something: no `null`, no empty text, list or object.
@@ -316,7 +326,10 @@ mod tests {
         for (body, reason) in [
             (json!({ "choices": [] }), Refused::NotAnAnswer),
             (json!([]), Refused::NotAnAnswer),
-            (json!({ "choices": [{ "finish_reason": "stop" }] }), Refused::NotAnAnswer),
+            (
+                json!({ "choices": [{ "finish_reason": "stop" }] }),
+                Refused::NotAnAnswer,
+            ),
             (json!({ "error": { "message": "quota" } }), Refused::Error),
             (
                 json!({ "choices": [{ "finish_reason": null, "message": text }] }),
@@ -343,14 +356,21 @@ mod tests {
                 .iter()
                 .map(|name| json!({ "type": "function", "function": { "name": name } }))
                 .collect();
-            chat("tool_calls", &json!({ "content": null, "tool_calls": calls }))
+            chat(
+                "tool_calls",
+                &json!({ "content": null, "tool_calls": calls }),
+            )
         };
         assert_eq!(calls(&["get_weather"]), Ok(()));
         assert_eq!(calls(&["search_docs", "lookup"]), Ok(()));
-        assert_eq!(calls(&["get_weather", "send_mail"]), Err(Refused::ToolCalls));
+        assert_eq!(
+            calls(&["get_weather", "send_mail"]),
+            Err(Refused::ToolCalls)
+        );
         let unnamed = json!({ "tool_calls": [{}] });
         assert_eq!(chat("tool_calls", &unnamed), Err(Refused::ToolCalls));
-        let custom = json!({ "tool_calls": [{ "type": "custom", "custom": { "name": "search_sql" } }] });
+        let custom =
+            json!({ "tool_calls": [{ "type": "custom", "custom": { "name": "search_sql" } }] });
         assert_eq!(chat("tool_calls", &custom), Ok(()));
         let old = json!({ "content": null, "function_call": { "name": "send_mail" } });
         assert_eq!(chat("function_call", &old), Err(Refused::ToolCalls));
@@ -372,9 +392,7 @@ mod tests {
     fn a_response_is_judged_by_its_status_and_its_items() {
         let said = json!({ "type": "message", "status": "completed",
             "content": [{ "type": "output_text", "text": "Yes.", "annotations": [] }] });
-        let response = |status: &str, output: Value| {
-            json!({ "object": "response", "status": status, "error": null, "output": output })
-        };
+        let response = |status: &str, output: Value| json!({ "object": "response", "status": status, "error": null, "output": output });
         let ask = |body: &Value| ask(Protocol::OpenAiResponses, body);
         assert_eq!(ask(&response("completed", json!([said]))), Ok(()));
         let thought = json!({ "type": "reasoning", "summary": [] });
@@ -389,20 +407,28 @@ mod tests {
             ("in_progress", Refused::Unfinished),
             ("incomplete", Refused::Unfinished),
         ] {
-            assert_eq!(ask(&response(status, json!([said]))), Err(reason), "{status}");
+            assert_eq!(
+                ask(&response(status, json!([said]))),
+                Err(reason),
+                "{status}"
+            );
         }
         let mut cut = response("incomplete", json!([said]));
         cut["incomplete_details"] = json!({ "reason": "max_output_tokens" });
         assert_eq!(ask(&cut), Err(Refused::Length));
         cut["incomplete_details"] = json!({ "reason": "content_filter" });
         assert_eq!(ask(&cut), Err(Refused::ContentFilter));
-        let refused = json!({ "type": "message", "content": [{ "type": "refusal", "refusal": "No." }] });
+        let refused =
+            json!({ "type": "message", "content": [{ "type": "refusal", "refusal": "No." }] });
         assert_eq!(
             ask(&response("completed", json!([refused]))),
             Err(Refused::Refusal)
         );
         for (item, expected) in [
-            (json!({ "type": "function_call", "name": "get_weather" }), Ok(())),
+            (
+                json!({ "type": "function_call", "name": "get_weather" }),
+                Ok(()),
+            ),
             (
                 json!({ "type": "function_call", "name": "send_mail" }),
                 Err(Refused::ToolCalls),
@@ -418,7 +444,8 @@ mod tests {
             let body = response("completed", json!([item, said]));
             assert_eq!(ask(&body), expected, "{item}");
         }
-        let failed = json!({ "status": "failed", "error": { "code": "server_error" }, "output": [] });
+        let failed =
+            json!({ "status": "failed", "error": { "code": "server_error" }, "output": [] });
         assert_eq!(ask(&failed), Err(Refused::Error));
         assert_eq!(ask(&json!({ "choices": [] })), Err(Refused::NotAnAnswer));
     }
@@ -442,7 +469,10 @@ mod tests {
             assert_eq!(message(stop, said.clone()), Err(reason));
         }
         let thought = json!([{ "type": "thinking", "thinking": "hmm", "signature": "s" }]);
-        assert_eq!(message(json!("end_turn"), thought), Err(Refused::EmptyAnswer));
+        assert_eq!(
+            message(json!("end_turn"), thought),
+            Err(Refused::EmptyAnswer)
+        );
         let searched = json!([
             { "type": "server_tool_use", "name": "web_search", "input": {} },
             { "type": "web_search_tool_result", "content": [] },
@@ -456,7 +486,10 @@ mod tests {
             Err(Refused::ToolCalls)
         );
         let error = json!({ "type": "error", "error": { "type": "overloaded_error" } });
-        assert_eq!(ask(Protocol::AnthropicMessages, &error), Err(Refused::Error));
+        assert_eq!(
+            ask(Protocol::AnthropicMessages, &error),
+            Err(Refused::Error)
+        );
     }
 
     #[test]

@@ -315,10 +315,7 @@ mod tests {
             admission.answer(&Request::prompt(prompt), &Answer::text(answer), false)
         };
         assert_eq!(ask("12345678", "12345678"), Ok(()));
-        assert_eq!(
-            ask("123456789", "12345678"),
-            Err(Refused::PromptTooLarge)
-        );
+        assert_eq!(ask("123456789", "12345678"), Err(Refused::PromptTooLarge));
         assert_eq!(ask("12345678", "123456789"), Err(Refused::AnswerTooLarge));
     }
 
@@ -341,7 +338,8 @@ mod tests {
         let request = Request::from_openai_chat(&body, crate::Scope::local()).unwrap();
         let own = Answer::from(json!({ "label": "greeting" }));
         assert_eq!(admission.answer(&request, &own, false), Ok(()));
-        let cut = json!({ "choices": [{ "finish_reason": "length", "message": { "content": "a" } }] });
+        let cut =
+            json!({ "choices": [{ "finish_reason": "length", "message": { "content": "a" } }] });
         assert_eq!(
             admission.answer(&request, &Answer::from(cut), false),
             Err(Refused::Length)

@@ -22,7 +22,8 @@ pub(super) const PATTERNS: &[BuiltIn] = &[
         |text, at| {
             // Behind a letter, a digit or a bracket it is a sum.
             let before = text[..at.start].chars().next_back();
-            let is_sum = before.is_some_and(|c| c.is_alphanumeric() || matches!(c, ')' | ']' | '+'));
+            let is_sum =
+                before.is_some_and(|c| c.is_alphanumeric() || matches!(c, ')' | ']' | '+'));
             let digits = super::detect::digits(&text[at.clone()]);
             !is_sum && (8..=15).contains(&digits) && ends_there(text, at.end)
         },
@@ -64,7 +65,9 @@ pub(super) const PATTERNS: &[BuiltIn] = &[
         r"(?-u:\b)(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?-u:\b)",
         |text, at| {
             let more = text[..at.start].ends_with('.')
-                || text[at.end..].strip_prefix('.').is_some_and(starts_with_digit);
+                || text[at.end..]
+                    .strip_prefix('.')
+                    .is_some_and(starts_with_digit);
             !more && is_public(&text[at])
         },
     ),
@@ -96,7 +99,10 @@ fn is_card(text: &str, at: Range<usize>) -> bool {
     let digits: Vec<u32> = text[at].chars().filter_map(|c| c.to_digit(10)).collect();
     // Those that are issued begin with 2 to 6.
     let issued = matches!(digits.first(), Some(2..=6));
-    let shown: String = digits.iter().filter_map(|digit| char::from_digit(*digit, 10)).collect();
+    let shown: String = digits
+        .iter()
+        .filter_map(|digit| char::from_digit(*digit, 10))
+        .collect();
     issued && (13..=19).contains(&digits.len()) && distinct(&shown) > 1 && luhn(&digits)
 }
 

@@ -121,7 +121,10 @@ mod tests {
         ] {
             assert!(!is_refusal(text), "{text}");
         }
-        let long = format!("I'm sorry, but I can't help with that. {}", "But then. ".repeat(50));
+        let long = format!(
+            "I'm sorry, but I can't help with that. {}",
+            "But then. ".repeat(50)
+        );
         assert!(!is_refusal(&long));
     }
 }

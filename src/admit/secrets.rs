@@ -38,7 +38,9 @@ pub(super) const PATTERNS: &[BuiltIn] = &[
             r#"(?:[:=]|:=|=>)\s{0,3}["']?)[A-Za-z0-9_+/-]{20,}"#
         ),
         |text, at| {
-            let value = text[at].rsplit([' ', '\t', '\n', '"', '\'', ':', '=', '>']).next();
+            let value = text[at]
+                .rsplit([' ', '\t', '\n', '"', '\'', ':', '=', '>'])
+                .next();
             value.is_some_and(|value| {
                 let shouted = !value.bytes().any(|byte| byte.is_ascii_lowercase());
                 !(shouted && value.contains('_')) && digits(value) >= 3 && distinct(value) >= 12
@@ -51,9 +53,8 @@ pub(super) const PATTERNS: &[BuiltIn] = &[
         |text, at| {
             // The armour alone is what people ask about; a key has its body behind it.
             let body = &text.as_bytes()[at.end..text.len().min(at.end + ARMOUR_BYTES)];
-            let mut runs = body.split(|byte| {
-                !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
-            });
+            let mut runs =
+                body.split(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')));
             runs.any(|run| {
                 run.len() >= 32 && std::str::from_utf8(run).is_ok_and(|run| distinct(run) >= 10)
             })
@@ -141,8 +142,22 @@ fn is_varied(text: &str, at: Range<usize>) -> bool {
 
 /// Passwords that stand for one.
 const EXAMPLES: [&str; 16] = [
-    "changeme", "example", "guest", "mypassword", "pass", "passwd", "password", "passwort", "pw", "pwd",
-    "root", "secret", "test", "token", "postgres", "mysecretpassword",
+    "changeme",
+    "example",
+    "guest",
+    "mypassword",
+    "pass",
+    "passwd",
+    "password",
+    "passwort",
+    "pw",
+    "pwd",
+    "root",
+    "secret",
+    "test",
+    "token",
+    "postgres",
+    "mysecretpassword",
 ];
 
 fn is_example(user: &str, password: &str) -> bool {

@@ -290,11 +290,7 @@ impl Inner {
     }
 
     /// Counts in whoever waited for another's call for the same request.
-    pub(super) async fn count_in_follower(
-        &self,
-        request: &Request,
-        stored: Option<&StoreOutcome>,
-    ) {
+    pub(super) async fn count_in_follower(&self, request: &Request, stored: Option<&StoreOutcome>) {
         let stored = stored.and_then(StoreOutcome::entry);
         if self.admission.min_principals() > 1
             && let Some(id) = stored

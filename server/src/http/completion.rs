@@ -98,9 +98,15 @@ mod tests {
             .as_array_mut()
             .unwrap()
             .push(choice("length", &text)["choices"][0].clone());
-        assert_eq!(admit(Protocol::OpenAiChat, &headers, &second_is_cut), Err("length"));
+        assert_eq!(
+            admit(Protocol::OpenAiChat, &headers, &second_is_cut),
+            Err("length")
+        );
         let headers =
             HeaderMap::from_iter([(header::CACHE_CONTROL, "private, No-Store".parse().unwrap())]);
-        assert_eq!(admit(Protocol::OpenAiChat, &headers, &whole), Err("no_store"));
+        assert_eq!(
+            admit(Protocol::OpenAiChat, &headers, &whole),
+            Err("no_store")
+        );
     }
 }

@@ -105,7 +105,13 @@ impl Problem {
     /// The same in the shape of the API that was called; OpenAI's, where that is not known.
     pub(crate) fn into_provider_response(self, protocol: Option<Protocol>) -> Response {
         let name = self.kind.rsplit(':').next().unwrap_or_default();
-        provider_error(self.status, name, &self.detail, self.field.as_deref(), protocol)
+        provider_error(
+            self.status,
+            name,
+            &self.detail,
+            self.field.as_deref(),
+            protocol,
+        )
     }
 }
 

@@ -81,8 +81,15 @@ impl Call {
             let Some(attempt) = rest.next() else {
                 return Err(CallError::Nowhere);
             };
-            let Attempt { upstream, url, headers, body } = attempt;
-            let reply = upstream.call(url.clone(), headers.clone(), body.clone()).await;
+            let Attempt {
+                upstream,
+                url,
+                headers,
+                body,
+            } = attempt;
+            let reply = upstream
+                .call(url.clone(), headers.clone(), body.clone())
+                .await;
             let failed = match &reply {
                 Ok(reply) => is_failure(reply.status),
                 Err(error) => error.is_upstreams(),
@@ -127,10 +134,12 @@ impl Call {
                 },
             ),
         };
-        let usage = document.get("usage").and_then(|usage| match self.asked.protocol {
-            Protocol::AnthropicMessages => Usage::from_anthropic(usage),
-            _ => Usage::from_openai(usage),
-        });
+        let usage = document
+            .get("usage")
+            .and_then(|usage| match self.asked.protocol {
+                Protocol::AnthropicMessages => Usage::from_anthropic(usage),
+                _ => Usage::from_openai(usage),
+            });
         usage.into_iter().fold(fill, Fill::usage)
     }
 
@@ -171,7 +180,9 @@ impl Call {
             _ => upstream.cut("it stopped before its end"),
         })?;
         let answer = Answer::stream(&recording);
-        let document = recording.document().map_err(|_| upstream.cut("its events do not fit together"))?;
+        let document = recording
+            .document()
+            .map_err(|_| upstream.cut("its events do not fit together"))?;
         Ok(self.kept(&headers, answer, &document))
     }
 
@@ -182,7 +193,12 @@ impl Call {
             let Some(attempt) = rest.next() else {
                 return Err(CallError::Nowhere);
             };
-            let Attempt { upstream, url, headers, body } = attempt;
+            let Attempt {
+                upstream,
+                url,
+                headers,
+                body,
+            } = attempt;
             let with_usage = (upstream.tells_usage() && !self.asked.wanted.usage)
                 .then(|| asking_for_usage(self.asked.protocol, body))
                 .flatten();
@@ -206,8 +222,12 @@ impl Call {
 }
 
 fn gave_up_on(upstream: &Upstream) {
-    metrics::counter!(crate::upstream::FAILOVERS, "upstream" => upstream.name().to_owned()).increment(1);
-    tracing::warn!(upstream = upstream.name(), "an upstream cannot answer: the next is asked");
+    metrics::counter!(crate::upstream::FAILOVERS, "upstream" => upstream.name().to_owned())
+        .increment(1);
+    tracing::warn!(
+        upstream = upstream.name(),
+        "an upstream cannot answer: the next is asked"
+    );
 }
 
 /// Whether another upstream may do better.
@@ -222,10 +242,15 @@ fn asking_for_usage(protocol: Protocol, body: &[u8]) -> Option<Bytes> {
         return None;
     }
     let mut document = Document::read(body)?;
-    if document.get("stream_options").is_none_or(|options| options == "null") {
+    if document
+        .get("stream_options")
+        .is_none_or(|options| options == "null")
+    {
         document.set("stream_options", &json!({ "include_usage": true }));
     } else {
-        document.edit(&["stream_options"], |options| options.set("include_usage", &json!(true)));
+        document.edit(&["stream_options"], |options| {
+            options.set("include_usage", &json!(true))
+        });
     }
     Some(document.to_text().into())
 }

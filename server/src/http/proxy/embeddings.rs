@@ -55,10 +55,12 @@ pub(super) async fn answer(
     let places: Vec<usize> = joined
         .into_iter()
         .map(|request| {
-            *first.entry(*request.exact_key().as_bytes()).or_insert_with(|| {
-                inputs.push(request);
-                inputs.len() - 1
-            })
+            *first
+                .entry(*request.exact_key().as_bytes())
+                .or_insert_with(|| {
+                    inputs.push(request);
+                    inputs.len() - 1
+                })
         })
         .collect();
     let looked = inputs.into_iter().map(|request| async move {
@@ -66,7 +68,9 @@ pub(super) async fn answer(
         Input { request, found }
     });
     let inputs: Vec<Input> = future::join_all(looked).await;
-    let missing: Vec<usize> = (0..inputs.len()).filter(|i| !inputs[*i].found.is_hit()).collect();
+    let missing: Vec<usize> = (0..inputs.len())
+        .filter(|i| !inputs[*i].found.is_hit())
+        .collect();
     let mut fresh: BTreeMap<usize, Fresh> = BTreeMap::new();
     let mut upstream_head = None;
     let mut declined = None;
@@ -84,7 +88,13 @@ pub(super) async fn answer(
         let began = Instant::now();
         let reply = match call.reply().await {
             Ok(reply) if reply.status == StatusCode::OK => reply,
-            Ok(reply) => return Ok(told("", &CallError::Refused(Box::new(reply)), Some(asked.protocol))),
+            Ok(reply) => {
+                return Ok(told(
+                    "",
+                    &CallError::Refused(Box::new(reply)),
+                    Some(asked.protocol),
+                ));
+            }
             Err(error) => {
                 let upstream = error.upstream().unwrap_or_default().to_owned();
                 return Ok(told(&upstream, &error, Some(asked.protocol)));
@@ -99,7 +109,9 @@ pub(super) async fn answer(
         declined = completion::admit(asked.protocol, &reply.headers, &given.document).err();
         declined = declined.or((!wishes.may_store()).then_some("no_store"));
         let share = |total: u64| total / missing.len() as u64;
-        let usage = given.usage.map(|usage| Usage::new(share(usage.input_tokens), 0));
+        let usage = given
+            .usage
+            .map(|usage| Usage::new(share(usage.input_tokens), 0));
         for (at, embedding) in missing.iter().zip(given.embeddings) {
             let stored = match declined {
                 Some(_) => None,
@@ -108,14 +120,24 @@ pub(super) async fn answer(
                     let mut options = StoreOptions::default().latency(took);
                     options.tags.clone_from(&wishes.tags);
                     options.usage = usage;
-                    Some(cache.store(&inputs[*at].request, Answer::from(kept), options).await)
+                    Some(
+                        cache
+                            .store(&inputs[*at].request, Answer::from(kept), options)
+                            .await,
+                    )
                 }
             };
             fresh.insert(*at, Fresh { embedding, stored });
         }
         upstream_head = Some((reply.headers, given.usage.unwrap_or_default(), given.model));
     }
-    Ok(put_together(&places, &inputs, fresh, upstream_head, declined))
+    Ok(put_together(
+        &places,
+        &inputs,
+        fresh,
+        upstream_head,
+        declined,
+    ))
 }
 
 /// An embedding that came from upstream.
@@ -228,7 +250,9 @@ fn put_together(
         .map(|(index, place)| json!({ "object": "embedding", "index": index, "embedding": embeddings[*place] }))
         .collect();
     let hits = inputs.iter().filter(|input| input.found.is_hit()).count();
-    let tokens = upstream.as_ref().map_or(0, |(_, usage, _)| usage.input_tokens);
+    let tokens = upstream
+        .as_ref()
+        .map_or(0, |(_, usage, _)| usage.input_tokens);
     let document = json!({
         "object": "list",
         "data": data,
@@ -246,7 +270,13 @@ fn put_together(
             let miss = inputs.iter().find_map(miss_of);
             let stored = fresh.values().find_map(|fresh| fresh.stored);
             if let Some(miss) = miss {
-                status::forwarded(response.headers_mut(), miss, Flight::Led, stored.as_ref(), declined);
+                status::forwarded(
+                    response.headers_mut(),
+                    miss,
+                    Flight::Led,
+                    stored.as_ref(),
+                    declined,
+                );
             }
         }
         None => {
@@ -264,7 +294,11 @@ mod tests {
 
     #[test]
     fn a_response_is_used_if_it_has_what_was_asked_for() {
-        let body = |data: Value| json!({ "model": "m", "data": data }).to_string().into_bytes();
+        let body = |data: Value| {
+            json!({ "model": "m", "data": data })
+                .to_string()
+                .into_bytes()
+        };
         let two = json!([{ "index": 1, "embedding": [2.0] }, { "index": 0, "embedding": "AAAA" }]);
         let given = vectors(&body(two.clone()), 2).unwrap();
         assert_eq!(given.embeddings, [json!("AAAA"), json!([2.0])]);
@@ -283,6 +317,9 @@ mod tests {
         assert_eq!(left, json!({ "model": "m", "input": ["a", "c"] }));
         let tokens = json!({ "input": [1, 2] });
         let left = only(&Bytes::from(tokens.to_string()), &tokens, &[0], &[0]);
-        assert_eq!(serde_json::from_slice::<Value>(&left).unwrap(), json!({ "input": [[1, 2]] }));
+        assert_eq!(
+            serde_json::from_slice::<Value>(&left).unwrap(),
+            json!({ "input": [[1, 2]] })
+        );
     }
 }

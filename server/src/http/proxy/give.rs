@@ -57,7 +57,11 @@ impl Asked {
     ) -> Response {
         let (miss, flight, stored) = match &served.source {
             Source::Cache(hit) => return self.hit(request, hit, Duration::ZERO),
-            Source::Upstream { miss, flight, stored } => (miss, *flight, stored),
+            Source::Upstream {
+                miss,
+                flight,
+                stored,
+            } => (miss, *flight, stored),
         };
         let notes = std::mem::take(&mut *notes.lock());
         let as_it_came = served.answer.media() == Media::Json && !self.stream;
@@ -126,11 +130,17 @@ fn frames(
             let Some(frame) = live.next().await else {
                 let failed = live.result().and_then(Result::err);
                 let failed = failed.filter(|error| {
-                    !matches!(CallError::behind(error), Some(CallError::FailedInStream { .. }))
+                    !matches!(
+                        CallError::behind(error),
+                        Some(CallError::FailedInStream { .. })
+                    )
                 });
                 return failed.map(|error| {
                     tracing::warn!(%error, "a stream broke off");
-                    (Err(io::Error::other("the upstream's stream broke off")), None)
+                    (
+                        Err(io::Error::other("the upstream's stream broke off")),
+                        None,
+                    )
                 });
             };
             if !wanted.usage && frame.event().is_some_and(is_usage_only) {
@@ -152,14 +162,17 @@ fn event_response(events: Vec<Event>, pace: Duration) -> Response {
         }
         Body::from(bytes)
     } else {
-        let paced = stream::unfold((events.into_iter(), true), move |(mut events, first)| async move {
-            let event = events.next()?;
-            if !first {
-                tokio::time::sleep(pace).await;
-            }
-            let bytes = Bytes::from(event.to_bytes());
-            Some((Ok::<_, Infallible>(bytes), (events, false)))
-        });
+        let paced = stream::unfold(
+            (events.into_iter(), true),
+            move |(mut events, first)| async move {
+                let event = events.next()?;
+                if !first {
+                    tokio::time::sleep(pace).await;
+                }
+                let bytes = Bytes::from(event.to_bytes());
+                Some((Ok::<_, Infallible>(bytes), (events, false)))
+            },
+        );
         Body::from_stream(paced)
     };
     let mut response = Response::new(body);
@@ -192,11 +205,21 @@ pub(super) fn json_response(body: Bytes) -> Response {
 /// A call that gave no answer.
 pub(super) fn call_failed(error: &askonce::Error, protocol: Protocol) -> Response {
     let mut response = match CallError::behind(error) {
-        Some(failed) => told(failed.upstream().unwrap_or_default(), failed, Some(protocol)),
+        Some(failed) => told(
+            failed.upstream().unwrap_or_default(),
+            failed,
+            Some(protocol),
+        ),
         None => {
             tracing::error!(%error, "an upstream call ended without a result");
             let status = StatusCode::BAD_GATEWAY;
-            provider_error(status, "upstream_failed", &error.to_string(), None, Some(protocol))
+            provider_error(
+                status,
+                "upstream_failed",
+                &error.to_string(),
+                None,
+                Some(protocol),
+            )
         }
     };
     let miss = HeaderValue::from_static("askonce; fwd=miss");
@@ -218,4 +241,3 @@ pub(super) fn told(upstream: &str, error: &CallError, protocol: Option<Protocol>
     tracing::warn!(upstream, %error, "an upstream call failed");
     provider_error(status, code, &error.to_string(), None, protocol)
 }
-

@@ -131,7 +131,9 @@ async fn answer(
     let caller = app.auth.identify(&parts.headers, peer)?;
     let body = body::read(body, app.config.max_body_bytes.as_u64()).await?;
     let value = serde_json::from_slice::<Value>(&body).ok();
-    let model = value.as_ref().and_then(|value| value.get("model")?.as_str());
+    let model = value
+        .as_ref()
+        .and_then(|value| value.get("model")?.as_str());
     let deployment = route::deployment(parts.uri.path());
     let model = model.or(deployment);
     let route = Route::find(app, parts, Some(protocol), model)?;
@@ -157,7 +159,8 @@ async fn answer(
         route: &route,
     };
     if protocol == Protocol::OpenAiEmbeddings {
-        let requests = match askonce::Request::from_openai_embeddings(&value, caller.scope.clone()) {
+        let requests = match askonce::Request::from_openai_embeddings(&value, caller.scope.clone())
+        {
             Ok(requests) => requests,
             Err(error) if is_about_cache(&error) => return Err(error.into()),
             Err(_) => return unread(body).relay("unparsed").await,
@@ -247,10 +250,7 @@ impl Context<'_> {
 /// Answers from the cache, or from upstream and into the cache.
 async fn whole(app: &App, request: &askonce::Request, call: Call) -> Response {
     let (asked, notes) = (call.asked, call.notes());
-    let served = app
-        .cache
-        .get_or_call(request, move || call.whole())
-        .await;
+    let served = app.cache.get_or_call(request, move || call.whole()).await;
     match served {
         Ok(served) => asked.served(request, &served, &notes),
         Err(error) => call_failed(&error, asked.protocol),
@@ -282,7 +282,13 @@ async fn streamed(app: &App, request: &askonce::Request, call: Call) -> Response
         Some(Err(error)) => call_failed(&error, asked.protocol),
         None => {
             let problem = "the upstream call ended without a result";
-            provider_error(StatusCode::BAD_GATEWAY, "upstream_failed", problem, None, Some(asked.protocol))
+            provider_error(
+                StatusCode::BAD_GATEWAY,
+                "upstream_failed",
+                problem,
+                None,
+                Some(asked.protocol),
+            )
         }
     }
 }
@@ -293,8 +299,13 @@ async fn only_if_cached(app: &App, request: &askonce::Request, asked: &Asked) ->
         Outcome::Miss(miss) => {
             let message = format!("there is no answer in the cache: {}", miss.reason());
             let status = StatusCode::GATEWAY_TIMEOUT;
-            let mut response =
-                provider_error(status, "only_if_cached", &message, None, Some(asked.protocol));
+            let mut response = provider_error(
+                status,
+                "only_if_cached",
+                &message,
+                None,
+                Some(asked.protocol),
+            );
             status::not_forwarded(response.headers_mut(), &miss);
             response
         }

@@ -46,13 +46,21 @@ impl<'a> Route<'a> {
                     Some(protocol) => protocol == Protocol::AnthropicMessages,
                     None => parts.headers.contains_key("anthropic-version"),
                 };
-                let speaks = if messages { Speaks::Anthropic } else { Speaks::Openai };
+                let speaks = if messages {
+                    Speaks::Anthropic
+                } else {
+                    Speaks::Openai
+                };
                 app.upstreams
                     .choose(speaks, model)
                     .ok_or_else(|| Problem::bad_request("there is no upstream"))?
             }
         };
-        let route = Self { app, parts, primary };
+        let route = Self {
+            app,
+            parts,
+            primary,
+        };
         route.url(primary)?;
         Ok(route)
     }
