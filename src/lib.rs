@@ -28,6 +28,7 @@
 pub mod clock;
 mod error;
 pub mod event;
+mod files;
 pub mod observe;
 
 // The request becomes keys, a partition, and a text to compare.

@@ -50,6 +50,9 @@ pub const SAVED_USD: &str = "askonce_saved_usd_total";
 pub const SAVED_TOKENS: &str = "askonce_saved_tokens_total";
 /// Seconds that callers did not wait.
 pub const SAVED_SECONDS: &str = "askonce_saved_seconds_total";
+/// Dollars that the cache spent on itself, by `kind`: `embedding`, `verification`, `judge`, `shadow` (calls made
+/// beside hits), `wrong_hit` (what the policy's settings put on answers that were found wrong).
+pub const COST_USD: &str = "askonce_cost_usd_total";
 /// Upstream calls, by `outcome`.
 pub const UPSTREAM_CALLS: &str = "askonce_upstream_calls_total";
 /// Failed operations of a tier that a cache went on without, by `tier` and `operation`.
@@ -122,6 +125,7 @@ pub fn describe() {
     describe_gauge!(SAVED_USD, "Dollars that hits did not spend");
     describe_counter!(SAVED_TOKENS, "Tokens that hits did not use");
     describe_gauge!(SAVED_SECONDS, "Seconds that callers did not wait");
+    describe_gauge!(COST_USD, "Dollars that the cache spent on itself, by kind");
     describe_counter!(UPSTREAM_CALLS, "Upstream calls, by outcome");
     describe_counter!(
         BACKEND_ERRORS,
@@ -230,6 +234,11 @@ pub(crate) fn saved(usd: Option<f64>, tokens: u64, time: Duration) {
     }
     counter!(SAVED_TOKENS).increment(tokens);
     gauge!(SAVED_SECONDS).increment(time.as_secs_f64());
+}
+
+/// Adds up what the cache spent on itself.
+pub(crate) fn cost(kind: &'static str, usd: f64) {
+    gauge!(COST_USD, "kind" => kind).increment(usd);
 }
 
 /// Shows how much is held.

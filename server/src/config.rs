@@ -14,7 +14,7 @@ use askonce::config::{
     BackendSection, Loaded, SemanticConfig, ServiceConfig, Sources, VerifierModelConfig, is_local,
     is_production,
 };
-use askonce::savings::PricesConfig;
+use askonce::savings::{LedgerConfig, PricesConfig};
 use askonce::{Config, Error, ErrorKind, Result};
 use axum::http::{HeaderName, header};
 use bytesize::ByteSize;
@@ -58,6 +58,8 @@ pub(crate) struct ServerConfig {
     pub(crate) judge: Option<JudgeModelConfig>,
     /// Who may call.
     pub(crate) auth: AuthConfig,
+    /// The page for operators.
+    pub(crate) admin: AdminConfig,
     /// Largest body that is read whole: prompts, answers, responses that may be cached. Default:
     /// `32MiB`; 1 KiB to 1 GiB. What is passed through as a stream has no bound.
     #[schemars(with = "askonce::schema::Bytes")]
@@ -94,6 +96,8 @@ pub(crate) struct ServerConfig {
     pub(crate) admission: AdmissionConfig,
     /// What models charge.
     pub(crate) prices: PricesConfig,
+    /// The books of what was saved.
+    pub(crate) ledger: LedgerConfig,
 }
 
 impl Default for ServerConfig {
@@ -112,6 +116,7 @@ impl Default for ServerConfig {
             semantic,
             admission,
             prices,
+            ledger,
             ..
         } = Config::default();
         Self {
@@ -124,6 +129,7 @@ impl Default for ServerConfig {
             upstreams: vec![UpstreamConfig::default()],
             judge: None,
             auth: AuthConfig::default(),
+            admin: AdminConfig::default(),
             max_body_bytes: ByteSize::mib(32),
             finish_abandoned: Duration::from_secs(120),
             stream_pace: Duration::ZERO,
@@ -136,6 +142,7 @@ impl Default for ServerConfig {
             semantic,
             admission,
             prices,
+            ledger,
         }
     }
 }
@@ -270,6 +277,21 @@ pub(crate) struct AuthConfig {
     pub(crate) allow_anonymous: bool,
 }
 
+/// The page for operators at `/admin`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AdminConfig {
+    /// Whether there is such a page, and lookups of late are kept for it. Default: true. It asks for a key with
+    /// `admin: true`; without `auth.keys` only this machine may open it, which production refuses.
+    pub(crate) enabled: bool,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
 /// One key that is let in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -312,6 +334,7 @@ impl ServerConfig {
         config.semantic.clone_from(&self.semantic);
         config.admission.clone_from(&self.admission);
         config.prices.clone_from(&self.prices);
+        config.ledger.clone_from(&self.ledger);
         config
     }
 
@@ -544,6 +567,18 @@ impl ServerConfig {
                 "list the keys of your callers, or listen on 127.0.0.1",
             ));
         }
+        if self.is_production() && self.admin.enabled && self.auth.keys.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "everybody on this machine could open the admin page, read all answers and remove them",
+            )
+            .with("field", "admin.enabled")
+            .with("environment", self.environment.trim())
+            .with(
+                "remedy",
+                "list a key with admin: true in auth.keys, or set admin.enabled to false",
+            ));
+        }
         Ok(())
     }
 }
@@ -714,6 +749,26 @@ mod tests {
             });
             assert!(error.contains("auth.keys"), "{error}");
         }
+    }
+
+    #[test]
+    fn production_refuses_an_admin_page_that_asks_for_no_key() {
+        let mut config = ServerConfig {
+            environment: "production".into(),
+            ..ServerConfig::default()
+        };
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("field: admin.enabled"), "{error}");
+        config.admin.enabled = false;
+        config.validate().unwrap();
+        config.admin.enabled = true;
+        config.auth.keys.push(KeyConfig {
+            name: "operator".into(),
+            key_sha256: Some("ab".repeat(32)),
+            admin: true,
+            ..KeyConfig::default()
+        });
+        config.validate().unwrap();
     }
 
     #[test]

@@ -207,7 +207,7 @@ impl Admission {
                 self.document_for(request, &answer.to_value())
             }
             _ if answer.as_str().trim().is_empty() => Err(Refused::EmptyAnswer),
-            _ => self.rules.text(answer.as_str()),
+            _ => self.rules.text(&answer.words()),
         };
         match judged {
             Err(Refused::NotAnAnswer) => Ok(()),

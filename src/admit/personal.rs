@@ -37,17 +37,17 @@ pub(super) const PATTERNS: &[BuiltIn] = &[
         },
     ),
     (
+        Detector::Iban,
+        r"(?-u:\b)[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4}",
+        |text, at| is_iban(&text[at.start..]),
+    ),
+    (
         Detector::CreditCard,
         concat!(
             r"(?-u:\b)(?:[0-9]{4}[ \-][0-9]{4}[ \-][0-9]{4}[ \-][0-9]{4}(?:[ \-][0-9]{3})?",
             r"|[0-9]{4}[ \-][0-9]{6}[ \-][0-9]{4,5}|[0-9]{13,19})(?-u:\b)"
         ),
         is_card,
-    ),
-    (
-        Detector::Iban,
-        r"(?-u:\b)[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4}",
-        |text, at| is_iban(&text[at.start..]),
     ),
     (
         Detector::Ssn,

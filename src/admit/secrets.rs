@@ -32,22 +32,6 @@ pub(super) const PATTERNS: &[BuiltIn] = &[
         is_varied,
     ),
     (
-        Detector::ApiKey,
-        concat!(
-            r#"(?i-u:(?:api|access|auth|secret|client|private)[_-]?(?:key|token|secret)["']?\s{0,3}"#,
-            r#"(?:[:=]|:=|=>)\s{0,3}["']?)[A-Za-z0-9_+/-]{20,}"#
-        ),
-        |text, at| {
-            let value = text[at]
-                .rsplit([' ', '\t', '\n', '"', '\'', ':', '=', '>'])
-                .next();
-            value.is_some_and(|value| {
-                let shouted = !value.bytes().any(|byte| byte.is_ascii_lowercase());
-                !(shouted && value.contains('_')) && digits(value) >= 3 && distinct(value) >= 12
-            })
-        },
-    ),
-    (
         Detector::PrivateKey,
         r"-----BEGIN (?:[A-Z0-9]{1,10} ){0,3}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-[23]: ",
         |text, at| {
@@ -128,6 +112,23 @@ pub(super) const PATTERNS: &[BuiltIn] = &[
         |text, at| {
             let token = text[at].rsplit(' ').next();
             token.is_some_and(|token| distinct(token) >= 8)
+        },
+    ),
+    // Last: what has a shape of its own is named by it.
+    (
+        Detector::ApiKey,
+        concat!(
+            r#"(?i-u:(?:api|access|auth|secret|client|private)[_-]?(?:key|token|secret)["']?\s{0,3}"#,
+            r#"(?:[:=]|:=|=>)\s{0,3}["']?)[A-Za-z0-9_+/-]{20,}"#
+        ),
+        |text, at| {
+            let value = text[at]
+                .rsplit([' ', '\t', '\n', '"', '\'', ':', '=', '>'])
+                .next();
+            value.is_some_and(|value| {
+                let shouted = !value.bytes().any(|byte| byte.is_ascii_lowercase());
+                !(shouted && value.contains('_')) && digits(value) >= 3 && distinct(value) >= 12
+            })
         },
     ),
 ];

@@ -11,9 +11,11 @@ use parking_lot::Mutex;
 use super::backlog::Backlog;
 use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
+use super::metered::{Spent, metered};
 use super::migrate::Migration;
 use super::pending::Pending;
 use super::profile::{self, Profiles};
+use super::recent::Ring;
 use super::stats::{Counters, Probes, RunningMean};
 use super::stream::Lives;
 use super::{Inner, Probe, Semantic, SemanticCache, learn};
@@ -72,7 +74,9 @@ pub struct CacheBuilder {
     codec: Option<Codec>,
     registry: BackendRegistry,
     events: Events,
+    keep_recent: usize,
     tiers: Vec<Tier>,
+    embedding_spent: Arc<Spent>,
 }
 
 /// A tier that was not configured but given.
@@ -123,6 +127,15 @@ impl CacheBuilder {
     #[must_use]
     pub fn policy(mut self, policy: PolicyHandle) -> Self {
         self.policy = Some(policy);
+        self
+    }
+
+    /// Keeps the last `lookups` lookups, and as many decisions, in memory for
+    /// [`recent_lookups`](SemanticCache::recent_lookups) and
+    /// [`recent_decisions`](SemanticCache::recent_decisions): some 2 KB each, without text. Default: 0, none.
+    #[must_use]
+    pub fn keep_recent(mut self, lookups: usize) -> Self {
+        self.keep_recent = lookups;
         self
     }
 
@@ -189,7 +202,10 @@ impl CacheBuilder {
         if self.config.enabled && self.config.semantic.enabled {
             let embedder = &self.config.semantic.embedder;
             if let (None, EmbedderConfig::Http(http)) = (&self.embedder, embedder) {
-                self.embedder = remote_embedder(http, "semantic.embedder").await?;
+                let model = remote_embedder(http, "semantic.embedder").await?;
+                let prices = PriceTable::new(&self.config.prices)?;
+                let spent = &self.embedding_spent;
+                self.embedder = model.map(|model| metered(model, &http.model, &prices, spent));
             }
             if tokio::runtime::Handle::try_current().is_ok() {
                 SearchStage::handed_over(&self.config.semantic.index).await;
@@ -197,7 +213,10 @@ impl CacheBuilder {
             if let (None, EmbedderConfig::Cascade { refiner, .. }) = (&self.refiner, embedder)
                 && let RefinerConfig::Http(http) = refiner
             {
-                self.refiner = remote_embedder(http, "semantic.embedder.refiner").await?;
+                let model = remote_embedder(http, "semantic.embedder.refiner").await?;
+                let prices = PriceTable::new(&self.config.prices)?;
+                let spent = &self.embedding_spent;
+                self.refiner = model.map(|model| metered(model, &http.model, &prices, spent));
             }
         }
         let registry = self.registry.clone();
@@ -236,6 +255,7 @@ struct Parts {
     given: Vec<Tier>,
     judge: Option<JudgeHandle>,
     codec: Codec,
+    keep_recent: usize,
 }
 
 impl Parts {
@@ -252,6 +272,7 @@ impl Parts {
                 refiner: builder.refiner,
                 policy: builder.policy,
                 verifier: builder.verifier,
+                spent: builder.embedding_spent,
             };
             semantic(&config, given, clock.now())
         });
@@ -279,6 +300,7 @@ impl Parts {
             given: builder.tiers,
             judge: builder.judge,
             codec,
+            keep_recent: builder.keep_recent,
         })
     }
 
@@ -341,6 +363,7 @@ impl Parts {
             dropped,
             judge,
             codec,
+            keep_recent,
             ..
         } = self;
         let default_ttl = config.ttl_of(config.default_section()?);
@@ -356,7 +379,13 @@ impl Parts {
         let file = settings.file(config.semantic.index.path.as_deref());
         let file = file.filter(|_| semantic.is_some());
         let shares = learn::shared_tier(&layers).is_some();
-        let learning = Learning::new(settings, file, judge, shares)?;
+        let mut learning = Learning::new(settings, file, judge, shares)?;
+        learning.keep_recent(keep_recent);
+        let ledger = Ledger::with_limits(Arc::clone(&clock), config.ledger.clone());
+        let ledger_path = config.ledger.file(config.semantic.index.path.as_deref());
+        if let Some(path) = &ledger_path {
+            ledger.restore(path);
+        }
         let inner = Arc::new(Inner {
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,
@@ -377,9 +406,11 @@ impl Parts {
             migration: Migration::default(),
             prices: PriceTable::new(&config.prices)?,
             tokens: TokenCounter::new(),
-            ledger: Ledger::new(Arc::clone(&clock)),
+            ledger,
+            ledger_path,
             typical_cost: RunningMean::default(),
             counters: Counters::default(),
+            recent: Ring::new(keep_recent),
             dropped,
             default_ttl,
             enabled: config.enabled,
@@ -428,6 +459,7 @@ struct Given {
     refiner: Option<EmbedderHandle>,
     policy: Option<PolicyHandle>,
     verifier: Option<VerifierHandle>,
+    spent: Arc<Spent>,
 }
 
 fn semantic(config: &Config, given: Given, now: Timestamp) -> Result<(Semantic, Vec<Restored>)> {
@@ -436,6 +468,7 @@ fn semantic(config: &Config, given: Given, now: Timestamp) -> Result<(Semantic, 
         refiner,
         policy,
         verifier,
+        spent,
     } = given;
     let settings = config.semantic.clone();
     let patience = Duration::from_secs(2);
@@ -478,6 +511,7 @@ fn semantic(config: &Config, given: Given, now: Timestamp) -> Result<(Semantic, 
     let second = refiner.as_ref().map_or(0, |refiner| refiner.dimension());
     let verifier = verify_stage(settings.verifier.as_ref(), verifier)?;
     let semantic = Semantic {
+        embedding_spent: spent,
         verifier,
         embed,
         search,

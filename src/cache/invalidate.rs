@@ -212,11 +212,9 @@ impl SemanticCache {
                     // What the hit claimed to save is taken off the books again.
                     let saved = entry.saved();
                     let scope = query.scope_ref().label();
-                    inner.ledger.record_wrong_hit(
-                        &scope,
-                        query.model_name().unwrap_or_default(),
-                        &saved,
-                    );
+                    let model = query.model_name().unwrap_or_default();
+                    let route = query.route_name().unwrap_or_default();
+                    inner.book_wrong_hit((&*scope, model, route), &saved);
                 }
                 if query.exact_key() == row.exact {
                     inner.remove(entry, "reported_wrong").await;

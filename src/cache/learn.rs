@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -24,7 +23,7 @@ use crate::learning::{
 use crate::observe;
 use crate::policy::{PolicyConfig, PolicyHandle, TextTraits};
 use crate::request::Request;
-use crate::savings::Usd;
+use crate::savings::{CostKind, Usd};
 
 /// A decision that was noted.
 #[derive(Debug)]
@@ -278,6 +277,7 @@ impl Inner {
                 served: None,
                 drawn: None,
                 stored: Some(*entry),
+                route: request.route_name().unwrap_or_default().to_owned(),
             });
         }
     }
@@ -312,7 +312,6 @@ impl Inner {
         let (inner, request, served) = (Arc::clone(self), request.clone(), hit.answer.clone());
         tokio::spawn(async move {
             let _turn = turn;
-            let started = Instant::now();
             let fill = call().await.map_err(|error| upstream_error(error.into()));
             observe::upstream(if fill.is_ok() { "ok" } else { "error" });
             inner.counters.upstream(fill.is_ok());
@@ -323,18 +322,16 @@ impl Inner {
                     return inner.learning.unsure();
                 }
             };
-            let took = started.elapsed();
             let usage = match usage {
                 Some(usage) => usage,
                 None => inner.count_tokens(&request, &answer).await,
             };
-            inner.book_call(&request, usage, took);
             let model = request.model_name().unwrap_or_default();
-            let usd = inner
-                .prices
-                .cost(model, &usage)
-                .map_or(0.0, Usd::as_dollars);
-            inner.learning.charge(Purse::Audits, 0, usd, now);
+            let usd = inner.prices.cost(model, &usage).unwrap_or_default();
+            inner.book_cost(CostKind::Shadow, usd);
+            inner
+                .learning
+                .charge(Purse::Audits, 0, usd.as_dollars(), now);
             // Cut short, filtered, or not to be kept: nothing to compare with.
             if !kept {
                 return inner.learning.unsure();
@@ -349,6 +346,7 @@ impl Inner {
                 served: Some(served),
                 drawn: Some(drawn),
                 stored: None,
+                route: request.route_name().unwrap_or_default().to_owned(),
             });
         });
     }
@@ -378,12 +376,16 @@ impl Inner {
             .learning
             .agreement(comparison, stored, stored_query.unwrap_or_default(), now)
             .await;
-        let (right, by_judge) = match compared {
-            (Agreement::Same, by_judge) => (true, by_judge),
-            (Agreement::Different, by_judge) => (false, by_judge),
-            (Agreement::Unsure, _) => return self.learning.unsure(),
+        let (agreement, judged) = compared;
+        if let Some(usd) = judged {
+            self.book_cost(CostKind::Judge, Usd::from_dollars(usd));
+        }
+        let right = match agreement {
+            Agreement::Same => true,
+            Agreement::Different => false,
+            Agreement::Unsure => return self.learning.unsure(),
         };
-        let source = match (comparison.drawn, by_judge) {
+        let source = match (comparison.drawn, judged.is_some()) {
             (Some(_), _) => LabelSource::Audit,
             (None, true) => LabelSource::Judge,
             (None, false) => LabelSource::Miss,
@@ -400,6 +402,10 @@ impl Inner {
         self.learning.learn(&label, &*policy, now);
         if source == LabelSource::Audit && !right {
             self.counters.wrong_hit();
+            if let (Some(held), Some(row)) = (&held, self.catalog.get(entry)) {
+                let tenant = row.scope.label();
+                self.book_wrong_hit((&*tenant, &*row.model, &*comparison.route), &held.saved());
+            }
             self.never_again(entry, comparison.fingerprint, Accuser::Audit);
         }
         if let (true, Some(fresh), Some(text)) = (right, comparison.stored, stored_query) {
@@ -502,10 +508,14 @@ impl Inner {
                 }
             });
         }
-        if turn % 6 == 5
-            && let Err(error) = Self::save_learning(Arc::clone(inner)).await
-        {
-            tracing::warn!(%error, "what was learnt was not written");
+        inner.settle();
+        if turn % 6 == 5 {
+            if let Err(error) = Self::save_learning(Arc::clone(inner)).await {
+                tracing::warn!(%error, "what was learnt was not written");
+            }
+            if let Err(error) = Self::save_savings(Arc::clone(inner)).await {
+                tracing::warn!(%error, "the books were not written");
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 mod backlog;
 mod builder;
 mod call;
+mod entries;
 mod epoch;
 mod explain;
 mod invalidate;
@@ -13,11 +14,13 @@ mod keys;
 mod learn;
 mod lookup;
 mod marks;
+mod metered;
 mod migrate;
 mod outcome;
 mod pending;
 mod probe;
 mod profile;
+mod recent;
 mod stats;
 mod store;
 mod stream;
@@ -26,6 +29,7 @@ mod weigh;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,12 +45,13 @@ use crate::entry::{Answer, Entry, EntryId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, RemovalCause, Subscription};
 use crate::layer::Layered;
-use crate::learning::{Learning, PolicyStatus};
+use crate::learning::{FalseHitRate, Learning, PolicyStatus};
 use crate::observe;
-use crate::policy::PolicySlot;
+use crate::policy::{PolicyHandle, PolicySlot, WrongAnswerCost};
 use crate::request::{ExactKey, Request};
 use crate::savings::{
-    HitKindLabel, Ledger, PriceTable, SavingsFilter, SavingsReport, TokenCounter, Usage, Usd,
+    Account, CostKind, HitKindLabel, Ledger, PriceTable, Saved, SavingsFilter, SavingsReport,
+    TokenCounter, Usage, Usd, WrongHitEstimate,
 };
 use crate::search::{Known, Restored, SearchStage};
 use crate::stampede::SingleFlight;
@@ -55,6 +60,7 @@ use crate::verify::VerifyStage;
 
 pub use builder::CacheBuilder;
 pub use call::Fill;
+pub use entries::{EntryList, EntryQuery, ListedEntry};
 pub use explain::{ExplainedCandidate, ExplainedDecision, ExplainedHit, Explanation};
 pub use invalidate::Verdict;
 pub use keys::{
@@ -66,6 +72,7 @@ pub use outcome::{
     Hit, HitKind, Miss, MissReason, Nearest, NotStored, Outcome, Served, Source, StoreOutcome,
 };
 pub(crate) use probe::Probe;
+pub use recent::{RecentFilter, RecentLookup};
 pub use stats::{Health, HealthStatus, Stats, TierHealth, TierStats};
 pub use store::StoreOptions;
 pub use stream::{Live, Sink, Streamed};
@@ -76,9 +83,11 @@ use epoch::InvalidationLog;
 use invalidate::WrongHits;
 use learn::Noted;
 use lookup::{Depth, Made};
+use metered::Spent;
 use migrate::Migration;
 use pending::Pending;
 use profile::Profiles;
+use recent::Ring;
 use stats::{Counters, Probes, RunningMean};
 use stream::Lives;
 
@@ -142,9 +151,11 @@ struct Inner {
     prices: PriceTable,
     tokens: TokenCounter,
     ledger: Ledger,
+    ledger_path: Option<PathBuf>,
     /// Mean cost of the calls whose answers are stored, in dollars.
     typical_cost: RunningMean,
     counters: Counters,
+    recent: Ring,
     /// Keys that a tier dropped on its own and that still have a catalogue row.
     dropped: Arc<Mutex<Vec<(ExactKey, RemovalCause)>>>,
     default_ttl: Option<Duration>,
@@ -172,6 +183,8 @@ struct Semantic {
     /// Who is asked about what the policy nearly served, where there is somebody.
     verifier: Option<VerifyStage>,
     profiles: Profiles,
+    /// What paid embedding models cost that is not booked yet.
+    embedding_spent: Arc<Spent>,
     settings: SemanticConfig,
 }
 
@@ -253,13 +266,23 @@ impl SemanticCache {
     /// What hits have saved so far.
     #[must_use]
     pub fn savings(&self) -> SavingsReport {
-        self.inner.ledger.summary(self.inner.clock.now())
+        self.inner.savings(&SavingsFilter::default())
     }
 
-    /// What hits have saved for one tenant or model, or in the last days.
+    /// What hits have saved for one tenant, model or route, or in the last days.
     #[must_use]
     pub fn savings_for(&self, filter: &SavingsFilter) -> SavingsReport {
-        self.inner.ledger.report(self.inner.clock.now(), filter)
+        self.inner.savings(filter)
+    }
+
+    /// Writes the books to their file; tells whether there is one
+    /// ([`path`](crate::savings::LedgerConfig::path)). Without this call a later process begins with what was
+    /// written last, a minute before at most.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BackendUnavailable`] when the file cannot be written.
+    pub async fn save_savings(&self) -> Result<bool> {
+        Inner::save_savings(Arc::clone(&self.inner)).await
     }
 
     /// Writes the index to its folder, so that a process started later begins with it; tells whether
@@ -299,6 +322,13 @@ impl SemanticCache {
             .map(|semantic| semantic.embed.fingerprint())
     }
 
+    /// The policy that decides now; `None` when similarity is off.
+    #[must_use]
+    pub fn policy(&self) -> Option<PolicyHandle> {
+        let semantic = self.inner.semantic.as_ref()?;
+        Some(semantic.policy.current())
+    }
+
     /// The name of the second embedding space; `None` where there is none.
     #[must_use]
     pub fn refiner_fingerprint(&self) -> Option<&str> {
@@ -333,6 +363,7 @@ impl Inner {
 
     /// Counts a finished lookup, and books what a hit saved.
     fn account(&self, request: &Request, outcome: &Outcome) {
+        self.note_recent(request, outcome);
         match outcome {
             Outcome::Hit(hit) => {
                 let (tier, label) = match &hit.kind {
@@ -344,12 +375,10 @@ impl Inner {
                 observe::saved(usd, hit.saved.usage.total(), hit.saved.duration);
                 self.counters.hit(&hit.kind);
                 let scope = request.scope_ref().label();
-                self.ledger.record_hit(
-                    &scope,
-                    request.model_name().unwrap_or_default(),
-                    label,
-                    &hit.saved,
-                );
+                let model = request.model_name().unwrap_or_default();
+                let route = request.route_name().unwrap_or_default();
+                let account = (&*scope, model, route);
+                self.ledger.record_hit(account, label, &hit.saved);
             }
             Outcome::Miss(miss) => {
                 let reason = miss.reason();
@@ -362,9 +391,105 @@ impl Inner {
     /// Books an upstream call.
     fn book_call(&self, request: &Request, usage: Usage, took: Duration) {
         let model = request.model_name().unwrap_or_default();
+        let route = request.route_name().unwrap_or_default();
         let usd = self.prices.cost(model, &usage);
-        self.ledger
-            .record_upstream(&request.scope_ref().label(), model, usage, usd, took);
+        let tenant = request.scope_ref().label();
+        let account = (&*tenant, model, route);
+        self.ledger.record_upstream(account, usage, usd, took);
+    }
+
+    /// Books what the cache spent on itself.
+    fn book_cost(&self, kind: CostKind, usd: Usd) {
+        if !usd.is_zero() {
+            self.ledger.record_cost(kind, usd);
+            observe::cost(kind.as_str(), usd.as_dollars());
+        }
+    }
+
+    /// Takes back what a hit that was wrong claimed to save, and books what a wrong answer costs.
+    fn book_wrong_hit<'a>(&self, account: impl Into<Account<'a>>, saved: &Saved) {
+        self.ledger.record_wrong_hit(account, saved);
+        let saving = saved.usd.map_or(0.0, Usd::as_dollars);
+        let saving = self.typical_cost.mean().unwrap_or(saving);
+        self.book_cost(CostKind::WrongHit, self.wrong_answer_usd(saving));
+    }
+
+    /// What a wrong answer costs by the policy's settings, where a hit saves so many dollars.
+    fn wrong_answer_usd(&self, saving: f64) -> Usd {
+        let semantic = self.semantic.as_ref();
+        let cost = semantic.and_then(|semantic| semantic.settings.policy.wrong_answer_cost());
+        Usd::from_dollars(match cost {
+            Some(WrongAnswerCost::TimesSaving(times)) => times * saving,
+            Some(WrongAnswerCost::Usd(usd)) => usd,
+            None => 0.0,
+        })
+    }
+
+    /// Books what embedding cost since this was last done.
+    fn settle(&self) {
+        if let Some(semantic) = &self.semantic {
+            self.book_cost(CostKind::Embedding, semantic.embedding_spent.take());
+        }
+    }
+
+    /// The report on the books, with what they do not hold: which prices were used, and what wrong hits that
+    /// nobody found may have cost.
+    fn savings(&self, filter: &SavingsFilter) -> SavingsReport {
+        self.settle();
+        let mut report = self.ledger.report(self.clock.now(), filter);
+        report.prices = Some(self.prices.version());
+        if filter.is_of_all() {
+            report.wrong_hits = self.wrong_hits_of(&report);
+        }
+        report
+    }
+
+    /// What hits that nobody found wrong may have cost, by the audits of all categories together.
+    fn wrong_hits_of(&self, report: &SavingsReport) -> Option<WrongHitEstimate> {
+        let stats = self.learning.stats();
+        let rates = stats.categories.values();
+        let rates = rates.filter_map(|category| {
+            let audits = category.false_hits?.effective_audits;
+            let rate = category.false_hits_corrected.or(category.false_hits)?;
+            Some((audits, rate))
+        });
+        let rates: Vec<_> = rates.collect();
+        let audits: f64 = rates.iter().map(|(audits, _)| audits).sum();
+        if audits <= 0.0 {
+            return None;
+        }
+        let mean = |of: fn(&FalseHitRate) -> f64| {
+            let weighted = rates.iter().map(|(audits, rate)| audits * of(rate));
+            weighted.sum::<f64>() / audits
+        };
+        let totals = &report.totals;
+        let rate = mean(|rate| rate.rate);
+        let hits = (rate * totals.hits_semantic as f64 - totals.hits_wrong as f64).max(0.0);
+        let saving = totals.saved.usd.as_dollars() / (totals.hits().max(1) as f64);
+        let each = saving + self.wrong_answer_usd(saving).as_dollars();
+        let usd = Usd::from_dollars(hits * each);
+        Some(WrongHitEstimate {
+            rate,
+            lower: mean(|rate| rate.lower),
+            upper: mean(|rate| rate.upper),
+            hits,
+            usd,
+            net_usd: report.net_usd - usd,
+        })
+    }
+
+    async fn save_savings(inner: Arc<Self>) -> Result<bool> {
+        inner.settle();
+        let save = move || match &inner.ledger_path {
+            Some(path) => inner.ledger.save(path).map(|()| true),
+            None => Ok(false),
+        };
+        tokio::task::spawn_blocking(save)
+            .await
+            .unwrap_or_else(|error| {
+                let message = "the books were not written";
+                Err(Error::new(ErrorKind::BackendUnavailable, message).caused_by(error))
+            })
     }
 
     /// Takes out what has died: entries past their expiry, and rows whose tier dropped the value.

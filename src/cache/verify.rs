@@ -6,6 +6,7 @@ use super::outcome::{Hit, HitKind, MissReason};
 use crate::entry::Entry;
 use crate::observe;
 use crate::policy::{Decision, PassReason};
+use crate::savings::{CostKind, Usd};
 use crate::verify::{VerifierCandidate, VerifierQuestion, VerifyStage};
 
 impl Inner {
@@ -57,6 +58,10 @@ impl Inner {
             candidates,
         };
         let answer = stage.ask(&question, asked.now).await;
+        self.book_cost(
+            CostKind::Verification,
+            Usd::from_dollars(stage.take_spent()),
+        );
         trail.stage_done("verify");
         let probabilities = match answer {
             Ok(probabilities) => probabilities,

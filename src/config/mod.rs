@@ -32,7 +32,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layer::LayerConfig;
 use crate::lock::LockConfig;
 use crate::policy::PolicyConfig;
-use crate::savings::PricesConfig;
+use crate::savings::{LedgerConfig, PricesConfig};
 use crate::tier::TierConfig;
 
 pub use crate::backend::BackendConfig;
@@ -101,6 +101,8 @@ pub struct Config {
     pub admission: AdmissionConfig,
     /// What models charge.
     pub prices: PricesConfig,
+    /// The books of what was saved.
+    pub ledger: LedgerConfig,
 }
 
 impl Default for Config {
@@ -120,6 +122,7 @@ impl Default for Config {
             semantic: SemanticConfig::default(),
             admission: AdmissionConfig::default(),
             prices: PricesConfig::default(),
+            ledger: LedgerConfig::default(),
         }
     }
 }
@@ -191,6 +194,7 @@ impl Config {
         self.semantic.validate("semantic")?;
         self.admission.validate("admission")?;
         self.prices.validate("prices")?;
+        self.ledger.validate("ledger")?;
         production::guard(self)
     }
 

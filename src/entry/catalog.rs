@@ -7,7 +7,8 @@
 //!
 //! One lock, held for map operations only.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,6 +208,38 @@ impl Catalog {
     #[must_use]
     pub fn select(&self, selector: &Selector, now: Timestamp) -> Vec<EntryId> {
         self.state.read().select(selector, now)
+    }
+
+    /// At most `limit` of the entries that `selector` means at `now`, the newest first; with `model`, only those
+    /// that it answered.
+    #[must_use]
+    pub fn newest(
+        &self,
+        selector: &Selector,
+        model: Option<&str>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Vec<(EntryId, Row)> {
+        let state = self.state.read();
+        let mut newest = BinaryHeap::new();
+        for id in state.select(selector, now) {
+            let Some(row) = state.rows.get(&id) else {
+                continue;
+            };
+            if model.is_some_and(|model| *model != *row.model) {
+                continue;
+            }
+            // The oldest is on top, and goes when there are too many.
+            newest.push(Reverse((row.created, id)));
+            if newest.len() > limit {
+                newest.pop();
+            }
+        }
+        let newest = newest.into_sorted_vec();
+        newest
+            .into_iter()
+            .filter_map(|Reverse((_, id))| Some((id, state.rows.get(&id)?.clone())))
+            .collect()
     }
 
     /// At most `limit` entries that are dead at `now`, the longest dead first.

@@ -280,6 +280,15 @@ fn numbered(path: &Path, n: usize) -> PathBuf {
     name.into()
 }
 
+/// What a line holds: the name of a decision, and the decision or a label of it.
+pub(super) fn parse(
+    line: &[u8],
+) -> Option<(DecisionId, Option<DecisionRecord>, Option<LoggedLabel>)> {
+    let line: Line<DecisionRecord> = serde_json::from_slice(line).ok()?;
+    let id = DecisionId::from_str_radix(&line.id, 16).ok()?;
+    Some((id, line.decision, line.label))
+}
+
 /// What a log held.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoggedDecisions {

@@ -4,13 +4,12 @@
 //! (`.1`). Its card names the policy whose models it has; when another one is configured, it is out of date and
 //! not used, nor is it when it does not certify what the settings promise, or is of another embedding.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::recalibrate::RecalibrationReport;
-use super::write_whole;
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::{beside, write_whole};
 use crate::policy::{Calibrated, CalibratedSettings, HitPolicy as _, PolicyFile};
 
 /// Writes a policy, and keeps the one before.
@@ -96,12 +95,6 @@ pub(crate) fn picked_up(
 }
 
 /// The path with something added to its name.
-fn beside(path: &Path, added: impl AsRef<OsStr>) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(added);
-    name.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,12 +27,12 @@ mod posterior;
 mod recalibrate;
 mod recent;
 mod state;
+mod tail;
 mod view;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -50,6 +50,7 @@ use crate::config::LearningConfig;
 use crate::decision::{CandidateRecord, DecisionRecord};
 use crate::entry::{Answer, EntryId};
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::write_whole;
 use crate::observe;
 use crate::policy::{Category, Decision, EntryRecord, Evidence, HitPolicy, PolicyFile};
 
@@ -67,6 +68,7 @@ use decision_log::{DecisionId, DecisionLog, LoggedLabel};
 use posterior::Step;
 use recent::Recent;
 use state::{CategoryState, Effect, Op, State};
+use tail::Tail;
 use view::View;
 
 pub(crate) use view::Standing;
@@ -145,6 +147,8 @@ pub(crate) struct Comparison {
     pub(crate) drawn: Option<Drawn>,
     /// The entry that holds the fresh answer; `None` where it was not stored.
     pub(crate) stored: Option<EntryId>,
+    /// Where the request went, for the books.
+    pub(crate) route: String,
 }
 
 /// A label of one candidate.
@@ -221,6 +225,7 @@ pub(crate) struct Learning {
     file: Option<PathBuf>,
     judge: Option<JudgeHandle>,
     log: Option<DecisionLog>,
+    tail: Tail,
     /// What lookups read.
     view: View,
     held: Mutex<Held>,
@@ -280,6 +285,7 @@ impl Learning {
             file,
             judge,
             log,
+            tail: Tail::default(),
             view: View::default(),
             held: Mutex::default(),
             recent: Recent::default(),
@@ -309,7 +315,22 @@ impl Learning {
 
     /// Whether decisions are worth keeping: something is learnt of them, or they are logged.
     pub(crate) fn listens(&self) -> bool {
-        self.config.enabled || self.log.is_some()
+        self.config.enabled || self.log.is_some() || self.tail.listens()
+    }
+
+    /// Keeps the last `room` decisions in memory, those at the end of the log for a beginning.
+    pub(crate) fn keep_recent(&mut self, room: usize) {
+        self.tail = Tail::new(room);
+        if let Some(path) = self.log_path()
+            && let Err(error) = self.tail.fill(path)
+        {
+            tracing::warn!(%error, "what was decided before is not known: the decision log cannot be read");
+        }
+    }
+
+    /// The last decisions with their labels, oldest first.
+    pub(crate) fn recent_decisions(&self) -> Vec<DecisionRecord> {
+        self.tail.decisions()
     }
 
     /// Whether answers are compared.
@@ -348,6 +369,7 @@ impl Learning {
         if let Some(log) = &self.log {
             log.decision(id, decision);
         }
+        self.tail.decision(id, decision);
         let served = decision.served.and_then(|served| {
             let mut candidates = decision.candidates.iter();
             candidates.find(|candidate| candidate.entry == served)
@@ -413,24 +435,24 @@ impl Learning {
     // ---- labels ----
 
     /// Compares two answers, by cheap means and then by the judge. `stored_query` is what the stored answer
-    /// was given to.
+    /// was given to. With it what the judge cost, in dollars, if it was asked.
     pub(crate) async fn agreement(
         &self,
         comparison: &Comparison,
         stored: &Answer,
         stored_query: &str,
         now: Timestamp,
-    ) -> (Agreement, bool) {
+    ) -> (Agreement, Option<f64>) {
         let embedder = self.embedder.get_or_init(StaticEmbedder::builtin);
         let cheap = compare::compare(&comparison.fresh, stored, embedder);
         if cheap != Agreement::Unsure {
-            return (cheap, false);
+            return (cheap, None);
         }
         let Some(judge) = &self.judge else {
-            return (cheap, false);
+            return (cheap, None);
         };
         if !self.may_spend(Purse::Judge, now) {
-            return (cheap, false);
+            return (cheap, None);
         }
         let question = JudgeQuestion {
             query: comparison.query.clone(),
@@ -452,7 +474,7 @@ impl Learning {
         };
         // A call that failed was made all the same.
         self.charge(Purse::Judge, 1, usd, now);
-        (agreement, true)
+        (agreement, Some(usd))
     }
 
     /// Notes that a comparison made no label.
@@ -473,19 +495,17 @@ impl Learning {
         } = *label;
         let category = category.unwrap_or_default().to_owned();
         observe::label(source.as_str(), right);
+        let logged = LoggedLabel {
+            entry: candidate.entry,
+            right,
+            source,
+            weight: drawn.map_or(1.0, |drawn| 1.0 / drawn.probability),
+            at: now.as_millis(),
+        };
         if let Some(log) = &self.log {
-            let weight = drawn.map_or(1.0, |drawn| 1.0 / drawn.probability);
-            log.label(
-                decision,
-                LoggedLabel {
-                    entry: candidate.entry,
-                    right,
-                    source,
-                    weight,
-                    at: now.as_millis(),
-                },
-            );
+            log.label(decision, logged);
         }
+        self.tail.label(decision, &logged);
         let without = Evidence {
             record: EntryRecord::default(),
             ..candidate.evidence
@@ -976,28 +996,6 @@ fn restored(file: &Path) -> State {
         tracing::warn!(%error, path = %file.display(), "what was learnt cannot be read: nothing is known");
         State::default()
     })
-}
-
-/// Writes a file under another name, syncs and renames it: it is there as a whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder {
-        fs::create_dir_all(folder)?;
-    }
-    let mut under_way = path.as_os_str().to_owned();
-    under_way.push(format!(".{}.new", std::process::id()));
-    let under_way = PathBuf::from(under_way);
-    let mut file = File::create(&under_way)?;
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&under_way, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&under_way);
-    }
-    written
 }
 
 #[cfg(test)]

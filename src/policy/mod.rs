@@ -261,6 +261,18 @@ impl Default for PolicyConfig {
 }
 
 impl PolicyConfig {
+    /// What a wrong answer costs by these settings; `None` where the policy does not ask.
+    #[must_use]
+    pub const fn wrong_answer_cost(&self) -> Option<WrongAnswerCost> {
+        match self {
+            Self::CostAware {
+                wrong_answer_cost, ..
+            } => Some(*wrong_answer_cost),
+            Self::Calibrated(settings) => Some(settings.wrong_answer_cost),
+            Self::Threshold { .. } | Self::ExactOnly => None,
+        }
+    }
+
     /// Checks every field; `path` is where this section stands in the file.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
-//! The books: what hits saved and what calls cost, by tenant, model and day.
+//! The books: what hits saved and what calls cost, by tenant, model, route and day.
 //!
-//! A pair of tenant and model has a series of lines, one a day (UTC). Recording takes a shared lock
-//! to find the series and that series' own lock to add to its line, so pairs do not wait for each
-//! other; the exclusive lock is taken once for each new pair. What the cache spends on itself
+//! An [`Account`] (a tenant, a model, a route) has a series of lines, one a day (UTC). Recording takes a shared
+//! lock to find the series and that series' own lock to add to its line, so accounts do not wait for each
+//! other; the exclusive lock is taken once for each new one. What the cache spends on itself
 //! ([`CostKind`]) is kept by day only, for an embedding or a shadow call serves no tenant's answer.
 //!
 //! A hit reported wrong saved nothing. Its claim is not erased but booked against, as
@@ -10,17 +10,21 @@
 //! exported as counters, and the net is right.
 //!
 //! # Bounds
-//! [`LedgerConfig`] limits pairs and days; labels are cut at 128 bytes. What exceeds
-//! a limit is added to a coarser line, never dropped: models beyond a tenant's limit to
-//! `(tenant, (other))`, pairs beyond the whole limit to `((other), (other))`, days beyond the kept
-//! ones to an undated line. At the defaults the books take 24 MB when every line is in use.
+//! [`LedgerConfig`] limits accounts and days; labels are cut at 128 bytes. What exceeds
+//! a limit is added to a coarser line, never dropped: accounts beyond a tenant's limit to
+//! `(tenant, (other), (other))`, those beyond the whole limit to `((other), (other), (other))`, days beyond
+//! the kept ones to an undated line. At the defaults the books take 24 MB when every line is in use.
+//!
+//! The books outlive the process where [`LedgerConfig::path`] names a file; `file.rs` reads and writes it.
 //!
 //! Always true: totals are the exact sum of everything recorded, in whatever order, from whatever
 //! threads, and however much of it went to coarser lines. A report taken while others record may
-//! hold one pair's record and not yet another's, but never half of one.
+//! hold one account's record and not yet another's, but never half of one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::AddAssign;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -29,10 +33,11 @@ use serde::{Deserialize, Serialize};
 use super::report::by_value;
 use super::tokens::prefix;
 use super::{
-    CostKind, Costs, Day, DayLine, HitKindLabel, Line, Saved, SavingsFilter, SavingsReport, Tally,
-    Usage, Usd,
+    By, CostKind, Costs, Day, DayLine, HitKindLabel, Line, Saved, SavingsFilter, SavingsReport,
+    Tally, Usage, Usd,
 };
 use crate::clock::{ClockHandle, Timestamp};
+use crate::files::beside;
 use crate::{Error, ErrorKind, Result};
 
 /// The name of the line that takes what a limit keeps from having its own.
@@ -44,14 +49,62 @@ const MAX_LABEL_BYTES: usize = 128;
 /// The version of [`LedgerState`] that is written, and the only one read.
 const STATE_VERSION: u32 = 1;
 
-/// How much detail a [`Ledger`] keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Whose line a record belongs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Account<'a> {
+    /// Who asked.
+    pub tenant: &'a str,
+    /// The model that answered.
+    pub model: &'a str,
+    /// Where the request went, such as an upstream's name; may be empty.
+    pub route: &'a str,
+}
+
+impl<'a> From<(&'a str, &'a str)> for Account<'a> {
+    /// A tenant and a model, whatever the route.
+    fn from((tenant, model): (&'a str, &'a str)) -> Self {
+        Self {
+            tenant,
+            model,
+            route: "",
+        }
+    }
+}
+
+impl<'a> From<(&'a str, &'a str, &'a str)> for Account<'a> {
+    /// A tenant, a model and a route.
+    fn from((tenant, model, route): (&'a str, &'a str, &'a str)) -> Self {
+        Self {
+            tenant,
+            model,
+            route,
+        }
+    }
+}
+
+impl Account<'_> {
+    fn cut(self) -> Self {
+        Self {
+            tenant: label(self.tenant),
+            model: label(self.model),
+            route: label(self.route),
+        }
+    }
+}
+
+/// How much detail a [`Ledger`] keeps, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerConfig {
-    /// Pairs of tenant and model that have lines of their own. From 1 to 100,000. Default: 1,024.
+    /// The file that keeps the books beyond the life of the process. It is written once a minute and at the
+    /// end, whole or not at all. Default: `null`; then it stands beside the index of `semantic.index.path`, by
+    /// that name and `.savings`, if that is set, and there is none otherwise. Each process needs one of its own.
+    pub path: Option<PathBuf>,
+    /// Tenants with a model and a route that have lines of their own. From 1 to 100,000. Default: 1,024.
     /// Raise it when the report names a tenant `(other)`.
     pub pairs: usize,
-    /// Models that one tenant may have lines for, so that one of them cannot use up `pairs`.
+    /// Models, by route, that one tenant may have lines for, so that one of them cannot use up `pairs`.
     /// From 1 to 100,000. Default: 64.
     pub models_per_tenant: usize,
     /// Days that are kept apart; what is older is kept in one sum. From 1 to 3,660. Default: 90.
@@ -61,6 +114,7 @@ pub struct LedgerConfig {
 impl Default for LedgerConfig {
     fn default() -> Self {
         Self {
+            path: None,
             pairs: 1_024,
             models_per_tenant: 64,
             days: 90,
@@ -69,6 +123,12 @@ impl Default for LedgerConfig {
 }
 
 impl LedgerConfig {
+    /// The file of the books, beside an index in the folder `index`.
+    pub(crate) fn file(&self, index: Option<&Path>) -> Option<PathBuf> {
+        let beside_index = || index.map(|index| beside(index, ".savings"));
+        self.path.clone().or_else(beside_index)
+    }
+
     /// Checks the limits; `path` is where this section stands in the file.
     ///
     /// # Errors
@@ -132,46 +192,61 @@ type Series = Mutex<Days<Line>>;
 
 #[derive(Debug, Default)]
 struct Books {
-    /// By tenant, then by model.
-    tenants: HashMap<String, HashMap<String, Series>>,
-    /// Pairs in `tenants`, without `((other), (other))`.
-    pairs: usize,
+    tenants: HashMap<String, Tenant>,
+    /// Accounts in `tenants`, without that of all others.
+    accounts: usize,
 }
 
+#[derive(Debug, Default)]
+struct Tenant {
+    /// By model, then by route.
+    models: HashMap<String, HashMap<String, Series>>,
+    accounts: usize,
+}
+
+/// The account of all for whom there is no room.
+const OTHERS: Account<'static> = Account {
+    tenant: OTHER,
+    model: OTHER,
+    route: OTHER,
+};
+
 impl Books {
-    fn get(&self, (tenant, model): (&str, &str)) -> Option<&Series> {
-        self.tenants.get(tenant)?.get(model)
+    fn get(&self, account: Account<'_>) -> Option<&Series> {
+        let models = &self.tenants.get(account.tenant)?.models;
+        models.get(account.model)?.get(account.route)
     }
 
-    /// The pair under which `tenant` and `model` are booked: their own if it exists or fits.
-    fn place<'a>(
-        &self,
-        tenant: &'a str,
-        model: &'a str,
-        limits: &LedgerConfig,
-    ) -> (&'a str, &'a str) {
-        let models = self.tenants.get(tenant);
-        let has = |model: &str| models.is_some_and(|models| models.contains_key(model));
-        let room = self.pairs < limits.pairs;
-        let crowded = models.is_some_and(|models| models.len() >= limits.models_per_tenant);
-        if has(model) || (room && !crowded) {
-            (tenant, model)
-        } else if has(OTHER) || room {
-            (tenant, OTHER)
+    /// The account that a record is booked on: its own if there is one or room for it.
+    fn place<'a>(&self, account: Account<'a>, limits: &LedgerConfig) -> Account<'a> {
+        let own = Account {
+            model: OTHER,
+            route: OTHER,
+            ..account
+        };
+        let room = self.accounts < limits.pairs;
+        let tenant = self.tenants.get(account.tenant);
+        let crowded = tenant.is_some_and(|tenant| tenant.accounts >= limits.models_per_tenant);
+        if self.get(account).is_some() || (room && !crowded) {
+            account
+        } else if self.get(own).is_some() || room {
+            own
         } else {
-            (OTHER, OTHER)
+            OTHERS
         }
     }
 
-    /// The series of a pair that [`Books::place`] chose, opened when there is none.
-    fn open(&mut self, (tenant, model): (&str, &str)) -> &mut Days<Line> {
-        if self.get((tenant, model)).is_none() && (tenant, model) != (OTHER, OTHER) {
-            self.pairs += 1;
-        }
-        self.tenants
-            .entry(tenant.to_owned())
+    /// The series of an account that [`Books::place`] chose, opened when there is none.
+    fn open(&mut self, account: Account<'_>) -> &mut Days<Line> {
+        let new = self.get(account).is_none() && account != OTHERS;
+        self.accounts += usize::from(new);
+        let tenant = self.tenants.entry(account.tenant.to_owned()).or_default();
+        tenant.accounts += usize::from(new);
+        tenant
+            .models
+            .entry(account.model.to_owned())
             .or_default()
-            .entry(model.to_owned())
+            .entry(account.route.to_owned())
             .or_default()
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner)
@@ -191,9 +266,9 @@ impl Books {
 /// let usd = PriceTable::builtin().cost("gpt-4o", &usage);
 /// let took = Duration::from_secs(4);
 ///
-/// ledger.record_upstream("acme", "gpt-4o", usage, usd, took);
+/// ledger.record_upstream(("acme", "gpt-4o"), usage, usd, took);
 /// let saved = Saved { usage, usd, duration: took };
-/// ledger.record_hit("acme", "gpt-4o", HitKindLabel::Semantic, &saved);
+/// ledger.record_hit(("acme", "gpt-4o"), HitKindLabel::Semantic, &saved);
 ///
 /// let report = ledger.summary(Timestamp::from_millis(1_754_438_400_000));
 /// assert_eq!(report.totals.hits(), 1);
@@ -206,6 +281,8 @@ pub struct Ledger {
     limits: LedgerConfig,
     books: RwLock<Books>,
     costs: Mutex<Days<Costs>>,
+    /// Something was recorded since the books were last written.
+    pub(super) changed: AtomicBool,
 }
 
 impl Ledger {
@@ -220,7 +297,9 @@ impl Ledger {
     pub fn with_limits(clock: ClockHandle, limits: LedgerConfig) -> Self {
         Self {
             clock,
+            changed: AtomicBool::new(false),
             limits: LedgerConfig {
+                path: limits.path,
                 pairs: limits.pairs.max(1),
                 models_per_tenant: limits.models_per_tenant.max(1),
                 days: limits.days.max(1),
@@ -231,14 +310,18 @@ impl Ledger {
     }
 
     /// Books a served hit and what it saved.
-    pub fn record_hit(&self, tenant: &str, model: &str, kind: HitKindLabel, saved: &Saved) {
+    pub fn record_hit<'a>(
+        &self,
+        account: impl Into<Account<'a>>,
+        kind: HitKindLabel,
+        saved: &Saved,
+    ) {
         let (hits_exact, hits_semantic) = match kind {
             HitKindLabel::Exact => (1, 0),
             HitKindLabel::Semantic => (0, 1),
         };
         self.record(
-            tenant,
-            model,
+            account.into(),
             &Line {
                 hits_exact,
                 hits_semantic,
@@ -253,10 +336,9 @@ impl Ledger {
     ///
     /// `saved` is what was booked with the hit. The hit itself stays counted, and is counted as
     /// wrong too.
-    pub fn record_wrong_hit(&self, tenant: &str, model: &str, saved: &Saved) {
+    pub fn record_wrong_hit<'a>(&self, account: impl Into<Account<'a>>, saved: &Saved) {
         self.record(
-            tenant,
-            model,
+            account.into(),
             &Line {
                 hits_wrong: 1,
                 withdrawn: Tally::new(saved.usage, saved.usd, saved.duration),
@@ -266,17 +348,15 @@ impl Ledger {
     }
 
     /// Books a call that went upstream; `usd` is `None` for a model without a price.
-    pub fn record_upstream(
+    pub fn record_upstream<'a>(
         &self,
-        tenant: &str,
-        model: &str,
+        account: impl Into<Account<'a>>,
         usage: Usage,
         usd: Option<Usd>,
         duration: Duration,
     ) {
         self.record(
-            tenant,
-            model,
+            account.into(),
             &Line {
                 calls: 1,
                 unpriced: u64::from(usd.is_none()),
@@ -288,16 +368,18 @@ impl Ledger {
 
     /// Books what the cache spent on itself.
     pub fn record_cost(&self, kind: CostKind, usd: Usd) {
+        self.changed.store(true, Ordering::Relaxed);
         let day = Day::of(self.clock.now());
         *lock(&self.costs).at(day, self.limits.days).of_mut(kind) += usd;
     }
 
-    fn record(&self, tenant: &str, model: &str, line: &Line) {
-        self.add(tenant, model, Some(Day::of(self.clock.now())), line);
+    fn record(&self, account: Account<'_>, line: &Line) {
+        self.add(account, Some(Day::of(self.clock.now())), line);
     }
 
-    fn add(&self, tenant: &str, model: &str, day: Option<Day>, line: &Line) {
-        let (tenant, model) = (label(tenant), label(model));
+    fn add(&self, account: Account<'_>, day: Option<Day>, line: &Line) {
+        self.changed.store(true, Ordering::Relaxed);
+        let account = account.cut();
         let keep = self.limits.days;
         let add = |days: &mut Days<Line>| match day {
             Some(day) => *days.at(day, keep) += *line,
@@ -305,14 +387,14 @@ impl Ledger {
         };
         {
             let books = self.books.read().unwrap_or_else(PoisonError::into_inner);
-            let place = books.place(tenant, model, &self.limits);
+            let place = books.place(account, &self.limits);
             if let Some(series) = books.get(place) {
                 return add(&mut lock(series));
             }
         }
-        // Decided again: others may have opened pairs between the two locks.
+        // Decided again: others may have opened accounts between the two locks.
         let mut books = self.books.write().unwrap_or_else(PoisonError::into_inner);
-        let place = books.place(tenant, model, &self.limits);
+        let place = books.place(account, &self.limits);
         add(books.open(place));
     }
 
@@ -320,7 +402,7 @@ impl Ledger {
     #[must_use]
     pub fn totals(&self) -> (Line, Costs) {
         let mut totals = Line::default();
-        self.visit(|_, _, _, line| totals += line);
+        self.visit(|_, _, line| totals += line);
         let mut costs = Costs::default();
         lock(&self.costs).iter().for_each(|(_, cost)| costs += cost);
         (totals, costs)
@@ -337,7 +419,7 @@ impl Ledger {
     pub fn report(&self, now: Timestamp, filter: &SavingsFilter) -> SavingsReport {
         let today = Day::of(now);
         let since = |days: u32| today.before(days.saturating_sub(1));
-        let from = filter.days.map(since);
+        let from = filter.days.map(since).max(filter.since);
         let in_time = |day: Option<Day>| match from {
             Some(from) => day.is_some_and(|day| day >= from),
             None => true,
@@ -349,19 +431,25 @@ impl Ledger {
         let mut totals = Line::default();
         let mut tenants = BTreeMap::<String, Line>::new();
         let mut models = BTreeMap::<String, Line>::new();
+        let mut routes = BTreeMap::<String, Line>::new();
         let mut days = BTreeMap::<Option<Day>, (Line, Costs)>::new();
-        self.visit(|tenant, model, day, line| {
+        self.visit(|account, day, line| {
             let chosen = |filter: &Option<String>, name| {
                 filter.as_deref().is_none_or(|wanted| label(wanted) == name)
             };
-            if chosen(&filter.tenant, tenant) && chosen(&filter.model, model) && in_time(day) {
+            if chosen(&filter.tenant, account.tenant)
+                && chosen(&filter.model, account.model)
+                && chosen(&filter.route, account.route)
+                && in_time(day)
+            {
                 totals += line;
-                *tenants.entry(tenant.to_owned()).or_default() += line;
-                *models.entry(model.to_owned()).or_default() += line;
+                *tenants.entry(account.tenant.to_owned()).or_default() += line;
+                *models.entry(account.model.to_owned()).or_default() += line;
+                *routes.entry(account.route.to_owned()).or_default() += line;
                 days.entry(dated(day)).or_default().0 += line;
             }
         });
-        let costs = (filter.tenant.is_none() && filter.model.is_none()).then(|| {
+        let costs = filter.is_of_all().then(|| {
             let mut costs = Costs::default();
             for (day, cost) in lock(&self.costs).iter().filter(|&(day, _)| in_time(day)) {
                 costs += cost;
@@ -369,21 +457,30 @@ impl Ledger {
             }
             costs
         });
+        let wanted = |by: By| filter.by.is_none_or(|wanted| wanted == by);
+        let listed = |by: By, lines| match wanted(by) {
+            true => by_value(lines),
+            false => Vec::new(),
+        };
         SavingsReport {
             generated_at: now,
             filter: filter.clone(),
             net_usd: totals.net_usd() - costs.unwrap_or_default().total(),
             costs,
+            wrong_hits: None,
+            prices: None,
             unpriced_models: models
                 .iter()
                 .filter(|(_, line)| line.unpriced > 0)
                 .map(|(name, _)| name.clone())
                 .collect(),
             totals,
-            by_tenant: by_value(tenants),
-            by_model: by_value(models),
+            by_tenant: listed(By::Tenant, tenants),
+            by_model: listed(By::Model, models),
+            by_route: listed(By::Route, routes),
             by_day: days
                 .into_iter()
+                .filter(|_| wanted(By::Day))
                 .map(|(day, (line, cost))| DayLine {
                     day,
                     line,
@@ -398,15 +495,25 @@ impl Ledger {
     #[must_use]
     pub fn export(&self) -> LedgerState {
         let mut lines = Vec::new();
-        self.visit(|tenant, model, day, line| {
+        self.visit(|account, day, line| {
             lines.push(StateLine {
-                tenant: tenant.to_owned(),
-                model: model.to_owned(),
+                tenant: account.tenant.to_owned(),
+                model: account.model.to_owned(),
+                route: account.route.to_owned(),
                 day,
                 line,
             });
         });
-        lines.sort_by(|a, b| (&a.tenant, &a.model, a.day).cmp(&(&b.tenant, &b.model, b.day)));
+        let order = |line: &StateLine| {
+            let StateLine {
+                tenant,
+                model,
+                route,
+                ..
+            } = line;
+            (tenant.clone(), model.clone(), route.clone(), line.day)
+        };
+        lines.sort_by_cached_key(order);
         let costs = lock(&self.costs)
             .iter()
             .map(|(day, costs)| StateCosts { day, costs })
@@ -433,11 +540,12 @@ impl Ledger {
         for StateLine {
             tenant,
             model,
+            route,
             day,
             line,
         } in &state.lines
         {
-            self.add(tenant, model, *day, line);
+            self.add((&**tenant, &**model, &**route).into(), *day, line);
         }
         let mut costs = lock(&self.costs);
         for state in &state.costs {
@@ -449,12 +557,14 @@ impl Ledger {
         Ok(())
     }
 
-    fn visit(&self, mut each: impl FnMut(&str, &str, Option<Day>, Line)) {
+    fn visit(&self, mut each: impl FnMut(Account<'_>, Option<Day>, Line)) {
         let books = self.books.read().unwrap_or_else(PoisonError::into_inner);
-        for (tenant, models) in &books.tenants {
-            for (model, series) in models {
-                for (day, line) in lock(series).iter() {
-                    each(tenant, model, day, line);
+        for (tenant, own) in &books.tenants {
+            for (model, routes) in &own.models {
+                for (route, series) in routes {
+                    for (day, line) in lock(series).iter() {
+                        each((&**tenant, &**model, &**route).into(), day, line);
+                    }
                 }
             }
         }
@@ -482,6 +592,8 @@ pub struct LedgerState {
 struct StateLine {
     tenant: String,
     model: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    route: String,
     day: Option<Day>,
     #[serde(flatten)]
     line: Line,
@@ -510,6 +622,7 @@ mod tests {
     fn books(pairs: usize, models_per_tenant: usize, days: usize) -> (Arc<ManualClock>, Ledger) {
         let clock = ManualClock::starting_at(NOON);
         let limits = LedgerConfig {
+            path: None,
             pairs,
             models_per_tenant,
             days,
@@ -555,14 +668,22 @@ mod tests {
     #[test]
     fn the_net_is_what_right_hits_saved_less_the_own_cost() {
         let (clock, ledger) = books(10, 10, 10);
-        ledger.record_hit("acme", "gpt-4o", HitKindLabel::Exact, &saved(1_000, 5_000));
-        ledger.record_hit("acme", "gpt-4o", HitKindLabel::Semantic, &saved(600, 3_000));
+        ledger.record_hit(
+            ("acme", "gpt-4o"),
+            HitKindLabel::Exact,
+            &saved(1_000, 5_000),
+        );
+        ledger.record_hit(
+            ("acme", "gpt-4o"),
+            HitKindLabel::Semantic,
+            &saved(600, 3_000),
+        );
         let cost = Some(Usd::from_micros(9_000));
-        ledger.record_upstream("acme", "gpt-4o", Usage::new(10, 10), cost, DAY);
+        ledger.record_upstream(("acme", "gpt-4o"), Usage::new(10, 10), cost, DAY);
         ledger.record_cost(CostKind::Embedding, Usd::from_micros(100));
         ledger.record_cost(CostKind::Shadow, Usd::from_micros(900));
         clock.advance(DAY);
-        ledger.record_wrong_hit("acme", "gpt-4o", &saved(600, 3_000));
+        ledger.record_wrong_hit(("acme", "gpt-4o"), &saved(600, 3_000));
         ledger.record_cost(CostKind::WrongHit, Usd::from_micros(2_500));
 
         let report = ledger.summary(clock_now(&clock));
@@ -591,9 +712,9 @@ mod tests {
             usd: None,
             ..saved(100, 0)
         };
-        ledger.record_hit("acme", "house-model", HitKindLabel::Exact, &hit);
-        ledger.record_upstream("acme", "other-model", Usage::new(7, 0), None, DAY);
-        ledger.record_upstream("acme", "gpt-4o", Usage::new(7, 0), Some(Usd::ZERO), DAY);
+        ledger.record_hit(("acme", "house-model"), HitKindLabel::Exact, &hit);
+        ledger.record_upstream(("acme", "other-model"), Usage::new(7, 0), None, DAY);
+        ledger.record_upstream(("acme", "gpt-4o"), Usage::new(7, 0), Some(Usd::ZERO), DAY);
         let report = ledger.summary(NOON);
         assert_eq!(report.unpriced_models, ["house-model", "other-model"]);
         assert_eq!(report.totals.unpriced, 2);
@@ -612,7 +733,7 @@ mod tests {
         for round in 1..=2 {
             for tenant in 0..5 {
                 let tenant = format!("tenant-{tenant}");
-                ledger.record_hit(&tenant, "m", HitKindLabel::Exact, &saved(10, round));
+                ledger.record_hit((&tenant, "m"), HitKindLabel::Exact, &saved(10, round));
             }
         }
         let report = ledger.summary(NOON);
@@ -631,9 +752,9 @@ mod tests {
         let (_, ledger) = books(10, 3, 10);
         for model in 0..1_000 {
             let model = format!("made-up-{model}");
-            ledger.record_hit("noisy", &model, HitKindLabel::Exact, &saved(1, 1));
+            ledger.record_hit(("noisy", &model), HitKindLabel::Exact, &saved(1, 1));
         }
-        ledger.record_hit("quiet", "gpt-4o", HitKindLabel::Exact, &saved(1, 1));
+        ledger.record_hit(("quiet", "gpt-4o"), HitKindLabel::Exact, &saved(1, 1));
         let report = ledger.summary(NOON);
         assert_adds_up(&report);
         assert_eq!(names(&report.by_tenant), ["noisy", "quiet"]);
@@ -651,7 +772,7 @@ mod tests {
     fn old_days_lose_their_date_and_nothing_else() {
         let (clock, ledger) = books(10, 10, 3);
         for _ in 0..10 {
-            ledger.record_hit("acme", "gpt-4o", HitKindLabel::Exact, &saved(1, 1));
+            ledger.record_hit(("acme", "gpt-4o"), HitKindLabel::Exact, &saved(1, 1));
             ledger.record_cost(CostKind::Embedding, Usd::from_micros(1));
             clock.advance(DAY);
         }
@@ -705,11 +826,11 @@ mod tests {
     #[test]
     fn a_report_can_be_about_a_tenant_a_model_or_the_last_days() {
         let (clock, ledger) = books(10, 10, 10);
-        ledger.record_hit("acme", "gpt-4o", HitKindLabel::Exact, &saved(1, 1));
+        ledger.record_hit(("acme", "gpt-4o"), HitKindLabel::Exact, &saved(1, 1));
         ledger.record_cost(CostKind::Embedding, Usd::from_micros(5));
         clock.advance(DAY);
-        ledger.record_hit("acme", "o3", HitKindLabel::Exact, &saved(1, 10));
-        ledger.record_hit("other", "o3", HitKindLabel::Exact, &saved(1, 100));
+        ledger.record_hit(("acme", "o3"), HitKindLabel::Exact, &saved(1, 10));
+        ledger.record_hit(("other", "o3"), HitKindLabel::Exact, &saved(1, 100));
         let now = clock_now(&clock);
         let net = |filter: SavingsFilter| {
             let report = ledger.report(now, &filter);
@@ -762,7 +883,7 @@ mod tests {
     fn labels_are_cut_between_characters() {
         let (_, ledger) = books(10, 10, 10);
         let long = "é".repeat(1_000);
-        ledger.record_hit(&long, "", HitKindLabel::Exact, &saved(1, 1));
+        ledger.record_hit((&long, ""), HitKindLabel::Exact, &saved(1, 1));
         let report = ledger.summary(NOON);
         assert_eq!(report.by_tenant[0].name, "é".repeat(64));
         let filter = SavingsFilter {
@@ -776,7 +897,11 @@ mod tests {
     fn exported_books_survive_json_and_add_to_others() {
         let (clock, ledger) = books(10, 10, 2);
         for day in 0..4 {
-            ledger.record_hit("acme", "gpt-4o", HitKindLabel::Semantic, &saved(day + 1, 7));
+            ledger.record_hit(
+                ("acme", "gpt-4o"),
+                HitKindLabel::Semantic,
+                &saved(day + 1, 7),
+            );
             ledger.record_upstream(
                 "b",
                 "m",
@@ -837,10 +962,10 @@ mod tests {
             &saved(30_000, 2_100),
         );
         let spent = Some(Usd::from_micros(250_000));
-        ledger.record_upstream("globex", "o3", Usage::new(1_500, 500), spent, DAY);
+        ledger.record_upstream(("globex", "o3"), Usage::new(1_500, 500), spent, DAY);
         ledger.record_cost(CostKind::Embedding, Usd::from_micros(2_000));
         clock.advance(DAY);
-        ledger.record_wrong_hit("acme", "gpt-4o", &saved(30_000, 2_100));
+        ledger.record_wrong_hit(("acme", "gpt-4o"), &saved(30_000, 2_100));
         let expected = "\
 hits       2 (1 exact, 1 semantic), 1 reported wrong
 upstream   1 ($0.25, 2,000 tokens), hit rate 66.7 %
@@ -866,7 +991,7 @@ day         hits  calls  hit rate  tokens saved  spent  net saved
     #[test]
     fn the_json_form_has_exact_money_and_no_prose() {
         let (_, ledger) = books(10, 10, 10);
-        ledger.record_hit("acme", "gpt-4o", HitKindLabel::Exact, &saved(10, 2_100));
+        ledger.record_hit(("acme", "gpt-4o"), HitKindLabel::Exact, &saved(10, 2_100));
         let json = serde_json::to_value(ledger.summary(NOON)).unwrap();
         assert_eq!(json["net_usd"], "0.0021");
         assert_eq!(json["totals"]["saved"]["usd"], "0.0021");
@@ -889,8 +1014,8 @@ day         hits  calls  hit rate  tokens saved  spent  net saved
         );
         // Unchecked limits of zero still give a ledger that adds up.
         let (_, ledger) = books(0, 0, 0);
-        ledger.record_hit("a", "b", HitKindLabel::Exact, &saved(1, 1));
-        ledger.record_hit("c", "d", HitKindLabel::Exact, &saved(1, 1));
+        ledger.record_hit(("a", "b"), HitKindLabel::Exact, &saved(1, 1));
+        ledger.record_hit(("c", "d"), HitKindLabel::Exact, &saved(1, 1));
         assert_adds_up(&ledger.summary(NOON));
     }
 

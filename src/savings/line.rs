@@ -51,17 +51,21 @@ pub enum CostKind {
     Embedding,
     /// A paid model asked whether a candidate answers the question.
     Verification,
+    /// A paid model asked whether two answers say the same.
+    Judge,
     /// Upstream calls made beside a hit to measure how often hits are wrong.
     Shadow,
-    /// The price that the configuration puts on a wrong answer, beyond the saving withdrawn.
+    /// The price that the policy's settings put on a wrong answer, for hits that were found wrong; beyond the
+    /// saving withdrawn.
     WrongHit,
 }
 
 impl CostKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Embedding,
         Self::Verification,
+        Self::Judge,
         Self::Shadow,
         Self::WrongHit,
     ];
@@ -72,6 +76,7 @@ impl CostKind {
         match self {
             Self::Embedding => "embedding",
             Self::Verification => "verification",
+            Self::Judge => "judge",
             Self::Shadow => "shadow",
             Self::WrongHit => "wrong_hit",
         }
@@ -196,6 +201,8 @@ pub struct Costs {
     pub embedding: Usd,
     /// See [`CostKind::Verification`].
     pub verification: Usd,
+    /// See [`CostKind::Judge`].
+    pub judge: Usd,
     /// See [`CostKind::Shadow`].
     pub shadow: Usd,
     /// See [`CostKind::WrongHit`].
@@ -209,6 +216,7 @@ impl Costs {
         match kind {
             CostKind::Embedding => self.embedding,
             CostKind::Verification => self.verification,
+            CostKind::Judge => self.judge,
             CostKind::Shadow => self.shadow,
             CostKind::WrongHit => self.wrong_hit,
         }
@@ -224,6 +232,7 @@ impl Costs {
         match kind {
             CostKind::Embedding => &mut self.embedding,
             CostKind::Verification => &mut self.verification,
+            CostKind::Judge => &mut self.judge,
             CostKind::Shadow => &mut self.shadow,
             CostKind::WrongHit => &mut self.wrong_hit,
         }

@@ -44,6 +44,13 @@ impl Usd {
     /// No money.
     pub const ZERO: Self = Self(0);
 
+    /// An amount in dollars, rounded to a pico-dollar; what is no number is none.
+    #[must_use]
+    pub fn from_dollars(dollars: f64) -> Self {
+        // Saturates, and makes zero of NaN.
+        Self((dollars * 1e12).round() as i128)
+    }
+
     /// An amount in pico-dollars (10⁻¹² dollar).
     #[must_use]
     pub const fn from_picos(picos: i128) -> Self {

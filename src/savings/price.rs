@@ -12,6 +12,7 @@
 //! so `gpt-4o-mini` is never billed as `gpt-4o`, and an unknown model costs `None`, not zero.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
@@ -224,6 +225,25 @@ pub struct PriceTable {
     base: Option<&'static Asset>,
 }
 
+/// Which prices a report was made with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PriceVersion {
+    /// The date of the built-in list, `YYYY-MM-DD`, which is its version; `None` when it is not used.
+    pub builtin: Option<String>,
+    /// Models whose price the configuration gives.
+    pub configured: usize,
+}
+
+impl fmt::Display for PriceVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.builtin {
+            Some(date) => write!(f, "list of {date}")?,
+            None => write!(f, "no list")?,
+        }
+        write!(f, ", {} of your own", self.configured)
+    }
+}
+
 /// A row of a [`PriceTable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PriceRow<'a> {
@@ -263,6 +283,15 @@ impl PriceTable {
                 PriceSource::None => None,
             },
         })
+    }
+
+    /// Which list this is, for reports.
+    #[must_use]
+    pub fn version(&self) -> PriceVersion {
+        PriceVersion {
+            builtin: self.as_of().map(str::to_owned),
+            configured: self.overrides.len(),
+        }
     }
 
     /// The date of the built-in list (`YYYY-MM-DD`), when this table uses it.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::money::grouped;
-use super::{CostKind, Costs, Day, Line, Usd};
+use super::{CostKind, Costs, Day, Line, PriceVersion, Usd};
 use crate::clock::Timestamp;
 
 /// What a report is about; each part left out means all.
@@ -24,15 +24,64 @@ pub struct SavingsFilter {
     /// Only this model. The cache's own cost has no model and is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Only this route. The cache's own cost has no route and is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
     /// Only the last days, today included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub days: Option<u32>,
+    /// Only this day, `YYYY-MM-DD` in UTC, and later ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Day>,
+    /// Only the list by this; the sums are the same. All lists otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<By>,
 }
 
-/// A tenant or a model and its line.
+impl SavingsFilter {
+    /// Whether nobody's part is left out, so that the cache's own cost belongs in.
+    #[must_use]
+    pub const fn is_of_all(&self) -> bool {
+        self.tenant.is_none() && self.model.is_none() && self.route.is_none()
+    }
+}
+
+/// What a list of lines is by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// Who asked.
+    Tenant,
+    /// The model that answered.
+    Model,
+    /// Where requests went.
+    Route,
+    /// The day.
+    Day,
+}
+
+/// Hits that nobody has reported and that were wrong all the same, by the audits of hits. An estimate: it is in
+/// no sum of the books.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct WrongHitEstimate {
+    /// The share of hits by similarity that are wrong, 0 to 1.
+    pub rate: f64,
+    /// The lower end of its interval at 95 %.
+    pub lower: f64,
+    /// The upper end.
+    pub upper: f64,
+    /// How many hits that makes beyond those found wrong already.
+    pub hits: f64,
+    /// What they cost: the savings that they claim, and what the policy's settings put on a wrong answer.
+    pub usd: Usd,
+    /// The net less that.
+    pub net_usd: Usd,
+}
+
+/// A tenant, a model or a route and its line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NamedLine {
-    /// The tenant or the model, or [`super::OTHER`].
+    /// The tenant, the model or the route, or [`super::OTHER`]. Empty: not told.
     pub name: String,
     /// Its sums.
     #[serde(flatten)]
@@ -47,7 +96,7 @@ pub struct DayLine {
     /// Its sums.
     #[serde(flatten)]
     pub line: Line,
-    /// The cache's own cost that day; `None` in a report on one tenant or model.
+    /// The cache's own cost that day; `None` in a report on one tenant, model or route.
     pub costs: Option<Costs>,
     /// Saved, less withdrawn, less the cache's own cost.
     pub net_usd: Usd,
@@ -56,7 +105,7 @@ pub struct DayLine {
 /// What the cache was worth, for the API, the command line and the admin page.
 ///
 /// `{}` is a text table; the JSON form has every figure, money as exact decimal strings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SavingsReport {
     /// When the report was made.
@@ -67,14 +116,21 @@ pub struct SavingsReport {
     pub net_usd: Usd,
     /// Everything in one line.
     pub totals: Line,
-    /// The cache's own cost; `None` in a report on one tenant or model.
+    /// The cache's own cost; `None` in a report on one tenant, model or route.
     pub costs: Option<Costs>,
+    /// What hits that nobody found wrong may have cost; `None` where no hits were audited, and in a report on
+    /// a part.
+    pub wrong_hits: Option<WrongHitEstimate>,
+    /// The list that money was reckoned by; `None` in a report that no cache made.
+    pub prices: Option<PriceVersion>,
     /// Models whose money is missing from all sums because they have no price, by name.
     pub unpriced_models: Vec<String>,
     /// By tenant, most saved first.
     pub by_tenant: Vec<NamedLine>,
     /// By model, most saved first.
     pub by_model: Vec<NamedLine>,
+    /// By route, most saved first.
+    pub by_route: Vec<NamedLine>,
     /// By day, oldest first.
     pub by_day: Vec<DayLine>,
 }
@@ -130,6 +186,21 @@ impl fmt::Display for SavingsReport {
             }
         }
         writeln!(f, "net        {}", self.net_usd)?;
+        if let Some(wrong) = &self.wrong_hits {
+            writeln!(
+                f,
+                "estimated  {} after some {:.0} more wrong hits, {} ({:.2} % of the similar ones, {:.2} to {:.2} % at 95 %)",
+                wrong.net_usd,
+                wrong.hits,
+                wrong.usd,
+                wrong.rate * 100.0,
+                wrong.lower * 100.0,
+                wrong.upper * 100.0,
+            )?;
+        }
+        if let Some(prices) = &self.prices {
+            writeln!(f, "prices     {prices}")?;
+        }
         if !self.unpriced_models.is_empty() {
             writeln!(
                 f,
@@ -145,6 +216,9 @@ impl fmt::Display for SavingsReport {
         };
         table(f, "tenant", &named(&self.by_tenant))?;
         table(f, "model", &named(&self.by_model))?;
+        if self.by_route.iter().any(|named| !named.name.is_empty()) {
+            table(f, "route", &named(&self.by_route))?;
+        }
         let days: Vec<_> = self
             .by_day
             .iter()

@@ -45,6 +45,8 @@ pub struct VerifyStage {
     turns: Semaphore,
     /// When the running minute began, and who asked in it.
     minute: Mutex<(Timestamp, u32)>,
+    /// Dollars that it cost since somebody last asked.
+    spent: Mutex<f64>,
 }
 
 impl VerifyStage {
@@ -54,6 +56,7 @@ impl VerifyStage {
         Self {
             turns: Semaphore::new(config.concurrency.max(1)),
             minute: Mutex::default(),
+            spent: Mutex::default(),
             verifier,
             config,
         }
@@ -99,6 +102,12 @@ impl VerifyStage {
         answer
     }
 
+    /// Dollars that it cost since this was last asked.
+    #[must_use]
+    pub fn take_spent(&self) -> f64 {
+        std::mem::take(&mut *self.spent.lock())
+    }
+
     async fn ask_within(
         &self,
         question: &VerifierQuestion,
@@ -124,6 +133,7 @@ impl VerifyStage {
             Ok(Ok(verification)) => verification,
         };
         observe::verifier_usd(verification.usd);
+        *self.spent.lock() += verification.usd;
         let probabilities = verification.probabilities;
         let is_usable = |p: &Option<f64>| p.is_none_or(|p| (0.0..=1.0).contains(&p));
         if probabilities.len() != question.candidates.len() || !probabilities.iter().all(is_usable)

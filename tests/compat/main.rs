@@ -228,3 +228,57 @@ fn a_version_of_the_future_is_refused_by_name() {
         Err(EnvelopeError::UnknownVersion { version: 99 })
     );
 }
+
+/// An entry as it was written before it remembered who had asked.
+#[derive(Serialize)]
+struct EntryOfBefore {
+    id: askonce::EntryId,
+    digests: askonce::request::Digests,
+    text: Option<String>,
+    answer: askonce::Answer,
+    usage: askonce::savings::Usage,
+    cost: Option<askonce::savings::Usd>,
+    latency: Duration,
+    tags: Vec<String>,
+}
+
+#[test]
+fn entries_of_before_there_was_trust_are_read_and_trusted_by_nobody() {
+    let request = askonce::Request::prompt("How do I reset my password?");
+    let key = request.exact_key();
+    for serializer in [Serializer::MsgPack, Serializer::Json, Serializer::Postcard] {
+        let config = CodecConfig {
+            serializer,
+            ..CodecConfig::default()
+        };
+        let codec = Codec::new(&config).unwrap();
+        let written = EntryOfBefore {
+            id: askonce::EntryId::new(7),
+            digests: request.digests(),
+            text: request.fuzzy_text().map(str::to_owned),
+            answer: askonce::Answer::text("Open Settings."),
+            usage: askonce::savings::Usage::new(8, 3),
+            cost: None,
+            latency: Duration::from_millis(250),
+            tags: vec!["doc:1".to_owned()],
+        };
+        let bytes = codec.seal(key.as_bytes(), &header(), &written).unwrap();
+        let envelope = codec.open(key.as_bytes(), &bytes).unwrap();
+        let entry: askonce::Entry = envelope.read().unwrap();
+        assert_eq!(entry.id, written.id);
+        assert_eq!(entry.tags, written.tags);
+        assert_eq!(
+            (entry.trust.principals(), entry.trust.is_approved()),
+            (0, false)
+        );
+        assert!(
+            !entry
+                .trust
+                .serves(&key, &request.clone().principal("bob"), 2)
+        );
+        // And what is written now comes back whole.
+        let bytes = codec.seal(key.as_bytes(), &header(), &entry).unwrap();
+        let envelope = codec.open(key.as_bytes(), &bytes).unwrap();
+        assert_eq!(envelope.read::<askonce::Entry>().unwrap(), entry);
+    }
+}

@@ -5,6 +5,7 @@
 //! one phenomenon a file, written for this project and labelled beyond dispute. Every policy and
 //! embedder is measured on them; what is tested here is that the data can be trusted.
 
+mod alarms;
 mod data;
 #[cfg(feature = "minilm-weights")]
 mod newcomer;

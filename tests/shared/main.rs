@@ -10,6 +10,7 @@
 mod calls;
 mod invalidations;
 mod outages;
+mod principals;
 mod process;
 #[cfg(feature = "redis")]
 mod redis;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use askonce::admit::AdmissionConfig;
 use askonce::backend::{
     BackendHandle, BackendUsage, BoxFuture, CacheBackend, Capability, Condition, Cursor, Feed,
     FeedBatch, FeedHandle, FeedPosition, Glob, KeyPage, MemoryBackend, MemoryConfig, StoredValue,
@@ -64,15 +65,16 @@ impl World {
 
     /// A process with a memory tier of its own.
     pub(crate) async fn process(&self) -> Process {
-        self.with(true).await
+        self.admitting(true, &AdmissionConfig::default()).await
     }
 
     /// A process that has nothing near.
     pub(crate) async fn bare(&self) -> Process {
-        self.with(false).await
+        self.admitting(false, &AdmissionConfig::default()).await
     }
 
-    async fn with(&self, near: bool) -> Process {
+    /// A process with these rules for what is kept and shared.
+    pub(crate) async fn admitting(&self, near: bool, admission: &AdmissionConfig) -> Process {
         let way = Way::to(&self.store);
         let layers = LayerConfig {
             retries: 0,
@@ -89,6 +91,7 @@ impl World {
             .expect("the settings are valid");
         let config = Config {
             tiers: tiers(),
+            admission: admission.clone(),
             ..Config::default()
         };
         let mut built = builder(&self.clock).config(&config);

@@ -69,9 +69,18 @@ pub(crate) struct SavingsArgs {
     /// Only this model.
     #[arg(long)]
     model: Option<String>,
+    /// Only this route: an upstream's name.
+    #[arg(long)]
+    route: Option<String>,
     /// Only the last days, today included.
     #[arg(long)]
     days: Option<u32>,
+    /// Only this day (YYYY-MM-DD, in UTC) and later ones.
+    #[arg(long, value_name = "DAY")]
+    since: Option<String>,
+    /// Only the list by tenant, model, route or day; all of them otherwise.
+    #[arg(long, value_name = "WHAT", value_parser = ["tenant", "model", "route", "day"])]
+    by: Option<String>,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -354,7 +363,10 @@ pub(crate) async fn savings(args: SavingsArgs, global: &Global) -> anyhow::Resul
     let query = [
         ("tenant", args.tenant),
         ("model", args.model),
+        ("route", args.route),
         ("days", days),
+        ("since", args.since),
+        ("by", args.by),
     ];
     let query: Vec<_> = query
         .into_iter()

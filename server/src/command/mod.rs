@@ -13,7 +13,7 @@ mod config;
 mod direct;
 mod doctor;
 mod keys;
-mod replay;
+pub(crate) mod replay;
 mod serve;
 mod train;
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{Global, print};
 use crate::quality::data;
 use crate::quality::policies::Contender;
-use crate::quality::replay::replay;
+use crate::quality::replay::{knows_probabilities, replay};
 use crate::quality::table::{Table, percent};
 
 /// Settings of `replay`.
@@ -35,8 +35,8 @@ pub(crate) struct Args {
 
 /// What became of a log under one policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-struct Replay {
-    policy: String,
+pub(crate) struct Replay {
+    pub(crate) policy: String,
     /// Decisions in the log.
     requests: usize,
     /// Of them, those served by similarity.
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
 }
 
 /// What the log itself says was served.
-fn as_logged(records: &[DecisionRecord]) -> Replay {
+pub(crate) fn as_logged(records: &[DecisionRecord]) -> Replay {
     let mut tally = Tally::new("as logged".to_owned());
     for record in records {
         tally.add(record, logged_hit(record), None);
@@ -109,12 +109,15 @@ fn logged_hit(record: &DecisionRecord) -> Option<&CandidateRecord> {
         .find(|candidate| candidate.entry == served)
 }
 
-fn under(contender: &Contender, records: &[DecisionRecord], logged: &Replay) -> Replay {
+/// What `contender` would have done with the log.
+pub(crate) fn under(contender: &Contender, records: &[DecisionRecord], logged: &Replay) -> Replay {
     let mut tally = Tally::new(contender.name.clone());
+    let probable = knows_probabilities(&*contender.policy);
     for record in records {
         let replayed = replay(&*contender.policy, &record.candidates);
         let hit = replayed.served.map(|place| &record.candidates[place]);
         let sure = replayed.served.map(|place| replayed.scores[place]);
+        let sure = sure.filter(|_| probable);
         let second = |candidate: &CandidateRecord| candidate.evidence.refined.is_some();
         let missing = replayed.refined && !record.candidates.iter().any(second);
         tally.replay.second_cosine_missing += usize::from(missing);
@@ -266,6 +269,8 @@ mod tests {
         assert_eq!((replay.known_wrong, replay.unknown), (1, 1));
         assert_eq!((replay.new_hits, replay.lost_hits), (1, 1));
         assert_eq!(replay.wrong_per_hit, Some(0.75));
+        // A similarity is no probability.
+        assert_eq!(replay.expected_wrong, None);
         assert_eq!(replay.saved_usd_more, 0.0);
         let strict = Contender::named("threshold:0.98").unwrap();
         assert_eq!(under(&strict, &records, &logged).saved_usd_more, -1.0);

@@ -57,12 +57,13 @@ pub(crate) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         .context("the listening address is not known")?;
     let grace = config.shutdown_grace;
     let app = Arc::new(App::new(config).await?);
-    let upkeep = app.metrics.clone();
+    let upkeep = Arc::clone(&app);
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(UPKEEP);
         loop {
             ticks.tick().await;
-            upkeep.run_upkeep();
+            upkeep.metrics.run_upkeep();
+            upkeep.close_minute();
         }
     });
     announce(address, started.elapsed(), global.json);
@@ -98,6 +99,9 @@ pub(crate) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     }
     if let Err(error) = app.cache.save_learning().await {
         tracing::warn!(%error, "what was learnt was not written");
+    }
+    if let Err(error) = app.cache.save_savings().await {
+        tracing::warn!(%error, "the books were not written");
     }
     tokio::select! {
         saved = app.cache.save_index() => match saved {

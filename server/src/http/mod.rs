@@ -1,20 +1,25 @@
 //! The HTTP side: routes, what all of them share, and what is measured about them.
 //!
-//! `native.rs` is the cache's own API, with `keys.rs` and `events.rs` for operators; `proxy.rs` stands in
+//! `native.rs` is the cache's own API, with `keys.rs`, `events.rs`, `look.rs` and `replay.rs` for operators,
+//! whose page `admin.rs` serves; `openapi.rs` describes it; `proxy.rs` stands in
 //! front of the providers' APIs. All learn
 //! from `auth.rs` who is calling and from `control.rs` what the caller asks of the cache; `status.rs` and
 //! `error.rs` word what they answer.
 
+mod admin;
 mod auth;
 mod body;
-mod completion;
 mod control;
 mod error;
 mod events;
 mod health;
 mod keys;
+mod look;
 mod native;
+mod openapi;
 mod proxy;
+mod replay;
+mod series;
 mod status;
 
 use std::fmt;
@@ -31,7 +36,7 @@ use axum::routing::{any, get, post};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::ServerConfig;
 use crate::judge::ModelJudge;
@@ -39,6 +44,7 @@ use crate::upstream::Upstreams;
 use auth::Auth;
 use error::Problem;
 use health::Checked;
+use series::Series;
 
 pub(crate) use auth::{KEY_HEADERS, secret};
 pub(crate) use control::is_ours;
@@ -48,9 +54,13 @@ const REQUESTS: &str = "askonce_http_requests_total";
 const REQUEST_SECONDS: &str = "askonce_http_request_duration_seconds";
 
 /// Upper bounds of histogram buckets, in seconds: an exact hit takes microseconds, a call seconds.
-const BUCKETS: [f64; 15] = [
-    1e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 0.5, 2.5, 10.0,
+const BUCKETS: [f64; 23] = [
+    1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2,
+    5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
+
+/// Lookups, and decisions, that are kept for the admin page: 4 MB at most.
+const KEPT_LOOKUPS: usize = 2_000;
 
 /// What every handler can reach.
 pub(crate) struct App {
@@ -59,7 +69,10 @@ pub(crate) struct App {
     pub(crate) upstreams: Upstreams,
     pub(crate) auth: Auth,
     pub(crate) metrics: PrometheusHandle,
+    pub(crate) series: Series,
     health: Checked,
+    /// One replay at a time: it keeps a processor busy.
+    replays: Semaphore,
     stopping: watch::Sender<bool>,
 }
 
@@ -86,6 +99,9 @@ impl App {
             }
             builder = builder.judge(judge);
         }
+        if config.admin.enabled {
+            builder = builder.keep_recent(KEPT_LOOKUPS);
+        }
         let cache = builder.build().await?;
         Ok(Self {
             cache,
@@ -93,7 +109,9 @@ impl App {
             upstreams,
             auth,
             metrics,
+            series: Series::default(),
             health: Checked::default(),
+            replays: Semaphore::new(1),
             stopping: watch::Sender::new(false),
         })
     }
@@ -137,7 +155,7 @@ fn install_metrics() -> Result<PrometheusHandle> {
     metrics::describe_histogram!(
         REQUEST_SECONDS,
         metrics::Unit::Seconds,
-        "Time to the head of the response, by route"
+        "Time to the head of the response, by route and what the cache did"
     );
     Ok(handle)
 }
@@ -151,12 +169,17 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/breaker/reset", post(native::reset_breaker))
         .route("/invalidate", post(native::invalidate))
         .route("/explain", post(native::explain))
+        .route("/entries/search", post(look::entries))
         .route("/entries/{id}", get(native::entry))
         .route("/keys", get(keys::list))
         .route("/keys/{*key}", get(keys::show))
         .route("/clear", post(keys::clear))
         .route("/health", get(health::health))
         .route("/events", get(events::events))
+        .route("/recent", get(look::recent))
+        .route("/series", get(look::series))
+        .route("/policy", get(replay::policy))
+        .route("/replay", post(replay::replay))
         .route("/stats", get(native::stats))
         .route("/savings", get(native::savings))
         .fallback(no_such_path)
@@ -165,6 +188,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .nest("/cache/v1", native)
         .route("/v1/{*path}", any(proxy::handle))
         .route("/openai/{*path}", any(proxy::handle))
+        .route("/admin", get(admin::page))
+        .route("/admin/{file}", get(admin::file))
+        .route("/openapi.json", get(openapi::document))
         .route("/metrics", get(health::metrics))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
@@ -214,12 +240,14 @@ async fn observe(request: Request, next: Next) -> Response {
     let (took, status) = (started.elapsed(), response.status().as_u16());
     metrics::counter!(REQUESTS, "route" => route.clone(), "status" => status.to_string())
         .increment(1);
-    metrics::histogram!(REQUEST_SECONDS, "route" => route.clone()).record(took.as_secs_f64());
     let cache = response
         .headers()
         .get_all("cache-status")
         .iter()
         .next_back();
+    let part = status::part_of(cache);
+    metrics::histogram!(REQUEST_SECONDS, "route" => route.clone(), "cache" => part)
+        .record(took.as_secs_f64());
     tracing::debug!(
         %method,
         route,

@@ -451,7 +451,7 @@ pub(crate) async fn stats(
     Ok(Json(told).into_response())
 }
 
-/// `GET /cache/v1/savings?tenant=&model=&days=`
+/// `GET /cache/v1/savings?tenant=&model=&route=&days=&since=&by=`
 pub(crate) async fn savings(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): Peer,

@@ -38,7 +38,11 @@ impl Contender {
             .all(|(fitted, space)| fitted == space)
     }
 
-    fn of(name: impl Into<String>, config: &PolicyConfig) -> Result<Self> {
+    /// The policy that these settings describe.
+    ///
+    /// # Errors
+    /// They describe none.
+    pub(crate) fn of(name: impl Into<String>, config: &PolicyConfig) -> Result<Self> {
         let promised = match config {
             PolicyConfig::Calibrated(settings) => settings.wrong_per_request,
             _ => None,

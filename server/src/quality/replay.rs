@@ -71,7 +71,7 @@ pub(crate) fn replay(policy: &dyn HitPolicy, candidates: &[CandidateRecord]) -> 
 
 /// Whether the policy tells how probable an answer is. One that does, and does not of some candidate, would
 /// serve that at no cut-off; its similarity is no probability.
-fn knows_probabilities(policy: &dyn HitPolicy) -> bool {
+pub(crate) fn knows_probabilities(policy: &dyn HitPolicy) -> bool {
     probability(policy.decide(&Evidence::similarity(1.0))).is_some()
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use askonce::replay::{Document, Ending, NotText, Recorder};
 use askonce::savings::Usage;
-use askonce::{Answer, Fill, Protocol, Sink, StoreOptions};
+use askonce::{Answer, Fill, Protocol, Request, SemanticCache, Sink, StoreOptions};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use super::give::Asked;
 use super::is_event_stream;
 use crate::http::App;
-use crate::http::completion;
 use crate::http::control::Wishes;
 use crate::upstream::{CallError, Reply, Upstream};
 
@@ -43,6 +42,8 @@ pub(super) struct Notes {
 
 /// A call that is to be made on a miss.
 pub(super) struct Call {
+    cache: SemanticCache,
+    request: Request,
     pub(super) asked: Asked,
     attempts: Vec<Attempt>,
     keep: bool,
@@ -52,8 +53,16 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn new(app: &App, asked: Asked, attempts: Vec<Attempt>, wishes: &Wishes) -> Self {
+    pub(super) fn new(
+        app: &App,
+        request: &Request,
+        asked: Asked,
+        attempts: Vec<Attempt>,
+        wishes: &Wishes,
+    ) -> Self {
         Self {
+            cache: app.cache.clone(),
+            request: request.clone(),
             asked,
             attempts,
             keep: wishes.may_store(),
@@ -119,10 +128,19 @@ impl Call {
         Ok(self.kept(&reply.headers, answer, &value))
     }
 
+    /// Why an answer is given to those who wait for it and not kept, if it is not.
+    pub(super) fn declined(&self, headers: &HeaderMap, document: &Value) -> Option<&'static str> {
+        if !self.keep || says_no_store(headers) {
+            return Some("no_store");
+        }
+        let admission = self.cache.admission();
+        let refused = admission.document_for(&self.request, document).err()?;
+        Some(refused.as_str())
+    }
+
     /// Whether the answer is kept, and what is known of it.
     fn kept(&self, headers: &HeaderMap, answer: Answer, document: &Value) -> Fill {
-        let admitted = completion::admit(self.asked.protocol, headers, document);
-        let declined = admitted.err().or((!self.keep).then_some("no_store"));
+        let declined = self.declined(headers, document);
         self.notes.lock().declined = declined;
         let fill = match declined {
             Some(_) => Fill::pass_on(answer),
@@ -221,6 +239,17 @@ impl Call {
     }
 }
 
+/// Whether the upstream forbids to keep the answer.
+fn says_no_store(headers: &HeaderMap) -> bool {
+    let directives = headers
+        .get_all(header::CACHE_CONTROL)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    directives
+        .flat_map(|value| value.split(','))
+        .any(|name| name.trim().eq_ignore_ascii_case("no-store"))
+}
+
 fn gave_up_on(upstream: &Upstream) {
     metrics::counter!(crate::upstream::FAILOVERS, "upstream" => upstream.name().to_owned())
         .increment(1);
@@ -264,6 +293,18 @@ pub(super) fn sized(mut headers: HeaderMap) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_upstream_may_forbid_to_keep_its_answer() {
+        let says = |value: &str| {
+            says_no_store(&HeaderMap::from_iter([(
+                header::CACHE_CONTROL,
+                value.parse().unwrap(),
+            )]))
+        };
+        assert!(says("private, No-Store"));
+        assert!(!says("max-age=5, no-cache"));
+    }
 
     #[test]
     fn the_wish_for_usage_joins_the_callers_own() {

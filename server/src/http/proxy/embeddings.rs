@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use super::Context;
 use super::call::Call;
 use super::give::{Asked, json_response, told};
-use crate::http::completion;
 use crate::http::control::Wishes;
 use crate::http::error::{Problem, provider_error};
 use crate::http::status;
@@ -84,7 +83,8 @@ pub(super) async fn answer(
         } else {
             only(&bytes, body, &places, &missing)
         };
-        let call = Call::new(context.app, asked, context.attempts(&bytes)?, &wishes);
+        let (attempts, first) = (context.attempts(&bytes)?, &inputs[missing[0]].request);
+        let call = Call::new(context.app, first, asked, attempts, &wishes);
         let began = Instant::now();
         let reply = match call.reply().await {
             Ok(reply) if reply.status == StatusCode::OK => reply,
@@ -106,8 +106,7 @@ pub(super) async fn answer(
             let error = CallError::Refused(Box::new(reply));
             return Ok(told("", &error, Some(asked.protocol)));
         };
-        declined = completion::admit(asked.protocol, &reply.headers, &given.document).err();
-        declined = declined.or((!wishes.may_store()).then_some("no_store"));
+        declined = call.declined(&reply.headers, &given.document);
         let share = |total: u64| total / missing.len() as u64;
         let usage = given
             .usage

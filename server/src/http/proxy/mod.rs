@@ -131,12 +131,13 @@ async fn answer(
     let caller = app.auth.identify(&parts.headers, peer)?;
     let body = body::read(body, app.config.max_body_bytes.as_u64()).await?;
     let value = serde_json::from_slice::<Value>(&body).ok();
-    let model = value
+    let named = value
         .as_ref()
         .and_then(|value| value.get("model")?.as_str());
-    let deployment = route::deployment(parts.uri.path());
-    let model = model.or(deployment);
-    let route = Route::find(app, parts, Some(protocol), model)?;
+    let model = named
+        .or_else(|| route::deployment(parts.uri.path()))
+        .map(str::to_owned);
+    let route = Route::find(app, parts, Some(protocol), model.as_deref())?;
     let headers = &parts.headers;
     let unread = |body| Unread {
         route: &route,
@@ -192,7 +193,7 @@ async fn answer(
         return Ok(only_if_cached(app, &request, &asked).await);
     }
     let attempts = context.attempts(&body)?;
-    let call = Call::new(app, asked, attempts, &wishes);
+    let call = Call::new(app, &request, asked, attempts, &wishes);
     Ok(match asked.stream {
         true => streamed(app, &request, call).await,
         false => whole(app, &request, call).await,
@@ -216,7 +217,7 @@ impl Context<'_> {
             Some(namespace) => request.namespace(namespace.as_str()),
             None => request,
         };
-        request = request.route(upstream.name());
+        request = self.caller.sign(request.route(upstream.name()));
         if !self.app.upstreams.is_default(upstream) {
             request = request.param("askonce.upstream", upstream.name());
         }
