@@ -109,7 +109,7 @@ fn read_station(arguments: &Value) -> &'static str {
 }
 
 /// The same task twice, with a stand-in for a provider.
-pub async fn demonstrate(out: &mut impl Write) -> Result<()> {
+pub(crate) async fn demonstrate(out: &mut impl Write) -> Result<()> {
     let provider = fake::Fake::start().await?;
     let agent = Agent::new(provider.base_url(), "sk-demo".to_owned())?;
     for run in ["first", "second"] {

@@ -82,7 +82,7 @@ async fn call(base: &str, key: &str, question: &str) -> Result<Fill> {
 }
 
 /// Four questions to a stand-in for a provider.
-pub async fn demonstrate(out: &mut impl Write) -> Result<()> {
+pub(crate) async fn demonstrate(out: &mut impl Write) -> Result<()> {
     let provider = fake::Fake::start().await?;
     let questions = [
         "How do I reset my password?",

@@ -71,7 +71,7 @@ async fn forward(State(proxy): State<Proxy>, request: Request) -> Response {
 }
 
 /// The gateway in front of a stand-in for a provider, and what a client sees of it.
-pub async fn demonstrate(out: &mut impl Write) -> Result<()> {
+pub(crate) async fn demonstrate(out: &mut impl Write) -> Result<()> {
     let provider = fake::Fake::start().await?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/v1/chat/completions", listener.local_addr()?);

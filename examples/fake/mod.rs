@@ -13,15 +13,15 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 /// A provider on a port of its own, for as long as the process runs.
-pub struct Fake {
+pub(crate) struct Fake {
     /// Where it is.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     calls: Arc<AtomicUsize>,
 }
 
 impl Fake {
     /// Starts it.
-    pub async fn start() -> std::io::Result<Self> {
+    pub(crate) async fn start() -> std::io::Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let calls = Arc::new(AtomicUsize::new(0));
@@ -33,12 +33,12 @@ impl Fake {
     }
 
     /// How often it was called.
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
 
     /// The base URL of its API.
-    pub fn base_url(&self) -> String {
+    pub(crate) fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 }
