@@ -16,10 +16,12 @@
 //! | `faiss` | indexes of the library FAISS, compiled from source | |
 //! | `http-embedder` | embedding by a server with an OpenAI-compatible API | |
 //! | `onnx` | embedders and cross-encoders in ONNX files of your own | |
+//! | `http-layer` | the cache as a `tower` layer over HTTP handlers, and what its headers say | |
 //! | `redis`, `memcached` | tiers that processes share | |
+//! | `reqwest-middleware` | the cache within `reqwest` clients | |
 //! | `schema` | a JSON Schema of the settings | |
 //! | `test-support` | a backend that fails on purpose, for tests of what uses one | |
-//! | `tower` | a request scope for each request of a `tower` service | |
+//! | `tower` | the cache as a `tower` layer over calls of your own types; a request scope for each request | |
 #![forbid(unsafe_code)]
 
 // Leaves: what every stage may use.
@@ -85,6 +87,10 @@ mod assembly;
 pub mod cache;
 pub mod caches;
 pub mod config;
+
+// In front of calls to models: layers of services and of clients.
+#[cfg(feature = "tower")]
+pub mod gateway;
 
 #[cfg(feature = "macros")]
 pub use askonce_macros::{cache_invalidate, cache_put, cacheable};

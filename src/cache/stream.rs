@@ -238,7 +238,7 @@ impl SemanticCache {
             Looked::Missed(missed, call) => (missed, call),
         };
         let miss = missed.miss.clone();
-        let key = match self.inner.protection {
+        let key = match self.inner.protection && request.bypass().is_none() {
             true => request.exact_key(),
             false => ExactKey::from_bytes(rand::random()),
         };

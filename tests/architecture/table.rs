@@ -123,6 +123,10 @@ pub(crate) const ROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "gateway",
+        &["cache", "entry", "replay", "request", "savings", "stampede"],
+    ),
+    (
         "caches",
         &[
             "assembly", "backend", "cache", "clock", "codec", "config", "event", "layer", "lock",

@@ -1,142 +1,23 @@
-//! What a request's headers ask of the cache: standard `Cache-Control` and the `X-Askonce-*` headers.
-//!
-//! Headers for the cache stay with it: [`is_ours`] tells which are not passed on.
+//! What a request's headers ask of the cache, with what is wrong in them as a [`Problem`].
 
 use std::time::Duration;
 
-use askonce::{CacheControl, Request};
-use axum::http::{HeaderMap, HeaderName, header};
+use askonce::gateway::control;
+pub(crate) use askonce::gateway::control::{Wishes, is_ours};
 
 use super::error::Problem;
 
-/// Most tags of one entry, and most characters of one.
-const MOST_TAGS: usize = 32;
-/// Most bytes of one tag or of a namespace.
-const LONGEST_NAME: usize = 256;
-
-/// The beginning of the names of our own headers.
-const PREFIX: &str = "x-askonce-";
-
-/// What a caller asks of the cache.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Wishes {
-    /// Freshness, and whether to use the cache at all.
-    pub(crate) control: CacheControl,
-    /// A part of the scope to keep to.
-    pub(crate) namespace: Option<String>,
-    /// Labels to invalidate by.
-    pub(crate) tags: Vec<String>,
-    /// Tools whose calls may be answered from the cache.
-    pub(crate) safe_tools: Vec<String>,
-}
-
-impl Wishes {
-    /// Reads `Cache-Control` and `X-Askonce-Namespace`, `-Tags`, `-Ttl` and `-Safe-Tools`.
-    pub(crate) fn read(headers: &HeaderMap) -> Result<Self, Problem> {
-        let directives: Vec<_> = headers
-            .get_all(header::CACHE_CONTROL)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .collect();
-        let mut control = CacheControl::from_header(&directives.join(","));
-        if let Some(text) = text(headers, "x-askonce-ttl")? {
-            control.ttl = Some(read_span(text).map_err(|problem| problem.field("x-askonce-ttl"))?);
-        }
-        let namespace = text(headers, "x-askonce-namespace")?.map(str::to_owned);
-        if let Some(namespace) = &namespace {
-            check_name("a namespace", namespace)
-                .map_err(|problem| problem.field("x-askonce-namespace"))?;
-        }
-        let tags = listed(headers, "x-askonce-tags")?;
-        check_tags(&tags).map_err(|problem| problem.field("x-askonce-tags"))?;
-        let safe_tools = listed(headers, "x-askonce-safe-tools")?;
-        check_tools(&safe_tools).map_err(|problem| problem.field("x-askonce-safe-tools"))?;
-        Ok(Self {
-            control,
-            namespace,
-            tags,
-            safe_tools,
-        })
-    }
-
-    /// Joins in what the request's body asks of the cache; gives the request both wishes.
-    pub(crate) fn join(&mut self, request: Request) -> Request {
-        self.control = std::mem::take(&mut self.control).and(request.control());
-        let tools = self.safe_tools.iter().map(String::as_str);
-        tools.fold(
-            request.cache_control(self.control.clone()),
-            askonce::Request::safe_tool,
-        )
-    }
-
-    /// Whether an answer from the cache is welcome.
-    pub(crate) fn may_serve(&self) -> bool {
-        !self.control.no_cache && self.control.use_cache != Some(false)
-    }
-
-    /// Whether the answer may be kept.
-    pub(crate) fn may_store(&self) -> bool {
-        !self.control.no_store && self.control.use_cache != Some(false)
-    }
-}
-
-/// Whether a header speaks to this cache alone.
-pub(crate) fn is_ours(name: &HeaderName) -> bool {
-    name.as_str().starts_with(PREFIX)
-}
-
 /// Reads seconds or a duration such as `90m`.
 pub(crate) fn read_span(text: &str) -> Result<Duration, Problem> {
-    let text = text.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    humantime::parse_duration(text)
-        .map_err(|_| Problem::bad_request("expected seconds, or a duration such as 90m or 24h"))
+    Ok(control::read_span(text)?)
 }
 
 /// Refuses too many tags, and tags that are empty or too long.
 pub(crate) fn check_tags(tags: &[String]) -> Result<(), Problem> {
-    if tags.len() > MOST_TAGS {
-        return Err(Problem::bad_request(format!(
-            "an entry has at most {MOST_TAGS} tags"
-        )));
-    }
-    tags.iter().try_for_each(|tag| check_name("a tag", tag))
-}
-
-/// Refuses too many tools, and names that are too long.
-fn check_tools(tools: &[String]) -> Result<(), Problem> {
-    if tools.len() > MOST_TAGS {
-        return Err(Problem::bad_request(format!(
-            "a request marks at most {MOST_TAGS} tools safe"
-        )));
-    }
-    tools.iter().try_for_each(|tool| check_name("a tool", tool))
+    Ok(control::check_tags(tags)?)
 }
 
 /// Refuses a name that is empty or too long.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Problem> {
-    if name.is_empty() || name.len() > LONGEST_NAME {
-        return Err(Problem::bad_request(format!(
-            "{what} has 1 to {LONGEST_NAME} bytes"
-        )));
-    }
-    Ok(())
-}
-
-/// The items of a header whose value is a list.
-fn listed(headers: &HeaderMap, name: &'static str) -> Result<Vec<String>, Problem> {
-    let items = text(headers, name)?.unwrap_or_default();
-    let items = items.split(',').map(str::trim);
-    Ok(items
-        .filter(|item| !item.is_empty())
-        .map(str::to_owned)
-        .collect())
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Problem> {
-    let value = headers.get(name).map(|value| value.to_str()).transpose();
-    value
-        .map_err(|_| Problem::bad_request("a header holds characters other than ASCII").field(name))
+    Ok(control::check_name(what, name)?)
 }
