@@ -214,7 +214,11 @@ mod tests {
         assert!(cache.entries(&other, 10).await.entries.is_empty());
         let some = cache.entries(&EntryQuery::default(), 2).await;
         assert_eq!((some.entries.len(), some.truncated), (2, true));
-        assert!(!format!("{words:?} {all:?}").to_lowercase().contains("reset"));
+        assert!(
+            !format!("{words:?} {all:?}")
+                .to_lowercase()
+                .contains("reset")
+        );
     }
 
     #[test]

@@ -244,7 +244,10 @@ mod tests {
         };
         let misses = cache.recent_lookups(&own, 10);
         assert_eq!(misses.len(), 1);
-        assert_eq!((misses[0].scope.as_str(), misses[0].at), ("acme", all[3].at));
+        assert_eq!(
+            (misses[0].scope.as_str(), misses[0].at),
+            ("acme", all[3].at)
+        );
     }
 
     #[tokio::test]

@@ -141,7 +141,10 @@ mod tests {
             assert!(!page.contains(forbidden), "{forbidden}");
         }
         let script = "<script type=\"module\" src=\"/admin/";
-        assert_eq!(page.matches("<script").count(), page.matches(script).count());
+        assert_eq!(
+            page.matches("<script").count(),
+            page.matches(script).count()
+        );
         assert!(page.contains(NO_KEY));
         for (name, _, _) in &FILES[1..] {
             let used = FILES.iter().any(|(_, _, content)| content.contains(name));

@@ -11,7 +11,7 @@ use super::error::Problem;
 
 /// Most tags of one entry, and most characters of one.
 const MOST_TAGS: usize = 32;
-/// Most bytes of one tag or of a namespace.
+/// Most characters of one tag or of a namespace.
 const LONGEST_NAME: usize = 256;
 
 /// The beginning of the names of our own headers.
@@ -104,9 +104,9 @@ pub(crate) fn check_tags(tags: &[String]) -> Result<(), Problem> {
 
 /// Refuses a name that is empty or too long.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Problem> {
-    if name.is_empty() || name.len() > LONGEST_NAME {
+    if name.is_empty() || name.chars().count() > LONGEST_NAME {
         return Err(Problem::bad_request(format!(
-            "{what} has 1 to {LONGEST_NAME} bytes"
+            "{what} has 1 to {LONGEST_NAME} characters"
         )));
     }
     Ok(())

@@ -53,8 +53,15 @@ mod tests {
                     continue;
                 }
                 described.insert(format!("{method} {path}"));
-                let is_text = |name: &str| operation[name].as_str().is_some_and(|text| !text.is_empty());
-                assert!(is_text("summary") && is_text("operationId"), "{method} {path}");
+                let is_text = |name: &str| {
+                    operation[name]
+                        .as_str()
+                        .is_some_and(|text| !text.is_empty())
+                };
+                assert!(
+                    is_text("summary") && is_text("operationId"),
+                    "{method} {path}"
+                );
             }
         }
         // The proxy's paths are the providers' to describe, the page's files nobody's.

@@ -272,11 +272,7 @@ fn add(counts: &mut BTreeMap<String, u64>, name: Option<&str>, count: u64) {
     }
 }
 
-fn bucketed(
-    histograms: &mut BTreeMap<String, Histogram>,
-    name: Option<&str>,
-    sample: &Sample<'_>,
-) {
+fn bucketed(histograms: &mut BTreeMap<String, Histogram>, name: Option<&str>, sample: &Sample<'_>) {
     let (Some(name), Some(bound)) = (name, sample.label("le")) else {
         return;
     };
@@ -389,7 +385,9 @@ impl<'a> Sample<'a> {
 
     fn label(&self, name: &str) -> Option<&'a str> {
         let mut labels = self.labels.iter();
-        labels.find(|(own, _)| *own == name).map(|(_, value)| *value)
+        labels
+            .find(|(own, _)| *own == name)
+            .map(|(_, value)| *value)
     }
 }
 
@@ -465,7 +463,10 @@ mod tests {
     fn quantiles_are_linear_within_a_bucket() {
         let histogram = Histogram(vec![(1.0, 50), (2.0, 90), (f64::INFINITY, 100)]);
         let quantiles = histogram.quantiles();
-        assert_eq!((quantiles.count, quantiles.p50, quantiles.p90), (100, 1.0, 2.0));
+        assert_eq!(
+            (quantiles.count, quantiles.p50, quantiles.p90),
+            (100, 1.0, 2.0)
+        );
         assert_eq!(quantiles.p99, 2.0, "beyond the last bound");
         assert_eq!(histogram.quantile(0.7), 1.5);
         assert_eq!(Histogram::default().quantile(0.5), 0.0);
