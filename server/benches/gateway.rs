@@ -32,7 +32,8 @@ fn body(text: &str, stream: bool) -> Value {
 }
 
 fn completion() -> Value {
-    let words = "Open the settings, choose your account, and follow the link that says Reset. ".repeat(8);
+    let words =
+        "Open the settings, choose your account, and follow the link that says Reset. ".repeat(8);
     json!({ "id": "chatcmpl-1", "object": "chat.completion", "created": 1_700_000_000, "model": "gpt-4o-mini",
         "choices": [{ "index": 0, "logprobs": null, "finish_reason": "stop",
             "message": { "role": "assistant", "content": words, "refusal": null } }],
@@ -83,7 +84,16 @@ struct Round {
 
 fn wrk(url: &str, script: &std::path::Path) -> Round {
     let out = Command::new("wrk")
-        .args(["-t", "1", "-c", &CONNECTIONS.to_string(), "-d", &format!("{SECONDS}s"), "--latency", "-s"])
+        .args([
+            "-t",
+            "1",
+            "-c",
+            &CONNECTIONS.to_string(),
+            "-d",
+            &format!("{SECONDS}s"),
+            "--latency",
+            "-s",
+        ])
         .arg(script)
         .arg(url)
         .output()
@@ -92,7 +102,9 @@ fn wrk(url: &str, script: &std::path::Path) -> Round {
     assert!(!out.contains("Non-2xx"), "{out}");
     let field = |name: &str| {
         let line = out.lines().find(|line| line.trim_start().starts_with(name));
-        line.and_then(|line| line.split_whitespace().nth(1)).unwrap_or_else(|| panic!("no {name} in {out}")).to_owned()
+        line.and_then(|line| line.split_whitespace().nth(1))
+            .unwrap_or_else(|| panic!("no {name} in {out}"))
+            .to_owned()
     };
     let time = |text: String| {
         let digits = text.trim_end_matches(|c: char| c.is_alphabetic());
@@ -127,17 +139,37 @@ fn main() {
 async fn run() {
     let folder = tempfile::tempdir().expect("a folder");
     let upstream = Router::new().fallback(|| async {
-        ([(header::CONTENT_TYPE, "application/json")], completion().to_string())
+        (
+            [(header::CONTENT_TYPE, "application/json")],
+            completion().to_string(),
+        )
     });
     let upstream = serve(upstream).await;
     let (_server, url) = start(&upstream, folder.path());
     let path = format!("{url}/v1/chat/completions");
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    let ask = async |body: &Value| client.post(&path).json(body).send().await.expect("an answer");
-    ask(&body(QUESTION, false)).await.bytes().await.expect("an answer");
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let ask = async |body: &Value| {
+        client
+            .post(&path)
+            .json(body)
+            .send()
+            .await
+            .expect("an answer")
+    };
+    ask(&body(QUESTION, false))
+        .await
+        .bytes()
+        .await
+        .expect("an answer");
     let kind = async |body: &Value, kind: &str| {
         let hit = ask(body).await;
-        let status = hit.headers()["cache-status"].to_str().expect("text").to_owned();
+        let status = hit.headers()["cache-status"]
+            .to_str()
+            .expect("text")
+            .to_owned();
         assert!(status.ends_with(kind), "{status}");
         hit.bytes().await.expect("an answer")
     };
@@ -146,15 +178,32 @@ async fn run() {
     let streamed = kind(&body(QUESTION, true), "detail=exact").await;
     let bare = {
         let (whole, events) = (exact.clone(), streamed.clone());
-        let json = move |_: Bytes| async move { ([(header::CONTENT_TYPE, "application/json")], whole) };
-        let sse = move |_: Bytes| async move { ([(header::CONTENT_TYPE, "text/event-stream")], events) };
-        serve(Router::new().route("/json", post(json)).route("/sse", post(sse))).await
+        let json =
+            move |_: Bytes| async move { ([(header::CONTENT_TYPE, "application/json")], whole) };
+        let sse =
+            move |_: Bytes| async move { ([(header::CONTENT_TYPE, "text/event-stream")], events) };
+        serve(
+            Router::new()
+                .route("/json", post(json))
+                .route("/sse", post(sse)),
+        )
+        .await
     };
     let cases = [
-        ("bare handler", format!("{bare}/json"), body(QUESTION, false), 0),
+        (
+            "bare handler",
+            format!("{bare}/json"),
+            body(QUESTION, false),
+            0,
+        ),
         ("exact hit", path.clone(), body(QUESTION, false), 0),
         ("semantic hit", path.clone(), body(REWORDED, false), 0),
-        ("bare handler, stream", format!("{bare}/sse"), body(QUESTION, true), 3),
+        (
+            "bare handler, stream",
+            format!("{bare}/sse"),
+            body(QUESTION, true),
+            3,
+        ),
         ("exact hit, stream", path.clone(), body(QUESTION, true), 3),
     ];
     let scripts: Vec<_> = cases
@@ -174,16 +223,29 @@ async fn run() {
     for _ in 0..ROUNDS {
         for (i, (_, url, ..)) in cases.iter().enumerate() {
             let (url, script) = (url.clone(), scripts[i].clone());
-            let round = tokio::task::spawn_blocking(move || wrk(&url, &script)).await.expect("a round");
+            let round = tokio::task::spawn_blocking(move || wrk(&url, &script))
+                .await
+                .expect("a round");
             rounds[i].push(round);
         }
     }
-    println!("{CONNECTIONS} connections, {ROUNDS} rounds of {SECONDS} s each in turn; answers of {} and {} bytes", exact.len(), streamed.len());
-    println!("{:<22} {:>10} {:>9} {:>9} {:>7}", "", "requests/s", "p50 us", "p99 us", "ratio");
+    println!(
+        "{CONNECTIONS} connections, {ROUNDS} rounds of {SECONDS} s each in turn; answers of {} and {} bytes",
+        exact.len(),
+        streamed.len()
+    );
+    println!(
+        "{:<22} {:>10} {:>9} {:>9} {:>7}",
+        "", "requests/s", "p50 us", "p99 us", "ratio"
+    );
     for (i, (name, _, _, beside)) in cases.iter().enumerate() {
         let of = |pick: fn(&Round) -> f64| median(rounds[i].iter().map(pick).collect());
         let ratios = rounds[i].iter().zip(&rounds[*beside]);
-        let ratio = median(ratios.map(|(own, bare)| own.per_second / bare.per_second).collect());
+        let ratio = median(
+            ratios
+                .map(|(own, bare)| own.per_second / bare.per_second)
+                .collect(),
+        );
         println!(
             "{name:<22} {:>10.0} {:>9.0} {:>9.0} {ratio:>7.3}",
             of(|r| r.per_second),
@@ -196,7 +258,12 @@ async fn run() {
     for _ in 0..500 {
         for (i, url) in [&format!("{bare}/sse"), &path].into_iter().enumerate() {
             let began = Instant::now();
-            let mut stream = client.post(url).json(&body(QUESTION, true)).send().await.expect("a stream");
+            let mut stream = client
+                .post(url)
+                .json(&body(QUESTION, true))
+                .send()
+                .await
+                .expect("a stream");
             stream.chunk().await.expect("a chunk");
             firsts[i].push(began.elapsed());
             while stream.chunk().await.expect("a chunk").is_some() {}
@@ -205,7 +272,11 @@ async fn run() {
     for (name, mut times) in ["bare handler", "exact hit"].into_iter().zip(firsts) {
         times.sort_unstable();
         let us = |at: usize| times[at].as_secs_f64() * 1e6;
-        println!("first byte of a stream, {name}: p50 {:.0} us, p99 {:.0} us", us(times.len() / 2), us(times.len() * 99 / 100));
+        println!(
+            "first byte of a stream, {name}: p50 {:.0} us, p99 {:.0} us",
+            us(times.len() / 2),
+            us(times.len() * 99 / 100)
+        );
     }
     tokio::time::sleep(Duration::from_millis(10)).await;
 }
