@@ -51,7 +51,7 @@ pub(super) fn judge(
         Protocol::OpenAiCompletions => judge.choices(document, Judge::completion_choice),
         Protocol::OpenAiResponses => judge.response(document),
         Protocol::AnthropicMessages => judge.message(document),
-        Protocol::OpenAiEmbeddings => judge.embeddings(document),
+        Protocol::OpenAiEmbeddings => Judge::embeddings(document),
     }
 }
 
@@ -190,8 +190,7 @@ impl Judge<'_> {
         self.whole(&found)
     }
 
-    #[allow(clippy::unused_self)] // as its kin
-    fn embeddings(&self, document: &Value) -> Result<(), Refused> {
+    fn embeddings(document: &Value) -> Result<(), Refused> {
         let rows = document.get("data").and_then(Value::as_array);
         let rows = rows.ok_or(Refused::NotAnAnswer)?;
         let whole = |row: &Value| is_there(row.get("embedding"));

@@ -151,7 +151,7 @@ proptest! {
         prop_assert_eq!(found(admission, &text), Some(detector.to_owned()));
         // In an answer's document, where it is escaped.
         let request = chat("What is our key?");
-        let answer = completion("stop", json!({ "role": "assistant", "content": text }));
+        let answer = completion("stop", &json!({ "role": "assistant", "content": text }));
         let finding = admission.find(&request, &answer);
         prop_assert_eq!(finding.map(|finding| finding.reason), Some(Refused::Secret));
     }

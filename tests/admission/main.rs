@@ -44,7 +44,7 @@ fn chat(content: &str) -> Request {
     Request::from_openai_chat(&body, Scope::tenant("acme")).unwrap()
 }
 
-fn completion(finish: &str, message: Value) -> Answer {
+fn completion(finish: &str, message: &Value) -> Answer {
     Answer::from(
         json!({ "choices": [{ "index": 0, "finish_reason": finish, "message": message }] }),
     )
@@ -56,7 +56,7 @@ async fn an_answer_that_is_not_whole_is_given_and_not_kept() {
     let request = chat("Tell me a story.");
     let cut = completion(
         "length",
-        json!({ "role": "assistant", "content": "Once upon" }),
+        &json!({ "role": "assistant", "content": "Once upon" }),
     );
     let told = cut.clone();
     let call = move || async move { Ok::<_, std::io::Error>(Fill::from(told)) };
@@ -83,7 +83,7 @@ async fn tools_are_safe_by_setting_or_by_request() {
             "function": { "name": tool, "arguments": "{}" } }]);
         completion(
             "tool_calls",
-            json!({ "content": null, "tool_calls": calls }),
+            &json!({ "content": null, "tool_calls": calls }),
         )
     };
     let why = Some(NotStored::Refused(Refused::ToolCalls));

@@ -746,8 +746,11 @@ async fn a_wrong_hit_gives_back_what_it_claimed_to_save() {
         .await
         .unwrap();
     let after = cache.savings();
-    assert!(after.net_usd.as_dollars().abs() < 1e-9, "{after}");
+    assert!(after.totals.net_usd().is_zero(), "{after}");
     assert_eq!(after.totals.hits_wrong, 1);
+    // And costs what the default policy puts on a wrong answer.
+    assert_eq!(after.net_usd, -after.costs.unwrap().wrong_hit);
+    assert!(after.net_usd < -before.net_usd, "{after}");
 }
 
 // ---- upstream ----
