@@ -3,7 +3,8 @@
 #
 #   bash scripts/test.sh            all steps
 #   bash scripts/test.sh --quick    leaves out clippy on all features, the engine over FAISS (which is
-#                                   compiled from source, in minutes) and the second run of the identity tests
+#                                   compiled from source, in minutes), the second run of the identity tests, and
+#                                   the server under a browser and under made-up requests
 #
 # Every step runs even when an earlier one failed. What a step printed is kept under
 # target/test-logs; a failure shows the part that matters. The last line is always
@@ -13,7 +14,8 @@
 # Some tests start a real Redis or memcached. When these servers are missing and this script may
 # install packages (root, or sudo without a password), it does; ASKONCE_TEST_NO_INSTALL=1 forbids it.
 # So it does with what FAISS is compiled by: CMake, a C++ compiler, a BLAS. The library of ONNX Runtime comes out of
-# its Python package, by pip, into the target folder, unless ORT_DYLIB_PATH names one.
+# its Python package, by pip, into the target folder, unless ORT_DYLIB_PATH names one. The admin page is driven in
+# Chromium, and the native API compared with its OpenAPI document, by tools that pip and npm bring there, too.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -44,7 +46,7 @@ rm -f "$logs"/*.log
 passed=0
 failed=0
 skipped=0
-steps=12
+steps=15
 if $quick; then steps=7; fi
 step=0
 failed_steps=()
@@ -283,6 +285,35 @@ test_faiss() {
     fi
 }
 
+# A browser for the admin page, and what installs its driver.
+provide_browser() {
+    banner "what the admin page is driven by: Chromium, Python, npm"
+    local missing=()
+    command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
+        command -v google-chrome >/dev/null || [ -n "${CHROMIUM:-}" ] || missing+=(chromium fonts-dejavu-core)
+    command -v npm >/dev/null || missing+=(npm)
+    python3 -m venv --help >/dev/null 2>&1 || missing+=(python3-venv python3-pip)
+    if [ "${#missing[@]}" -gt 0 ] && may_install; then
+        echo "    installing ${missing[*]}"
+        install_packages "${missing[@]}" >"$logs/browser.log" 2>&1 ||
+            echo "    the installation failed (log: $logs/browser.log)"
+        hash -r
+    fi
+    if command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
+        command -v google-chrome >/dev/null || [ -n "${CHROMIUM:-}" ]; then
+        echo "    found a browser"
+    else
+        note "Chromium is MISSING: the admin page will not be looked at"
+    fi
+}
+
+# The server's binary, as the tests above have built it.
+test_server() {
+    local binary="${CARGO_TARGET_DIR:-target}/debug/askonce"
+    run_tests "the admin page in a browser" admin-page bash server/tests/admin_page/run.sh "$binary"
+    run_tests "the native API against its description" openapi bash server/tests/openapi/run.sh "$binary"
+}
+
 # Every feature of every member but `faiss`, and but `usearch`, a C++ library that a benchmark compares
 # with; as package/feature, separated by commas.
 features_without_faiss() {
@@ -321,11 +352,13 @@ provide_components
 provide_servers
 provide_onnxruntime
 $quick || provide_faiss_tools
+$quick || provide_browser
 run_step "formatting" fmt cargo fmt --all --check -- --color never
 run_step "clippy, default features" clippy cargo clippy --workspace --all-targets -- -D warnings
 $quick || lint_all_features
 features=$(features_without_faiss)
 run_tests "tests" tests cargo test --workspace --tests --features "$features" --no-fail-fast -- --show-output
+$quick || test_server
 $quick || test_faiss
 run_tests "doctests" doctests cargo test --workspace --doc --features "$features" --no-fail-fast
 run_step "documentation, broken links denied" doc \

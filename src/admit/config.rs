@@ -51,7 +51,7 @@ impl Default for AdmissionConfig {
             patterns: Vec::new(),
             refusal_texts: true,
             safe_tools: Vec::new(),
-            max_prompt_bytes: ByteSize::mib(4),
+            max_prompt_bytes: ByteSize::mib(16),
             max_answer_bytes: ByteSize::mib(4),
             min_principals: 1,
             quota: QuotaConfig::default(),

@@ -134,8 +134,8 @@ fn check_tools(tools: &[String]) -> Result<()> {
 /// # Errors
 /// `InvalidRequest` that tells the limit.
 pub fn check_name(what: &str, name: &str) -> Result<()> {
-    if name.is_empty() || name.len() > LONGEST_NAME {
-        return Err(bad_request(format!("{what} has 1 to {LONGEST_NAME} bytes")));
+    if name.is_empty() || name.chars().count() > LONGEST_NAME {
+        return Err(bad_request(format!("{what} has 1 to {LONGEST_NAME} characters")));
     }
     Ok(())
 }

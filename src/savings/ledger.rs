@@ -658,6 +658,10 @@ mod tests {
             report.totals
         );
         assert_eq!(
+            sum(report.by_route.iter().map(|named| &named.line)),
+            report.totals
+        );
+        assert_eq!(
             sum(report.by_day.iter().map(|day| &day.line)),
             report.totals
         );
@@ -733,7 +737,7 @@ mod tests {
         for round in 1..=2 {
             for tenant in 0..5 {
                 let tenant = format!("tenant-{tenant}");
-                ledger.record_hit((&tenant, "m"), HitKindLabel::Exact, &saved(10, round));
+                ledger.record_hit((&*tenant, "m"), HitKindLabel::Exact, &saved(10, round));
             }
         }
         let report = ledger.summary(NOON);
@@ -752,7 +756,7 @@ mod tests {
         let (_, ledger) = books(10, 3, 10);
         for model in 0..1_000 {
             let model = format!("made-up-{model}");
-            ledger.record_hit(("noisy", &model), HitKindLabel::Exact, &saved(1, 1));
+            ledger.record_hit(("noisy", &*model), HitKindLabel::Exact, &saved(1, 1));
         }
         ledger.record_hit(("quiet", "gpt-4o"), HitKindLabel::Exact, &saved(1, 1));
         let report = ledger.summary(NOON);
@@ -883,7 +887,7 @@ mod tests {
     fn labels_are_cut_between_characters() {
         let (_, ledger) = books(10, 10, 10);
         let long = "é".repeat(1_000);
-        ledger.record_hit((&long, ""), HitKindLabel::Exact, &saved(1, 1));
+        ledger.record_hit((&*long, ""), HitKindLabel::Exact, &saved(1, 1));
         let report = ledger.summary(NOON);
         assert_eq!(report.by_tenant[0].name, "é".repeat(64));
         let filter = SavingsFilter {
@@ -903,8 +907,7 @@ mod tests {
                 &saved(day + 1, 7),
             );
             ledger.record_upstream(
-                "b",
-                "m",
+                ("b", "m"),
                 Usage::new(3, 4),
                 None,
                 Duration::from_micros(1_999),
@@ -950,14 +953,12 @@ mod tests {
     fn the_text_form_shows_what_an_operator_asks() {
         let (clock, ledger) = books(10, 10, 10);
         ledger.record_hit(
-            "acme",
-            "gpt-4o",
+            ("acme", "gpt-4o"),
             HitKindLabel::Exact,
             &saved(60_000, 1_234_000),
         );
         ledger.record_hit(
-            "acme",
-            "gpt-4o",
+            ("acme", "gpt-4o"),
             HitKindLabel::Semantic,
             &saved(30_000, 2_100),
         );
@@ -1032,6 +1033,7 @@ day         hits  calls  hit rate  tokens saved  spent  net saved
         fn book(&self, ledger: &Ledger) {
             let saved = |tokens: u32, micros: u32| saved(u64::from(tokens), i64::from(micros));
             let name = |n: u8| format!("n{n}");
+            let route = |model: u8| if model.is_multiple_of(2) { "eu" } else { "us" };
             match *self {
                 Self::Hit(tenant, model, exact, tokens, micros) => {
                     let kind = if exact {
@@ -1039,15 +1041,21 @@ day         hits  calls  hit rate  tokens saved  spent  net saved
                     } else {
                         HitKindLabel::Semantic
                     };
-                    ledger.record_hit(&name(tenant), &name(model), kind, &saved(tokens, micros));
+                    let account = (name(tenant), name(model));
+                    let account = (&*account.0, &*account.1, route(model));
+                    ledger.record_hit(account, kind, &saved(tokens, micros));
                 }
                 Self::Wrong(tenant, model, tokens, micros) => {
-                    ledger.record_wrong_hit(&name(tenant), &name(model), &saved(tokens, micros));
+                    let account = (name(tenant), name(model));
+                    let account = (&*account.0, &*account.1, route(model));
+                    ledger.record_wrong_hit(account, &saved(tokens, micros));
                 }
                 Self::Call(tenant, model, tokens, micros) => {
                     let usage = Usage::new(u64::from(tokens), 1);
                     let usd = micros.map(|micros| Usd::from_micros(i64::from(micros)));
-                    ledger.record_upstream(&name(tenant), &name(model), usage, usd, DAY);
+                    let account = (name(tenant), name(model));
+                    let account = (&*account.0, &*account.1, route(model));
+                    ledger.record_upstream(account, usage, usd, DAY);
                 }
                 Self::Cost(kind, micros) => {
                     let kind = CostKind::ALL[usize::from(kind) % CostKind::ALL.len()];
@@ -1065,7 +1073,7 @@ day         hits  calls  hit rate  tokens saved  spent  net saved
                 .prop_map(|(t, m, tokens, usd)| Entry::Wrong(t, m, tokens, usd)),
             (0u8..6, 0u8..6, any::<u32>(), any::<Option<u32>>())
                 .prop_map(|(t, m, tokens, usd)| Entry::Call(t, m, tokens, usd)),
-            (0u8..4, any::<u32>()).prop_map(|(kind, usd)| Entry::Cost(kind, usd)),
+            (0u8..5, any::<u32>()).prop_map(|(kind, usd)| Entry::Cost(kind, usd)),
         ];
         prop::collection::vec(entry, 0..80)
     }

@@ -1,8 +1,8 @@
 //! Paths of this repository that a Markdown text names.
 
 /// What the first part of a path must be for the text to mean a file of this repository.
-const TOP: [&str; 13] = [
-    ".ci", ".github", "benches", "docs", "examples", "fuzz", "index", "macros", "models",
+const TOP: [&str; 14] = [
+    ".ci", ".github", "benches", "deploy", "docs", "examples", "fuzz", "index", "macros", "models",
     "scripts", "server", "src", "tests",
 ];
 

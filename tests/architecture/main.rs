@@ -7,6 +7,7 @@
 //!
 //! These tests read source text, not the compiler's view: [`source`] says what they cannot see.
 
+mod deploy;
 mod documents;
 mod parity;
 mod repository;

@@ -199,6 +199,8 @@ async fn a_judge_is_asked_where_cheap_means_are_unsure_and_within_its_budget() {
         .await;
         assert_eq!(labels(&stats, "judge"), expected);
         assert_eq!(judge.asked.load(Ordering::SeqCst), usize::from(calls > 0));
+        let cost = cache.savings().costs.unwrap().judge;
+        assert_eq!(cost.is_zero(), expected == [0, 0]);
     }
 }
 
@@ -236,6 +238,17 @@ async fn an_audit_that_finds_a_wrong_hit_keeps_it_from_being_served_again() {
     assert_eq!(served.answer, Answer::text("It takes 3 days."));
     let stats = until(&cache, |stats| labels(stats, "audit") == [0, 1]).await;
     assert_eq!((stats.upstream_ok, stats.wrong_hits), (1, 1));
+    // The audit's call is a cost of the cache, no call that a caller needed.
+    let books = cache.savings();
+    let costs = books.costs.unwrap();
+    assert_eq!((books.totals.calls, books.totals.hits_wrong), (0, 1));
+    assert!(!costs.shadow.is_zero() && !costs.wrong_hit.is_zero());
+    assert!(books.totals.net_usd().is_zero() && books.net_usd < askonce::savings::Usd::ZERO);
+    // The one wrong hit is known, so the estimate adds none.
+    let estimate = books.wrong_hits.unwrap();
+    assert_eq!((estimate.rate, estimate.hits), (1.0, 0.0));
+    assert_eq!(estimate.net_usd, books.net_usd);
+    assert!(books.to_string().contains("estimated  "));
     let rate = stats.learning.categories[""].false_hits.unwrap();
     assert!(
         rate.rate == 1.0 && rate.lower > 0.0 && rate.lower < 1.0,

@@ -2,6 +2,7 @@
 //! upstream call. Each test is a promise of the engine.
 
 mod agents;
+mod ledger;
 mod refining;
 #[path = "../support/mod.rs"]
 mod support;

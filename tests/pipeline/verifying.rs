@@ -122,7 +122,7 @@ impl Oracle {
         }
         Ok(Verification {
             probabilities,
-            usd: 0.0,
+            usd: 0.002,
         })
     }
 }
@@ -212,6 +212,9 @@ async fn what_the_verifier_finds_right_is_served_and_the_hit_says_so() {
         ("near", "the answer")
     );
     assert!(!format!("{:?}", asked[0]).contains("answer"));
+    let costs = cache.savings().costs.unwrap();
+    let price = askonce::savings::Usd::from_micros(2_000);
+    assert_eq!((costs.verification, costs.total()), (price, price));
 }
 
 #[tokio::test]

@@ -12,10 +12,12 @@ mod client;
 mod config;
 mod direct;
 mod doctor;
+mod health;
 mod keys;
 pub(crate) mod replay;
 mod serve;
 mod train;
+mod warm;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -110,6 +112,8 @@ enum Command {
     Lookup(cache::LookupArgs),
     /// Store an answer in a running server's cache.
     Store(cache::StoreArgs),
+    /// Store the answers of a file in a running server's cache.
+    Warm(warm::Args),
     /// Tell how a lookup of a prompt goes: every stage, every candidate, and what stopped each.
     Explain(cache::ExplainArgs),
     /// Tell what a running server's cache has done and what it holds.
@@ -128,6 +132,8 @@ enum Command {
     ResetBreaker(breaker::Args),
     /// Check or show the settings.
     Config(config::Args),
+    /// Tell whether a running server takes requests; fails when it does not.
+    Health(health::Args),
     /// Check that everything the server needs is there.
     Doctor(doctor::Args),
     /// Measure hits, wrong hits, latency and memory on labelled prompts.
@@ -152,6 +158,8 @@ impl Cli {
             Command::Store(args) => cache::store(args, &global).await,
             Command::Explain(args) => cache::explain(args, &global).await,
             Command::Stats(args) => cache::stats(args, &global).await,
+            Command::Health(args) => health::run(args, &global).await,
+            Command::Warm(args) => warm::run(args, &global).await,
             Command::Savings(args) => cache::savings(args, &global).await,
             Command::Keys(args) => keys::keys(args, &global).await,
             Command::Get(args) => keys::get(args, &global).await,

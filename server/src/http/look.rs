@@ -18,14 +18,14 @@ use serde_json::json;
 use super::App;
 use super::control::check_name;
 use super::error::Problem;
-use super::native::{Answered, Peer, read_fields};
+use super::native::{Answered, Peer, Whole, read_fields};
 use super::series::{MINUTES, Window};
 
 /// Entries and lookups that are listed when the caller does not say, and at most.
 const LISTED: usize = 50;
 const MOST_LISTED: usize = 500;
 
-/// Most bytes of the words that are searched for.
+/// Most characters of the words that are searched for.
 const LONGEST_WORDS: usize = 1_000;
 
 fn check_limit(limit: Option<usize>) -> Result<usize, Problem> {
@@ -49,12 +49,12 @@ pub(crate) async fn entries(
         words: Option<String>,
         tag: Option<String>,
         model: Option<String>,
-        limit: Option<usize>,
+        limit: Option<Whole>,
     }
     let caller = app.auth.identify(&headers, peer)?;
     let fields = read_fields(&app, body, &["words", "tag", "model", "limit"]).await?;
     let options: Options = fields.only()?;
-    let limit = check_limit(options.limit)?;
+    let limit = check_limit(options.limit.map(|limit| limit.0))?;
     for (field, what, name) in [
         ("tag", "a tag", &options.tag),
         ("model", "a model", &options.model),
@@ -66,9 +66,9 @@ pub(crate) async fn entries(
     if options
         .words
         .as_ref()
-        .is_some_and(|words| words.len() > LONGEST_WORDS)
+        .is_some_and(|words| words.chars().count() > LONGEST_WORDS)
     {
-        let detail = format!("words have at most {LONGEST_WORDS} bytes");
+        let detail = format!("words have at most {LONGEST_WORDS} characters");
         return Err(Problem::bad_request(detail).field("words"));
     }
     let query = EntryQuery {
@@ -137,10 +137,11 @@ pub(crate) async fn series(
         return Err(Problem::bad_request(detail).field("minutes"));
     }
     let step = span.step.unwrap_or(1);
-    if !(1..=minutes).contains(&step) {
-        let detail = "a step has at least one minute, and at most all that are asked for";
+    if !(1..=MINUTES).contains(&step) {
+        let detail = format!("a step has 1 to {MINUTES} minutes");
         return Err(Problem::bad_request(detail).field("step"));
     }
+    let step = step.min(minutes);
     let window = Window { minutes, step };
     Ok(Json(app.series.told(&app.metrics.render(), window)).into_response())
 }

@@ -683,19 +683,41 @@ fn from_fields<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, Pro
     })
 }
 
+/// Most seconds of a [`Span`]: 31 years.
+const MOST_SECONDS: f64 = 1e9;
+
+/// A whole number, also one that is written with a point.
+pub(crate) struct Whole(pub(crate) usize);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let value = Value::deserialize(deserializer)?;
+        let whole = value.as_u64().or_else(|| {
+            let whole = value.as_f64()?;
+            (whole.fract() == 0.0 && (0.0..9e15).contains(&whole)).then_some(whole as u64)
+        });
+        whole
+            .and_then(|whole| usize::try_from(whole).ok())
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("expected a whole number, zero or more"))
+    }
+}
+
 /// Seconds, or a duration such as `90m`.
 struct Span(Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error as _;
-        let expected = "expected seconds, zero or more, or a duration such as 90m or 24h";
+        let expected = "expected seconds, from 0 to 1000000000, or a duration such as 90m or 24h";
         match Value::deserialize(deserializer)? {
             Value::String(text) => read_span(&text)
                 .map(Self)
                 .map_err(|_| D::Error::custom(expected)),
             Value::Number(seconds) => seconds
                 .as_f64()
+                .filter(|seconds| *seconds <= MOST_SECONDS)
                 .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
                 .map(Self)
                 .ok_or_else(|| D::Error::custom(expected)),
@@ -726,13 +748,37 @@ impl<'de> Deserialize<'de> for Life {
     }
 }
 
+/// The fields of [`UsageBody`].
+const TOKENS: [&str; 4] = [
+    "input_tokens",
+    "output_tokens",
+    "prompt_tokens",
+    "completion_tokens",
+];
+
+/// Most tokens of one call.
+const MOST_TOKENS: usize = 1_000_000_000;
+
 /// Token counts, in the words of any provider or in ours.
 struct UsageBody(Usage);
 
 impl<'de> Deserialize<'de> for UsageBody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error as _;
-        let value = Value::deserialize(deserializer)?;
+        let mut value = Value::deserialize(deserializer)?;
+        for name in TOKENS {
+            let Some(tokens) = value.get_mut(name).filter(|tokens| !tokens.is_null()) else {
+                continue;
+            };
+            // A count that cannot be read would be taken for none.
+            let whole = Whole::deserialize(&*tokens).ok();
+            let whole = whole
+                .filter(|whole| whole.0 <= MOST_TOKENS)
+                .ok_or_else(|| {
+                    D::Error::custom(format!("{name} is a whole number from 0 to {MOST_TOKENS}"))
+                })?;
+            *tokens = json!(whole.0);
+        }
         Usage::from_openai(&value).map(Self).ok_or_else(|| {
             D::Error::custom(
                 "expected input_tokens and output_tokens, or prompt_tokens and completion_tokens",

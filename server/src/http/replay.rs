@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse as _;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::App;
@@ -59,6 +59,23 @@ struct Told {
     problem: Option<String>,
 }
 
+/// A policy's settings. Those of a policy without any are checked here: serde lets fields of a variant without
+/// fields pass.
+struct Asked(PolicyConfig);
+
+impl<'de> Deserialize<'de> for Asked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let value = Value::deserialize(deserializer)?;
+        let fields = value.as_object().map_or(0, serde_json::Map::len);
+        let config: PolicyConfig = serde_json::from_value(value).map_err(D::Error::custom)?;
+        if matches!(config, PolicyConfig::ExactOnly) && fields > 1 {
+            return Err(D::Error::custom("exact_only has no settings"));
+        }
+        Ok(Self(config))
+    }
+}
+
 /// `POST /cache/v1/replay`
 pub(crate) async fn replay(
     State(app): State<Arc<App>>,
@@ -69,7 +86,7 @@ pub(crate) async fn replay(
     #[derive(Deserialize)]
     struct Options {
         #[serde(default)]
-        policies: Vec<PolicyConfig>,
+        policies: Vec<Asked>,
     }
     let caller = app.auth.identify(&headers, peer)?;
     caller.require_admin("replay decisions")?;
@@ -79,6 +96,7 @@ pub(crate) async fn replay(
         let detail = format!("at most {MOST_POLICIES} policies are replayed at a time");
         return Err(Problem::bad_request(detail).field("policies"));
     }
+    let policies: Vec<PolicyConfig> = policies.into_iter().map(|policy| policy.0).collect();
     for (i, policy) in policies.iter().enumerate() {
         if let PolicyConfig::Calibrated(settings) = policy
             && settings.path.is_some()

@@ -69,14 +69,17 @@ impl Series {
         let mut state = self.0.lock();
         // A machine that slept has minutes of which nothing is known.
         let passed = state.began.elapsed().as_secs() / MINUTE.as_secs();
-        for _ in 1..passed.min(MINUTES.into()) {
+        let passed = u32::try_from(passed).unwrap_or(u32::MAX).max(1);
+        for _ in 1..passed.min(MINUTES) {
             state.rows.push_back(Counts::default());
         }
         let grown = now.less(&state.before);
         state.rows.push_back(grown);
         let extra = state.rows.len().saturating_sub(MINUTES as usize);
         state.rows.drain(..extra);
-        (state.began, state.before) = (Instant::now(), now);
+        // Not from now on: whoever closes it comes late, and minutes must not drift.
+        state.began += MINUTE * passed;
+        state.before = now;
     }
 
     /// The last minutes, the running one included.
@@ -89,7 +92,7 @@ impl Series {
             .unwrap_or_default();
         let step = window.step as usize;
         let wanted = (window.minutes as usize).div_ceil(step) * step;
-        // Rows end with the running minute, so that a step that is over does not change any more but by age.
+        // Counted back from the running minute, which is the end of the last row.
         let over = state.rows.iter().rev().take(wanted - 1);
         let minutes: Vec<&Counts> = std::iter::once(&running).chain(over).collect();
         let mut total = Counts::default();
