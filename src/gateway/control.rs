@@ -135,7 +135,9 @@ fn check_tools(tools: &[String]) -> Result<()> {
 /// `InvalidRequest` that tells the limit.
 pub fn check_name(what: &str, name: &str) -> Result<()> {
     if name.is_empty() || name.chars().count() > LONGEST_NAME {
-        return Err(bad_request(format!("{what} has 1 to {LONGEST_NAME} characters")));
+        return Err(bad_request(format!(
+            "{what} has 1 to {LONGEST_NAME} characters"
+        )));
     }
     Ok(())
 }
