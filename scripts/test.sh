@@ -46,7 +46,7 @@ rm -f "$logs"/*.log
 passed=0
 failed=0
 skipped=0
-steps=15
+steps=16
 if $quick; then steps=7; fi
 step=0
 failed_steps=()
@@ -312,6 +312,7 @@ test_server() {
     local binary="${CARGO_TARGET_DIR:-target}/debug/askonce"
     run_tests "the admin page in a browser" admin-page bash server/tests/admin_page/run.sh "$binary"
     run_tests "the native API against its description" openapi bash server/tests/openapi/run.sh "$binary"
+    run_tests "clients of others, unchanged" clients env ASKONCE_BIN="$binary" bash tests/clients/run.sh
 }
 
 # Every feature of every member but `faiss`, and but `usearch`, a C++ library that a benchmark compares

@@ -39,7 +39,7 @@ that matters to the answer. Say UNSURE if you cannot tell. Reply with that one w
 
 /// The configured model.
 pub(crate) struct ModelJudge {
-    upstream: Upstream,
+    upstream: Arc<Upstream>,
     model: String,
     prices: PriceTable,
     verifies: bool,
@@ -79,7 +79,7 @@ impl ModelJudge {
                 .with("value", upstream.clone().unwrap_or_default())
         })?;
         Ok(Some(Arc::new(Self {
-            upstream: found.clone(),
+            upstream: Arc::clone(found),
             model: model.clone(),
             prices: PriceTable::new(&config.prices)?,
             verifies: config.semantic.verifier.as_ref().is_some_and(|verifier| {

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use askonce::replay::Document;
@@ -61,7 +62,7 @@ const CONDITIONAL: [&str; 7] = [
 
 /// All upstreams, the default one first.
 #[derive(Debug)]
-pub(crate) struct Upstreams(Vec<Upstream>);
+pub(crate) struct Upstreams(Vec<Arc<Upstream>>);
 
 /// One API.
 #[derive(Clone)]
@@ -247,7 +248,7 @@ impl Upstreams {
                     key_header(upstream, variable, &field)
                 })
                 .transpose()?;
-            Ok(Upstream {
+            Ok(Arc::new(Upstream {
                 name: upstream.name.clone(),
                 base: upstream.url(&path)?,
                 speaks: upstream.protocol,
@@ -260,26 +261,26 @@ impl Upstreams {
                 tells_usage: upstream.stream_usage,
                 most_bytes: config.max_body_bytes.as_u64(),
                 client: client.clone(),
-            })
+            }))
         });
         Ok(Self(upstreams.collect::<Result<_>>()?))
     }
 
     /// The upstream with this name.
-    pub(crate) fn find(&self, name: &str) -> Option<&Upstream> {
+    pub(crate) fn find(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.0.iter().find(|upstream| upstream.name == name)
     }
 
     /// The default one.
-    pub(crate) fn first(&self) -> Option<&Upstream> {
+    pub(crate) fn first(&self) -> Option<&Arc<Upstream>> {
         self.0.first()
     }
 
     /// The first that speaks the protocol and lists the model; else the first that speaks it and lists none;
     /// else the default one.
-    pub(crate) fn choose(&self, speaks: Protocol, model: Option<&str>) -> Option<&Upstream> {
+    pub(crate) fn choose(&self, speaks: Protocol, model: Option<&str>) -> Option<&Arc<Upstream>> {
         let all = || self.0.iter().filter(|upstream| upstream.speaks == speaks);
-        let lists = |upstream: &&Upstream| {
+        let lists = |upstream: &&Arc<Upstream>| {
             model.is_some_and(|model| upstream.models.iter().any(|name| matches(name, model)))
         };
         all()
@@ -290,7 +291,7 @@ impl Upstreams {
     }
 
     /// Those that stand in for `upstream`, in order.
-    pub(crate) fn failover(&self, upstream: &Upstream) -> impl Iterator<Item = &Upstream> {
+    pub(crate) fn failover(&self, upstream: &Upstream) -> impl Iterator<Item = &Arc<Upstream>> {
         let named = self.0.iter().find(|known| known.name == upstream.name);
         let names = named
             .map(|known| known.failover.as_slice())

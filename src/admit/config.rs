@@ -29,7 +29,7 @@ pub struct AdmissionConfig {
     /// Tools whose calls may be answered from the cache: names, in which `*` stands for any text. Default:
     /// none. An answer that calls any other tool is not stored, since whoever gets it calls the tool again.
     pub safe_tools: Vec<String>,
-    /// The most bytes of text in a request whose answer is stored. Default: `4MiB`; 1 byte to 64 MiB.
+    /// The most bytes of text in a request whose answer is stored. Default: `16MiB`; 1 byte to 64 MiB.
     #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Bytes"))]
     pub max_prompt_bytes: ByteSize,
     /// The most bytes of an answer that is stored. Default: `4MiB`; 1 byte to 64 MiB.

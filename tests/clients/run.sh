@@ -7,10 +7,10 @@
 # cannot be installed is skipped, loudly. ASKONCE_BIN names a binary to test; without it one is built.
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")"
-here=$PWD
-root=$(cd ../.. && pwd)
-target=${CARGO_TARGET_DIR:-$root/target}
+bin=${ASKONCE_BIN:+$(realpath "$ASKONCE_BIN")}
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+target=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
 tools=$target/clients
 mkdir -p "$tools"
 cd "$tools"
@@ -23,9 +23,8 @@ finish() {
 }
 trap finish EXIT
 
-bin=${ASKONCE_BIN:-}
 if [ -z "$bin" ]; then
-    cargo build --quiet --manifest-path "$root/Cargo.toml" -p askonce-server
+    cargo build --quiet --manifest-path "$root/Cargo.toml" -p askonce-server --target-dir "$target"
     bin=$target/debug/askonce
 fi
 

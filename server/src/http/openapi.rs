@@ -65,7 +65,9 @@ mod tests {
             }
         }
         // The proxy's paths are the providers' to describe, the page's files nobody's.
-        let is_native = |route: &String| !route.contains(" /v1/") && !route.contains(" /openai/") && !route.contains("/admin");
+        let is_native = |route: &String| {
+            !route.contains(" /v1/") && !route.contains(" /openai/") && !route.contains("/admin")
+        };
         let routed: BTreeSet<_> = routed().into_iter().filter(is_native).collect();
         assert!(routed.contains("get /cache/v1/entries/{id}"), "{routed:?}");
         assert_eq!(described, routed);

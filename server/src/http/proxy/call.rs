@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::give::Asked;
 use super::is_event_stream;
+use super::route::Route;
 use crate::http::App;
 use crate::http::control::Wishes;
 use crate::upstream::{CallError, Reply, Upstream};
@@ -22,11 +23,11 @@ use crate::upstream::{CallError, Reply, Upstream};
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// One upstream, and what to send there.
-pub(super) struct Attempt {
-    pub(super) upstream: Upstream,
-    pub(super) url: Url,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+struct Attempt {
+    upstream: Arc<Upstream>,
+    url: Url,
+    headers: HeaderMap,
+    body: Bytes,
 }
 
 /// What a call tells the caller that made it, beside the answer.
@@ -45,7 +46,8 @@ pub(super) struct Call {
     cache: SemanticCache,
     request: Request,
     pub(super) asked: Asked,
-    attempts: Vec<Attempt>,
+    route: Route,
+    body: Bytes,
     keep: bool,
     tags: Vec<String>,
     patience: Duration,
@@ -57,19 +59,36 @@ impl Call {
         app: &App,
         request: &Request,
         asked: Asked,
-        attempts: Vec<Attempt>,
+        route: &Route,
+        body: Bytes,
         wishes: &Wishes,
     ) -> Self {
         Self {
             cache: app.cache.clone(),
             request: request.clone(),
             asked,
-            attempts,
+            route: route.clone(),
+            body,
             keep: wishes.may_store(),
             tags: wishes.tags.clone(),
             patience: app.config.finish_abandoned,
             notes: Arc::default(),
         }
+    }
+
+    /// What to send where, in the order in which upstreams are tried.
+    fn attempts(&self) -> Vec<Attempt> {
+        let upstreams = self.route.upstreams();
+        let attempt = |upstream: &Arc<Upstream>| {
+            Some(Attempt {
+                // A path that leads out of an upstream's API is not for that upstream.
+                url: self.route.url(upstream).ok()?,
+                headers: sized(upstream.headers(&self.route.parts().headers, true)),
+                body: upstream.renamed(self.body.clone()),
+                upstream: Arc::clone(upstream),
+            })
+        };
+        upstreams.filter_map(attempt).collect()
     }
 
     /// Where the call leaves its notes.
@@ -85,7 +104,7 @@ impl Call {
 
     /// The first reply that is not a failure of its upstream, or the last.
     pub(super) async fn reply(&self) -> Result<Reply, CallError> {
-        let (mut rest, mut stands_in) = (self.attempts.iter(), false);
+        let (mut rest, mut stands_in) = (self.attempts().into_iter(), false);
         loop {
             let Some(attempt) = rest.next() else {
                 return Err(CallError::Nowhere);
@@ -96,15 +115,13 @@ impl Call {
                 headers,
                 body,
             } = attempt;
-            let reply = upstream
-                .call(url.clone(), headers.clone(), body.clone())
-                .await;
+            let reply = upstream.call(url, headers, body).await;
             let failed = match &reply {
                 Ok(reply) => is_failure(reply.status),
                 Err(error) => error.is_upstreams(),
             };
             if failed && rest.len() > 0 {
-                gave_up_on(upstream);
+                gave_up_on(&upstream);
                 stands_in = true;
                 continue;
             }
@@ -205,8 +222,8 @@ impl Call {
     }
 
     /// The first response that is not a failure of its upstream, or the last.
-    async fn open(&self) -> Result<(Upstream, reqwest::Response), CallError> {
-        let (mut rest, mut stands_in) = (self.attempts.iter(), false);
+    async fn open(&self) -> Result<(Arc<Upstream>, reqwest::Response), CallError> {
+        let (mut rest, mut stands_in) = (self.attempts().into_iter(), false);
         loop {
             let Some(attempt) = rest.next() else {
                 return Err(CallError::Nowhere);
@@ -218,23 +235,23 @@ impl Call {
                 body,
             } = attempt;
             let with_usage = (upstream.tells_usage() && !self.asked.wanted.usage)
-                .then(|| asking_for_usage(self.asked.protocol, body))
+                .then(|| asking_for_usage(self.asked.protocol, &body))
                 .flatten();
-            let body = with_usage.unwrap_or_else(|| body.clone());
-            let response = upstream.open(url.clone(), headers.clone(), body).await;
+            let body = with_usage.unwrap_or(body);
+            let response = upstream.open(url, headers, body).await;
             let failed = match &response {
                 Ok(response) => is_failure(response.status()),
                 Err(error) => error.is_upstreams(),
             };
             if failed && rest.len() > 0 {
-                gave_up_on(upstream);
+                gave_up_on(&upstream);
                 stands_in = true;
                 continue;
             }
             if stands_in {
                 self.notes.lock().stand_in = Some(upstream.name().to_owned());
             }
-            return response.map(|response| (upstream.clone(), response));
+            return response.map(|response| (upstream, response));
         }
     }
 }

@@ -83,8 +83,8 @@ pub(super) async fn answer(
         } else {
             only(&bytes, body, &places, &missing)
         };
-        let (attempts, first) = (context.attempts(&bytes)?, &inputs[missing[0]].request);
-        let call = Call::new(context.app, first, asked, attempts, &wishes);
+        let first = &inputs[missing[0]].request;
+        let call = Call::new(context.app, first, asked, context.route, bytes, &wishes);
         let began = Instant::now();
         let reply = match call.reply().await {
             Ok(reply) if reply.status == StatusCode::OK => reply,

@@ -35,7 +35,7 @@ use super::control::Wishes;
 use super::error::{Problem, provider_error};
 use super::{App, body, status};
 use crate::upstream::{Outgoing, Upstream};
-use call::{Attempt, Call};
+use call::Call;
 use give::{Asked, call_failed, told};
 use route::Route;
 
@@ -55,6 +55,7 @@ pub(crate) async fn handle(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
+    let parts = Arc::new(parts);
     let protocol = match parts.method {
         Method::POST => Protocol::of_path(parts.uri.path()),
         _ => None,
@@ -68,9 +69,9 @@ pub(crate) async fn handle(
 
 /// A path that the cache has nothing to do with.
 async fn pass_through(
-    app: &App,
+    app: &Arc<App>,
     peer: SocketAddr,
-    parts: &Parts,
+    parts: &Arc<Parts>,
     body: Body,
 ) -> Result<Response, Problem> {
     app.auth.identify(&parts.headers, peer)?;
@@ -89,7 +90,7 @@ async fn pass_through(
 
 /// A body that is passed through as it came, to be marked with why.
 struct Unread<'a> {
-    route: &'a Route<'a>,
+    route: &'a Route,
     headers: &'a HeaderMap,
     body: Bytes,
 }
@@ -124,7 +125,7 @@ async fn relay(
 async fn answer(
     app: &Arc<App>,
     peer: SocketAddr,
-    parts: &Parts,
+    parts: &Arc<Parts>,
     protocol: Protocol,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -192,8 +193,7 @@ async fn answer(
     if wishes.control.only_if_cached {
         return Ok(only_if_cached(app, &request, &asked).await);
     }
-    let attempts = context.attempts(&body)?;
-    let call = Call::new(app, &request, asked, attempts, &wishes);
+    let call = Call::new(app, &request, asked, context.route, body, &wishes);
     Ok(match asked.stream {
         true => streamed(app, &request, call).await,
         false => whole(app, &request, call).await,
@@ -205,7 +205,7 @@ struct Context<'a> {
     app: &'a Arc<App>,
     caller: &'a Caller,
     parts: &'a Parts,
-    route: &'a Route<'a>,
+    route: &'a Route,
 }
 
 impl Context<'_> {
@@ -231,20 +231,6 @@ impl Context<'_> {
             }
         }
         request
-    }
-
-    /// What to send where, in the order in which upstreams are tried.
-    fn attempts(&self, body: &Bytes) -> Result<Vec<Attempt>, Problem> {
-        let upstreams = self.route.upstreams();
-        let attempt = |upstream: &Upstream| {
-            Ok(Attempt {
-                url: self.route.url(upstream)?,
-                headers: call::sized(upstream.headers(&self.parts.headers, true)),
-                body: upstream.renamed(body.clone()),
-                upstream: upstream.clone(),
-            })
-        };
-        upstreams.map(attempt).collect()
     }
 }
 

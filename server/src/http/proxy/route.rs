@@ -1,6 +1,7 @@
 //! Where a request goes: the upstream that it names, or that has its model, and those that stand in for it.
 
 use std::iter;
+use std::sync::Arc;
 
 use askonce::Protocol;
 use axum::http::request::Parts;
@@ -14,22 +15,23 @@ use crate::upstream::Upstream;
 /// The header that names an upstream.
 const UPSTREAM: &str = "x-askonce-upstream";
 
-/// The upstreams of a request, the first to be asked first.
-pub(super) struct Route<'a> {
-    app: &'a App,
-    parts: &'a Parts,
-    primary: &'a Upstream,
+/// The upstreams of a request, the first to be asked first. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Route {
+    app: Arc<App>,
+    parts: Arc<Parts>,
+    primary: Arc<Upstream>,
 }
 
-impl<'a> Route<'a> {
+impl Route {
     /// The upstream that the caller names; else the first that speaks the protocol and lists the model; else the
     /// first that speaks the protocol and lists none; else the first.
     ///
     /// # Errors
     /// 400 when there is none of the name, or the path leads nowhere.
     pub(super) fn find(
-        app: &'a App,
-        parts: &'a Parts,
+        app: &Arc<App>,
+        parts: &Arc<Parts>,
         protocol: Option<Protocol>,
         model: Option<&str>,
     ) -> Result<Self, Problem> {
@@ -57,23 +59,28 @@ impl<'a> Route<'a> {
             }
         };
         let route = Self {
-            app,
-            parts,
-            primary,
+            app: Arc::clone(app),
+            parts: Arc::clone(parts),
+            primary: Arc::clone(primary),
         };
         route.url(primary)?;
         Ok(route)
     }
 
     /// The upstream that is asked first: the one whose answers these are.
-    pub(super) fn primary(&self) -> &'a Upstream {
-        self.primary
+    pub(super) fn primary(&self) -> &Upstream {
+        &self.primary
+    }
+
+    /// The head of the request.
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// All, in the order in which they are tried.
-    pub(super) fn upstreams(&self) -> impl Iterator<Item = &'a Upstream> {
-        let others = self.app.upstreams.failover(self.primary);
-        iter::once(self.primary).chain(others)
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        let others = self.app.upstreams.failover(&self.primary);
+        iter::once(&self.primary).chain(others)
     }
 
     /// Where the request's path is at `upstream`.
