@@ -25,7 +25,7 @@ async fn main() -> Result<()> {
     match std::env::args().nth(1) {
         Some(base) => {
             let key = std::env::var("OPENAI_API_KEY")?;
-            let agent = Agent::new(base, key)?;
+            let agent = Agent::new(&base, key)?;
             agent
                 .run("What does the Oslo station report?", &mut std::io::stdout())
                 .await
@@ -41,7 +41,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(base: String, key: String) -> Result<Self> {
+    fn new(base: &str, key: String) -> Result<Self> {
         let cache = Gateway::new(SemanticCache::in_memory()?);
         Ok(Self {
             client: ClientBuilder::new(reqwest::Client::new())
@@ -111,7 +111,7 @@ fn read_station(arguments: &Value) -> &'static str {
 /// The same task twice, with a stand-in for a provider.
 pub(crate) async fn demonstrate(out: &mut impl Write) -> Result<()> {
     let provider = fake::Fake::start().await?;
-    let agent = Agent::new(provider.base_url(), "sk-demo".to_owned())?;
+    let agent = Agent::new(&provider.base_url(), "sk-demo".to_owned())?;
     for run in ["first", "second"] {
         writeln!(out, "{run} run")?;
         agent.run("What does the Oslo station report?", out).await?;

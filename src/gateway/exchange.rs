@@ -115,8 +115,8 @@ impl Gateway {
         self
     }
 
-    /// Adds to what identifies a request: a [parameter](Request::param) for whatever else chooses the answer,
-    /// a route, tags. Path, query, the origin of a client's call and the headers by which providers tell
+    /// Adds to what is known of a request: a [parameter](Request::param) for whatever else chooses the answer,
+    /// a route, tags, and where several principals share a scope, [who asks](Request::principal). Path, query, the origin of a client's call and the headers by which providers tell
     /// organisations and versions apart are part of it in any case.
     #[must_use]
     pub fn identify(

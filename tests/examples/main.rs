@@ -4,6 +4,10 @@
     dead_code,
     reason = "the `main` functions of the examples, and what only some of them use"
 )]
+#![allow(
+    clippy::duplicate_mod,
+    reason = "each example has the stand-in for a provider"
+)]
 
 #[path = "../../examples/agent.rs"]
 mod agent;

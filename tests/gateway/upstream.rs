@@ -116,7 +116,7 @@ fn stream_of(path: &str, call: usize, gate: Option<Arc<Notify>>) -> Response {
     let events: Vec<_> = recording
         .events()
         .iter()
-        .map(|event| event.to_bytes())
+        .map(askonce::replay::Event::to_bytes)
         .collect();
     let events = stream::unfold(
         (events.into_iter(), gate, 0),

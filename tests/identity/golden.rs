@@ -6,7 +6,7 @@
 //! the change log.
 
 use askonce::request::ENCODING_VERSION;
-use askonce::{Request, Scope};
+use askonce::{Protocol, Request, Scope};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,6 +23,9 @@ struct Case {
     name: String,
     scope: Scope,
     chat: Option<Value>,
+    /// Of any protocol, with its `body`.
+    protocol: Option<Protocol>,
+    body: Option<Value>,
     prompt: Option<Prompt>,
     exact: String,
     partition: String,
@@ -43,7 +46,10 @@ fn request(case: &Case) -> Request {
     if let Some(body) = &case.chat {
         return Request::from_openai_chat(body, case.scope.clone()).unwrap();
     }
-    let prompt = case.prompt.as_ref().expect("a chat or a prompt");
+    if let (Some(protocol), Some(body)) = (case.protocol, &case.body) {
+        return Request::read(protocol, body, case.scope.clone()).unwrap();
+    }
+    let prompt = case.prompt.as_ref().expect("a chat, a body or a prompt");
     let mut request = Request::prompt(prompt.text.as_str()).scope(case.scope.clone());
     if let Some(namespace) = &prompt.namespace {
         request = request.namespace(namespace.as_str());
@@ -64,7 +70,7 @@ fn request(case: &Case) -> Request {
 fn the_keys_of_fixed_requests_never_change_within_a_version() {
     let golden: Golden = serde_json::from_str(include_str!("golden.json")).unwrap();
     assert_eq!(golden.encoding_version, ENCODING_VERSION);
-    assert!(golden.cases.len() >= 5);
+    assert!(golden.cases.len() >= 12);
     let mut report = String::new();
     for case in &golden.cases {
         let request = request(case);
