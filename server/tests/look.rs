@@ -94,7 +94,7 @@ async fn other_policies_are_tried_on_the_decisions_of_late() {
     ask(&server, "sk-a", "how can I reset my password").await;
     ask(&server, "sk-a", "How do I reset my router?").await;
     let policies = json!({ "policies": [
-        { "type": "threshold", "threshold": 0.5 },
+        { "type": "threshold", "threshold": 0.5, "guards": false },
         { "type": "exact_only" },
         { "type": "calibrated", "wrong_per_request": 1e-9 },
     ] });
