@@ -244,7 +244,7 @@ fn embeds(upstream: &Upstream) {
     });
 }
 
-fn input(input: Value) -> Value {
+fn input(input: &Value) -> Value {
     json!({ "model": "text-embedding-3-small", "input": input })
 }
 
@@ -265,7 +265,7 @@ async fn only_inputs_that_are_new_are_embedded() {
     embeds(&upstream);
     let server = Setup::upstream(&upstream.url).start();
     let path = "/v1/embeddings";
-    let asked = |list: Value| async { post(&server, path, &input(list), &[]).await };
+    let asked = async |list: Value| post(&server, path, &input(&list), &[]).await;
     let sent = || serde_json::from_slice::<Value>(&upstream.last().body).unwrap()["input"].clone();
 
     let first = asked(json!(["a", "bb", "a"])).await;
@@ -297,7 +297,7 @@ async fn only_inputs_that_are_new_are_embedded() {
     assert_eq!(upstream.calls(), calls);
     // Never by similarity, and not across settings.
     assert_eq!(lengths(&asked(json!("BB ")).await), [3]);
-    let mut short = input(json!("bb"));
+    let mut short = input(&json!("bb"));
     short["dimensions"] = json!(2);
     post(&server, path, &short, &[]).await;
     assert_eq!(upstream.calls(), calls + 2);
@@ -308,7 +308,7 @@ async fn only_inputs_that_are_new_are_embedded() {
     let none = post(
         &server,
         path,
-        &input(json!(["new"])),
+        &input(&json!(["new"])),
         &[("cache-control", "only-if-cached")],
     )
     .await;
@@ -320,18 +320,18 @@ async fn a_failed_embedding_call_is_heard_as_it_is() {
     let upstream = Upstream::start().await;
     let server = Setup::upstream(&upstream.url).start();
     upstream.answer(|_| (StatusCode::BAD_REQUEST, "{\"error\":{}}").into_response());
-    let refused = post(&server, "/v1/embeddings", &input(json!("a")), &[]).await;
+    let refused = post(&server, "/v1/embeddings", &input(&json!("a")), &[]).await;
     assert_eq!(
         (refused.status, &refused.body[..]),
         (StatusCode::BAD_REQUEST, &b"{\"error\":{}}"[..])
     );
     // An answer with fewer vectors than inputs is passed on, and nothing is kept of it.
     upstream.answer_json(json!({ "data": [{ "index": 0, "embedding": [1] }] }));
-    let short = post(&server, "/v1/embeddings", &input(json!(["a", "b"])), &[]).await;
+    let short = post(&server, "/v1/embeddings", &input(&json!(["a", "b"])), &[]).await;
     assert_eq!(short.json()["data"].as_array().unwrap().len(), 1);
     embeds(&upstream);
     assert_eq!(
-        lengths(&post(&server, "/v1/embeddings", &input(json!(["a", "b"])), &[]).await),
+        lengths(&post(&server, "/v1/embeddings", &input(&json!(["a", "b"])), &[]).await),
         [1, 1]
     );
 }

@@ -295,7 +295,7 @@ fn asking_for_usage(protocol: Protocol, body: &[u8]) -> Option<Bytes> {
         document.set("stream_options", &json!({ "include_usage": true }));
     } else {
         document.edit(&["stream_options"], |options| {
-            options.set("include_usage", &json!(true))
+            options.set("include_usage", &json!(true));
         });
     }
     Some(document.to_text().into())
