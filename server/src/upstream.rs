@@ -331,6 +331,21 @@ fn key_header(
     Ok((name, value))
 }
 
+/// What stands behind the first segment of a path that can be passed on; `None` of one that cannot.
+pub(crate) fn below_api(path: &str) -> Option<&str> {
+    let rest = PREFIXES
+        .iter()
+        .filter_map(|prefix| path.strip_prefix(prefix))
+        .find(|rest| rest.starts_with('/'))?;
+    let leaves = |segment: &str| {
+        let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+        plain == "." || plain == ".."
+    };
+    // A URL parser reads a backslash as a slash.
+    let stays = !rest.contains('\\') && !rest.split('/').any(leaves);
+    stays.then_some(rest)
+}
+
 /// Whether `pattern`, in which `*` stands for any text, names `model`.
 fn matches(pattern: &str, model: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
@@ -516,18 +531,7 @@ impl Upstream {
     /// Where `path`, as the caller wrote it, lives at this upstream; `None` when it is not below one of
     /// [`PREFIXES`] or would leave the base URL.
     pub(crate) fn target(&self, path: &str, query: Option<&str>) -> Option<Url> {
-        let rest = PREFIXES
-            .iter()
-            .filter_map(|prefix| path.strip_prefix(prefix))
-            .find(|rest| rest.starts_with('/'))?;
-        let leaves = |segment: &str| {
-            let plain = segment.to_ascii_lowercase().replace("%2e", ".");
-            plain == "." || plain == ".."
-        };
-        // A URL parser reads a backslash as a slash.
-        if rest.contains('\\') || rest.split('/').any(leaves) {
-            return None;
-        }
+        let rest = below_api(path)?;
         let base = self.base.as_str().trim_end_matches('/');
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
         let url = Url::parse(&format!("{base}{rest}{query}")).ok()?;

@@ -212,7 +212,7 @@ pub(super) fn split(completion: &Value) -> Vec<Event> {
             if let Some(shared) = shared {
                 chunk["logprobs"] = shared;
             }
-            stream.choice(chunk);
+            stream.choice(&chunk);
         }
         let mut last =
             json!({ "index": index, "delta": {}, "finish_reason": choice["finish_reason"] });
@@ -227,7 +227,7 @@ pub(super) fn split(completion: &Value) -> Vec<Event> {
         if logprobs.is_some() {
             last["logprobs"] = Value::Null;
         }
-        stream.choice(last);
+        stream.choice(&last);
     }
     stream.finish(completion.get("usage"))
 }
@@ -371,8 +371,8 @@ fn share_logprobs(logprobs: Option<&Value>, deltas: &mut Vec<Value>) -> Vec<Opti
 
 /// Chunks under way.
 pub(super) struct Chunks {
-    /// What every chunk begins with.
-    head: Map<String, Value>,
+    /// What every chunk begins with: its JSON without the closing brace.
+    head: String,
     /// What only the first one tells.
     once: Map<String, Value>,
     events: Vec<Event>,
@@ -395,6 +395,11 @@ impl Chunks {
                 }
             }
         }
+        let mut head = Value::Object(head).to_string();
+        head.pop();
+        if head.len() > 1 {
+            head.push(',');
+        }
         Self {
             head,
             once,
@@ -402,24 +407,32 @@ impl Chunks {
         }
     }
 
-    pub(super) fn choice(&mut self, choice: Value) {
-        self.push(vec![choice], None);
+    pub(super) fn choice(&mut self, choice: &Value) {
+        self.push(Some(choice), None);
     }
 
-    fn push(&mut self, choices: Vec<Value>, usage: Option<&Value>) {
-        let mut chunk = self.head.clone();
-        chunk.append(&mut self.once);
-        chunk.insert("choices".to_owned(), choices.into());
-        if let Some(usage) = usage {
-            chunk.insert("usage".to_owned(), usage.clone());
+    fn push(&mut self, choice: Option<&Value>, usage: Option<&Value>) {
+        use std::fmt::Write as _;
+        let mut chunk = String::with_capacity(self.head.len() + 160);
+        chunk.push_str(&self.head);
+        // Writing to a string cannot fail.
+        for (name, value) in std::mem::take(&mut self.once) {
+            let _ = write!(chunk, "{}:{value},", Value::from(name));
         }
-        self.events
-            .push(Event::new(Value::Object(chunk).to_string()));
+        let _ = match choice {
+            Some(choice) => write!(chunk, "\"choices\":[{choice}]"),
+            None => write!(chunk, "\"choices\":[]"),
+        };
+        if let Some(usage) = usage {
+            let _ = write!(chunk, ",\"usage\":{usage}");
+        }
+        chunk.push('}');
+        self.events.push(Event::new(chunk));
     }
 
     pub(super) fn finish(mut self, usage: Option<&Value>) -> Vec<Event> {
         if let Some(usage) = usage {
-            self.push(Vec::new(), Some(usage));
+            self.push(None, Some(usage));
         }
         self.events.push(Event::new(DONE));
         self.events

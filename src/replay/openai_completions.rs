@@ -40,12 +40,12 @@ pub(super) fn split(completion: &Value) -> Vec<Event> {
                 // The lists of tokens and of their probabilities belong together.
                 chunk["logprobs"] = logprobs.take();
             }
-            stream.choice(chunk);
+            stream.choice(&chunk);
         }
         if let Some(logprobs) = logprobs {
             rest["logprobs"] = logprobs;
         }
-        stream.choice(rest);
+        stream.choice(&rest);
     }
     stream.finish(completion.get("usage"))
 }

@@ -10,7 +10,7 @@ use reqwest::Url;
 use crate::config::Protocol as Speaks;
 use crate::http::App;
 use crate::http::error::Problem;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, below_api};
 
 /// The header that names an upstream.
 const UPSTREAM: &str = "x-askonce-upstream";
@@ -58,13 +58,14 @@ impl Route {
                     .ok_or_else(|| Problem::bad_request("there is no upstream"))?
             }
         };
-        let route = Self {
+        if below_api(parts.uri.path()).is_none() {
+            return Err(Problem::bad_request("the path cannot be passed on"));
+        }
+        Ok(Self {
             app: Arc::clone(app),
             parts: Arc::clone(parts),
             primary: Arc::clone(primary),
-        };
-        route.url(primary)?;
-        Ok(route)
+        })
     }
 
     /// The upstream that is asked first: the one whose answers these are.
