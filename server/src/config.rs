@@ -50,7 +50,7 @@ pub(crate) struct ServerConfig {
     pub(crate) listen: String,
     /// The APIs that the proxy stands in front of. A request goes to the one that it names in
     /// `X-Askonce-Upstream`; else to the first that speaks its protocol and lists its model; else to the first
-    /// that speaks its protocol and lists no models; else to the first. Default: OpenAI's.
+    /// that speaks its protocol and lists no models; else to the first. Default: OpenAI's and Anthropic's.
     pub(crate) upstreams: Vec<UpstreamConfig>,
     /// The model that compares answers where cheaper means are not sure, within the budget of
     /// `semantic.learning.judge`, which is 0 unless set; and that verifies candidates where
@@ -126,7 +126,7 @@ impl Default for ServerConfig {
             environment,
             debug,
             listen: "127.0.0.1:8080".to_owned(),
-            upstreams: vec![UpstreamConfig::default()],
+            upstreams: vec![UpstreamConfig::default(), UpstreamConfig::anthropic()],
             judge: None,
             auth: AuthConfig::default(),
             admin: AdminConfig::default(),
@@ -201,6 +201,16 @@ impl Default for UpstreamConfig {
 }
 
 impl UpstreamConfig {
+    /// Anthropic's API.
+    fn anthropic() -> Self {
+        Self {
+            name: "anthropic".to_owned(),
+            protocol: Protocol::Anthropic,
+            base_url: "https://api.anthropic.com/v1".to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// The header that carries the key.
     pub(crate) fn key_header_name(&self) -> HeaderName {
         match (self.key_header.as_deref(), self.protocol) {

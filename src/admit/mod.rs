@@ -1,4 +1,4 @@
-//! Step 7: whether an answer may be kept, once it is known.
+//! Step 8: whether an answer may be kept, once it is known.
 //!
 //! What is kept is given to others, perhaps for days. So an answer must be whole ([`Admission::document`]:
 //! finish reasons, refusals, errors, calls of tools), of a size that can be looked through, and free of
