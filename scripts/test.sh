@@ -287,12 +287,12 @@ test_faiss() {
 
 # A browser for the admin page, and what installs its driver.
 provide_browser() {
-    banner "what the admin page is driven by: Chromium, Python, npm"
+    banner "what the admin page and the clients of others are run by: Chromium, Python, npm"
     local missing=()
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
         command -v google-chrome >/dev/null || [ -n "${CHROMIUM:-}" ] || missing+=(chromium fonts-dejavu-core)
     command -v npm >/dev/null || missing+=(npm)
-    python3 -m venv --help >/dev/null 2>&1 || missing+=(python3-venv python3-pip)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv python3-pip)
     if [ "${#missing[@]}" -gt 0 ] && may_install; then
         echo "    installing ${missing[*]}"
         install_packages "${missing[@]}" >"$logs/browser.log" 2>&1 ||
