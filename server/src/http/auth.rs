@@ -297,7 +297,7 @@ mod tests {
         let caller = ask(&locked(), AWAY, &[("authorization", "Bearer sk-acme")]).unwrap();
         assert_eq!(caller.scope, Scope::tenant("acme"));
         let signed = caller.sign(askonce::Request::prompt("hello"));
-        assert_eq!(signed.principal_name(), Some("acme"));
+        assert_eq!(signed.principal_name(), Some("one"));
         for headers in [&[][..], &[("authorization", "Bearer sk-other")]] {
             assert_eq!(
                 ask(&locked(), HERE, headers).unwrap_err(),
