@@ -171,7 +171,7 @@ impl SearchStage {
         Ok((stage, restored))
     }
 
-    /// Waits until nobody uses the folder that the settings name, if they name one, or for [`HANDOVER`] if
+    /// Waits until nobody uses the folder that the settings name, if they name one, or for a few seconds if
     /// somebody keeps it. A cache that was dropped, or a process that is being replaced, may need a moment to
     /// let go.
     pub async fn handed_over(config: &IndexConfig) {
