@@ -44,6 +44,7 @@ use crate::upstream::Upstreams;
 use auth::Auth;
 use error::Problem;
 use health::Checked;
+use proxy::Readings;
 use series::Series;
 
 pub(crate) use auth::{KEY_HEADERS, secret};
@@ -70,6 +71,7 @@ pub(crate) struct App {
     pub(crate) auth: Auth,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) series: Series,
+    readings: Readings,
     health: Checked,
     /// One replay at a time: it keeps a processor busy.
     replays: Semaphore,
@@ -110,6 +112,7 @@ impl App {
             auth,
             metrics,
             series: Series::default(),
+            readings: Readings::default(),
             health: Checked::default(),
             replays: Semaphore::new(1),
             stopping: watch::Sender::new(false),

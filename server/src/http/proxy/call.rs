@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use askonce::replay::{Document, Ending, NotText, Recorder};
 use askonce::savings::Usage;
-use askonce::{Answer, Fill, Protocol, Request, SemanticCache, Sink, StoreOptions};
+use askonce::{Answer, Fill, Protocol, Sink, StoreOptions};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,9 +15,9 @@ use serde_json::{Value, json};
 
 use super::give::Asked;
 use super::is_event_stream;
+use super::reading::Reading;
 use super::route::Route;
 use crate::http::App;
-use crate::http::control::Wishes;
 use crate::upstream::{CallError, Reply, Upstream};
 
 /// How long an upstream may take to close a stream that has ended: an open one cannot be used again.
@@ -43,35 +44,21 @@ pub(super) struct Notes {
 
 /// A call that is to be made on a miss.
 pub(super) struct Call {
-    cache: SemanticCache,
-    request: Request,
     pub(super) asked: Asked,
+    reading: Arc<Reading>,
     route: Route,
     body: Bytes,
-    keep: bool,
-    tags: Vec<String>,
-    patience: Duration,
     notes: Arc<Mutex<Notes>>,
 }
 
 impl Call {
-    pub(super) fn new(
-        app: &App,
-        request: &Request,
-        asked: Asked,
-        route: &Route,
-        body: Bytes,
-        wishes: &Wishes,
-    ) -> Self {
+    /// The call of a request with this head and body.
+    pub(super) fn new(app: &Arc<App>, parts: &Arc<Parts>, reading: &Arc<Reading>, body: Bytes) -> Self {
         Self {
-            cache: app.cache.clone(),
-            request: request.clone(),
-            asked,
-            route: route.clone(),
-            body,
-            keep: wishes.may_store(),
-            tags: wishes.tags.clone(),
-            patience: app.config.finish_abandoned,
+            route: Route::to(app, parts, &reading.primary),
+            body: reading.stripped.clone().unwrap_or(body),
+            asked: reading.asked,
+            reading: Arc::clone(reading),
             notes: Arc::default(),
         }
     }
@@ -147,11 +134,13 @@ impl Call {
 
     /// Why an answer is given to those who wait for it and not kept, if it is not.
     pub(super) fn declined(&self, headers: &HeaderMap, document: &Value) -> Option<&'static str> {
-        if !self.keep || says_no_store(headers) {
+        if !self.reading.wishes.may_store() || says_no_store(headers) {
             return Some("no_store");
         }
-        let admission = self.cache.admission();
-        let refused = admission.document_for(&self.request, document).err()?;
+        let admission = self.route.app().cache.admission();
+        let refused = admission
+            .document_for(&self.reading.request, document)
+            .err()?;
         Some(refused.as_str())
     }
 
@@ -164,7 +153,7 @@ impl Call {
             None => Fill::keep(
                 answer,
                 StoreOptions {
-                    tags: self.tags.clone(),
+                    tags: self.reading.wishes.tags.clone(),
                     ..StoreOptions::default()
                 },
             ),
@@ -188,11 +177,12 @@ impl Call {
         let headers = upstream.head(&mut response);
         self.notes.lock().headers = Some(headers.clone());
         let mut recorder = Recorder::new(self.asked.protocol);
+        let patience = self.route.app().config.finish_abandoned;
         let unreadable = |NotText| upstream.cut("the stream is not text");
         while recorder.ending().is_none() {
             let chunk = tokio::select! {
                 chunk = upstream.chunk(&mut response) => chunk?,
-                () = sink.deserted(self.patience) => return Err(upstream.cut("nobody waits for it any more")),
+                () = sink.deserted(patience) => return Err(upstream.cut("nobody waits for it any more")),
             };
             let Some(chunk) = chunk else { break };
             for frame in recorder.feed(&chunk).map_err(unreadable)? {

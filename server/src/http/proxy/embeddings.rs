@@ -1,6 +1,7 @@
 //! Embeddings: each input is an entry of its own, so a call asks upstream for those inputs only that are new.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use askonce::replay::{Document, Wanted};
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::call::Call;
 use super::give::{Asked, json_response, told};
+use super::reading::Reading;
 use crate::http::control::Wishes;
 use crate::http::error::{Problem, provider_error};
 use crate::http::status;
@@ -84,7 +86,14 @@ pub(super) async fn answer(
             only(&bytes, body, &places, &missing)
         };
         let first = &inputs[missing[0]].request;
-        let call = Call::new(context.app, first, asked, context.route, bytes, &wishes);
+        let reading = Reading {
+            request: first.clone(),
+            asked,
+            wishes: wishes.clone(),
+            primary: Arc::clone(context.route.primary()),
+            stripped: None,
+        };
+        let call = Call::new(context.app, context.parts, &Arc::new(reading), bytes);
         let began = Instant::now();
         let reply = match call.reply().await {
             Ok(reply) if reply.status == StatusCode::OK => reply,

@@ -8,12 +8,13 @@
 //!
 //! A request that the cache does not understand is the upstream's to judge: it is passed through too.
 //!
-//! `route.rs` tells where a request goes, `call.rs` makes the call, `give.rs` words what the caller gets,
+//! `reading.rs` keeps what was read of calls that come again, `route.rs` tells where a request goes, `call.rs` makes the call, `give.rs` words what the caller gets,
 //! `embeddings.rs` is the one protocol whose answers are put together from several entries.
 
 mod call;
 mod embeddings;
 mod give;
+mod reading;
 mod route;
 
 use std::net::SocketAddr;
@@ -37,7 +38,10 @@ use super::{App, body, status};
 use crate::upstream::{Outgoing, Upstream};
 use call::Call;
 use give::{Asked, call_failed, told};
+use reading::{Reading, ReadingKey};
 use route::Route;
+
+pub(super) use reading::Readings;
 
 /// Headers that choose what answers, beside the body: part of a request's identity.
 const IDENTITY_HEADERS: [&str; 5] = [
@@ -131,7 +135,48 @@ async fn answer(
 ) -> Result<Response, Problem> {
     let caller = app.auth.identify(&parts.headers, peer)?;
     let body = body::read(body, app.config.max_body_bytes.as_u64()).await?;
-    let value = serde_json::from_slice::<Value>(&body).ok();
+    let key = ReadingKey::new(&caller, parts, &body);
+    let reading = match app.readings.get(&key) {
+        Some(known) => known,
+        None => match read(app, &caller, parts, protocol, &body).await? {
+            Read::Call(reading) => app.readings.keep(key, reading, body.len()),
+            Read::Answered(response) => return Ok(*response),
+        },
+    };
+    let Reading { request, asked, .. } = &*reading;
+    if reading.wishes.control.only_if_cached {
+        return Ok(only_if_cached(app, request, asked).await);
+    }
+    let call = Call::new(app, parts, &reading, body);
+    Ok(match asked.stream {
+        true => streamed(app, request, call).await,
+        false => whole(app, request, call).await,
+    })
+}
+
+/// What came of reading a call.
+enum Read {
+    /// One that goes through the cache.
+    Call(Reading),
+    /// One that does not, or not as one request: its response.
+    Answered(Box<Response>),
+}
+
+impl From<Response> for Read {
+    fn from(response: Response) -> Self {
+        Self::Answered(Box::new(response))
+    }
+}
+
+/// Reads a call, and answers those that are not for the cache.
+async fn read(
+    app: &Arc<App>,
+    caller: &Caller,
+    parts: &Arc<Parts>,
+    protocol: Protocol,
+    body: &Bytes,
+) -> Result<Read, Problem> {
+    let value = serde_json::from_slice::<Value>(body).ok();
     let named = value
         .as_ref()
         .and_then(|value| value.get("model")?.as_str());
@@ -140,23 +185,24 @@ async fn answer(
         .map(str::to_owned);
     let route = Route::find(app, parts, Some(protocol), model.as_deref())?;
     let headers = &parts.headers;
-    let unread = |body| Unread {
+    let unread = |body: &Bytes| Unread {
         route: &route,
         headers,
-        body,
+        body: body.clone(),
     };
     let Some(mut value) = value else {
-        return unread(body).relay("unparsed").await;
+        return Ok(unread(body).relay("unparsed").await?.into());
     };
     // Where the path names the deployment, the body need not name a model.
     if let (Some(fields), Some(model)) = (value.as_object_mut(), model) {
         fields.entry("model").or_insert_with(|| model.into());
     }
-    let body = without_cache_field(body, &value);
+    let stripped = without_cache_field(body, &value);
+    let body = stripped.as_ref().unwrap_or(body);
     let mut wishes = Wishes::read(headers)?;
     let context = Context {
         app,
-        caller: &caller,
+        caller,
         parts,
         route: &route,
     };
@@ -165,24 +211,25 @@ async fn answer(
         {
             Ok(requests) => requests,
             Err(error) if is_about_cache(&error) => return Err(error.into()),
-            Err(_) => return unread(body).relay("unparsed").await,
+            Err(_) => return Ok(unread(body).relay("unparsed").await?.into()),
         };
-        return embeddings::answer(&context, requests, &value, wishes, body).await;
+        let answered =
+            embeddings::answer(&context, requests, &value, wishes, body.clone()).await?;
+        return Ok(answered.into());
     }
     let request = match askonce::Request::read(protocol, &value, caller.scope.clone()) {
         Ok(request) => request,
         // What is said to the cache is not the upstream's to judge.
         Err(error) if is_about_cache(&error) => return Err(error.into()),
-        Err(_) => return unread(body).relay("unparsed").await,
+        Err(_) => return Ok(unread(body).relay("unparsed").await?.into()),
     };
     if let Some(reason) = request.bypass() {
-        return unread(body).relay(reason.as_str()).await;
+        return Ok(unread(body).relay(reason.as_str()).await?.into());
     }
     let request = wishes.join(request);
     if !wishes.may_serve() && !wishes.may_store() {
-        return unread(body).relay("opted_out").await;
+        return Ok(unread(body).relay("opted_out").await?.into());
     }
-    let request = context.identify(request, &wishes);
     let asked = Asked {
         protocol,
         stream: request.wants_stream(),
@@ -190,21 +237,20 @@ async fn answer(
             usage: value.pointer("/stream_options/include_usage") == Some(&Value::Bool(true)),
         },
     };
-    if wishes.control.only_if_cached {
-        return Ok(only_if_cached(app, &request, &asked).await);
-    }
-    let call = Call::new(app, &request, asked, context.route, body, &wishes);
-    Ok(match asked.stream {
-        true => streamed(app, &request, call).await,
-        false => whole(app, &request, call).await,
-    })
+    Ok(Read::Call(Reading {
+        request: context.identify(request, &wishes),
+        asked,
+        wishes,
+        primary: Arc::clone(route.primary()),
+        stripped,
+    }))
 }
 
 /// What a request is read with.
 struct Context<'a> {
     app: &'a Arc<App>,
     caller: &'a Caller,
-    parts: &'a Parts,
+    parts: &'a Arc<Parts>,
     route: &'a Route,
 }
 
@@ -299,18 +345,12 @@ async fn only_if_cached(app: &App, request: &askonce::Request, asked: &Asked) ->
     }
 }
 
-/// The body without the field that speaks to the cache.
-fn without_cache_field(body: Bytes, value: &Value) -> Bytes {
-    if value.get("cache").is_none() {
-        return body;
-    }
-    match Document::read(&body) {
-        Some(mut document) => {
-            document.remove("cache");
-            document.to_text().into()
-        }
-        None => body,
-    }
+/// The body without the field that speaks to the cache; `None` where there is none.
+fn without_cache_field(body: &[u8], value: &Value) -> Option<Bytes> {
+    value.get("cache")?;
+    let mut document = Document::read(body)?;
+    document.remove("cache");
+    Some(document.to_text().into())
 }
 
 fn is_about_cache(error: &askonce::Error) -> bool {

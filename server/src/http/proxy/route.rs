@@ -61,15 +61,24 @@ impl Route {
         if below_api(parts.uri.path()).is_none() {
             return Err(Problem::bad_request("the path cannot be passed on"));
         }
-        Ok(Self {
+        Ok(Self::to(app, parts, primary))
+    }
+
+    /// The route of a request whose first upstream is known.
+    pub(super) fn to(app: &Arc<App>, parts: &Arc<Parts>, primary: &Arc<Upstream>) -> Self {
+        Self {
             app: Arc::clone(app),
             parts: Arc::clone(parts),
             primary: Arc::clone(primary),
-        })
+        }
+    }
+
+    pub(super) fn app(&self) -> &App {
+        &self.app
     }
 
     /// The upstream that is asked first: the one whose answers these are.
-    pub(super) fn primary(&self) -> &Upstream {
+    pub(super) fn primary(&self) -> &Arc<Upstream> {
         &self.primary
     }
 

@@ -1,0 +1,110 @@
+//! What was read of a call, kept for those that come again.
+//!
+//! The repeated call is what a cache is for: its body was parsed, its identity worked out and its headers
+//! understood before. All of it depends on the caller's scope, the path, the body, and headers that are named
+//! in [`is_read`]; where those are the same bytes, so is what was read. That is a matter of time alone: whether
+//! there is an answer, and whether it may be given, is asked anew each time.
+
+use std::sync::Arc;
+
+use askonce::Scope;
+use axum::http::request::Parts;
+use axum::http::{HeaderName, header};
+use bytes::Bytes;
+use moka::sync::Cache;
+
+use super::IDENTITY_HEADERS;
+use super::give::Asked;
+use crate::http::auth::Caller;
+use crate::http::control::{Wishes, is_ours};
+use crate::upstream::Upstream;
+
+/// Most bytes of readings that are kept.
+const MOST_BYTES: u64 = 32 << 20;
+/// Bytes of the largest body whose reading is kept.
+const LARGEST: usize = 256 << 10;
+/// Bytes of a reading beside the texts, which are there up to twice: as sent, and normalized.
+const OVERHEAD: usize = 2 << 10;
+
+/// What was read of a call that goes through the cache.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) request: askonce::Request,
+    pub(super) asked: Asked,
+    pub(super) wishes: Wishes,
+    /// The upstream that is asked first.
+    pub(super) primary: Arc<Upstream>,
+    /// The body without what it says to the cache, if it says something.
+    pub(super) stripped: Option<Bytes>,
+}
+
+/// All that a reading depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ReadingKey {
+    scope: Scope,
+    principal: Option<Arc<str>>,
+    bytes: [u8; 32],
+}
+
+impl ReadingKey {
+    pub(super) fn new(caller: &Caller, parts: &Parts, body: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        // Each length first, so that no two lists of parts are the same bytes.
+        let mut add = |part: &[u8]| {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        };
+        add(parts.uri.path().as_bytes());
+        add(parts.uri.query().unwrap_or_default().as_bytes());
+        add(body);
+        for (name, value) in &parts.headers {
+            if is_read(name) {
+                add(name.as_str().as_bytes());
+                add(value.as_bytes());
+            }
+        }
+        Self {
+            scope: caller.scope.clone(),
+            principal: caller.principal.clone(),
+            bytes: hasher.finalize().into(),
+        }
+    }
+}
+
+/// Whether a header has a say in what is read. Keys have theirs by the scope.
+fn is_read(name: &HeaderName) -> bool {
+    *name == header::CACHE_CONTROL || is_ours(name) || IDENTITY_HEADERS.contains(&name.as_str())
+}
+
+/// The readings of calls that came of late.
+pub(crate) struct Readings(Cache<ReadingKey, Arc<Reading>>);
+
+impl Default for Readings {
+    fn default() -> Self {
+        let weigh = |_: &ReadingKey, reading: &Arc<Reading>| {
+            let text: usize = reading.request.message_texts().map(str::len).sum();
+            u32::try_from(text * 2 + OVERHEAD).unwrap_or(u32::MAX)
+        };
+        Self(
+            Cache::builder()
+                .max_capacity(MOST_BYTES)
+                .weigher(weigh)
+                .build(),
+        )
+    }
+}
+
+impl Readings {
+    pub(super) fn get(&self, key: &ReadingKey) -> Option<Arc<Reading>> {
+        self.0.get(key)
+    }
+
+    /// Keeps the reading of a body of so many bytes, if there is room for it.
+    pub(super) fn keep(&self, key: ReadingKey, reading: Reading, bytes: usize) -> Arc<Reading> {
+        let reading = Arc::new(reading);
+        if bytes <= LARGEST {
+            self.0.insert(key, Arc::clone(&reading));
+        }
+        reading
+    }
+}
