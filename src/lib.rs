@@ -95,7 +95,7 @@ pub mod gateway;
 #[cfg(feature = "macros")]
 pub use askonce_macros::{cache_invalidate, cache_put, cacheable};
 pub use cache::{
-    CacheBuilder, Fill, Hit, HitKind, Live, LookupOptions, Miss, MissReason, Outcome,
+    CacheBuilder, Fill, Form, Hit, HitKind, Live, LookupOptions, Miss, MissReason, Outcome,
     SemanticCache, Served, Sink, Source, StoreOptions, StoreOutcome, Streamed, Verdict,
 };
 pub use caches::{Caches, CachesBuilder};

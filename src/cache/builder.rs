@@ -8,6 +8,7 @@ use std::time::Duration;
 use askonce_models::{EmbedderHandle, StaticEmbedder};
 use parking_lot::Mutex;
 
+use super::replay::Ready;
 use super::backlog::Backlog;
 use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
@@ -401,6 +402,7 @@ impl Parts {
             lives: Lives::default(),
             epochs: InvalidationLog::default(),
             wrong_hits: WrongHits::default(),
+            ready: Ready::default(),
             learning,
             pending: Pending::default(),
             migration: Migration::default(),

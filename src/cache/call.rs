@@ -235,7 +235,7 @@ impl SemanticCache {
                         && entry.digests == request.digests()
                     {
                         return Ok(Landed {
-                            answer: entry.answer,
+                            answer: entry.answer.clone(),
                             stored: None,
                         });
                     }

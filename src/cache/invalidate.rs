@@ -276,6 +276,7 @@ impl Inner {
         self.wrong_hits.forget(id);
         self.learning.forget(id);
         self.quotas.release(id);
+        self.ready.forget(id);
     }
 
     /// Takes an entry out of the index: it matches exactly only.

@@ -102,7 +102,7 @@ pub(super) struct Judged {
     pub(super) verified: Option<f64>,
     profile: Option<Arc<Profile>>,
     /// The entry, where its profile had to be made.
-    pub(super) fetched: Option<Box<Entry>>,
+    pub(super) fetched: Option<Arc<Entry>>,
 }
 
 /// How a lookup leaves a candidate.
@@ -313,7 +313,7 @@ impl Inner {
         let kind = HitKind::Exact {
             tier: Arc::clone(&self.tier_names[tier]),
         };
-        Some(serve(entry, kind, now))
+        Some(serve(&entry, kind, now))
     }
 
     /// Stages 3 to 5: embed, search, decide (and in doubt, refine).
@@ -500,7 +500,7 @@ impl Inner {
                 Some(profile) => {
                     let entries = self.catalog.len();
                     lead.profile = Some(asked.semantic.profiles.insert(id, profile, entries));
-                    lead.fetched = Some(Box::new(entry));
+                    lead.fetched = Some(entry);
                 }
                 None => lead.stop(MissReason::NotEmbeddable),
             },
@@ -587,7 +587,7 @@ impl Inner {
             if lead.fetched.is_none() {
                 let id = lead.candidate.id;
                 match self.fetch_checked(asked, id, &mut trail.check).await {
-                    Ok(entry) => lead.fetched = Some(Box::new(entry)),
+                    Ok(entry) => lead.fetched = Some(entry),
                     Err(reason) => {
                         lead.stop(reason);
                         continue;
@@ -669,7 +669,7 @@ impl Inner {
             let lead = &mut leads[at];
             let id = lead.candidate.id;
             let entry = match lead.fetched.take() {
-                Some(entry) => Ok(*entry),
+                Some(entry) => Ok(entry),
                 None => self.fetch_checked(asked, id, &mut trail.check).await,
             };
             match entry {
@@ -680,7 +680,7 @@ impl Inner {
                         probability: lead.probability(),
                         verified: None,
                     };
-                    hit = hit.or_else(|| Some(serve(entry, kind, asked.now)));
+                    hit = hit.or_else(|| Some(serve(&entry, kind, asked.now)));
                 }
                 Ok(_) => lead.stop(MissReason::TooOld),
                 Err(reason) => lead.stop(reason),
@@ -699,7 +699,7 @@ impl Inner {
         asked: &Asked<'_>,
         id: EntryId,
         check: &mut Check,
-    ) -> Result<Entry, MissReason> {
+    ) -> Result<Arc<Entry>, MissReason> {
         let partition = asked.request.partition();
         let entry = self
             .fetch(asked.semantic, partition, id, check, asked.now)
@@ -744,7 +744,7 @@ impl Inner {
         id: EntryId,
         check: &mut Check,
         now: Timestamp,
-    ) -> Result<Entry, MissReason> {
+    ) -> Result<Arc<Entry>, MissReason> {
         let key = self.alive(semantic, partition, id, now)?;
         // Read along with the entry, where they count.
         let tags = if self.tiers.is_shared() {
@@ -818,13 +818,13 @@ fn is_dead(stopped_by: MissReason) -> bool {
     matches!(stopped_by, MissReason::Gone | MissReason::Invalidated)
 }
 
-pub(super) fn serve(entry: Entry, kind: HitKind, now: Timestamp) -> Hit {
+pub(super) fn serve(entry: &Entry, kind: HitKind, now: Timestamp) -> Hit {
     Hit {
         entry: entry.id,
         kind,
         age: now.since(entry.created),
         ttl: entry.expires.map(|expires| expires.since(now)),
         saved: entry.saved(),
-        answer: entry.answer,
+        answer: entry.answer.clone(),
     }
 }

@@ -21,6 +21,7 @@ mod pending;
 mod probe;
 mod profile;
 mod recent;
+mod replay;
 mod stats;
 mod store;
 mod stream;
@@ -73,6 +74,8 @@ pub use outcome::{
 };
 pub(crate) use probe::Probe;
 pub use recent::{RecentFilter, RecentLookup};
+pub use replay::Form;
+use replay::Ready;
 pub use stats::{Health, HealthStatus, Stats, TierHealth, TierStats};
 pub use store::StoreOptions;
 pub use stream::{Live, Sink, Streamed};
@@ -144,6 +147,7 @@ struct Inner {
     lives: Lives,
     epochs: InvalidationLog,
     wrong_hits: WrongHits,
+    ready: Ready,
     learning: Learning,
     /// Misses whose answers may be stored by a call of their own.
     pending: Pending<Noted>,
@@ -254,7 +258,7 @@ impl SemanticCache {
 
     /// The live entry with this id.
     pub async fn entry(&self, id: EntryId) -> Option<Entry> {
-        self.inner.entry(id).await
+        self.inner.entry(id).await.map(Arc::unwrap_or_clone)
     }
 
     /// The rules for what may be kept. The cache asks them itself; a proxy asks them before, to tell why.
@@ -351,7 +355,7 @@ impl SemanticCache {
 
 impl Inner {
     /// The live entry with this id.
-    async fn entry(&self, id: EntryId) -> Option<Entry> {
+    async fn entry(&self, id: EntryId) -> Option<Arc<Entry>> {
         let row = self.catalog.get(id)?;
         let mut check = self.check_of(&row.scope, &row.model);
         let answer = self

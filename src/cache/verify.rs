@@ -1,5 +1,7 @@
 //! The stage after the decision: what the policy nearly served is shown to the verifier, where there is one.
 
+use std::sync::Arc;
+
 use super::Inner;
 use super::lookup::{Asked, Judged, Trail, Verdict, serve};
 use super::outcome::{Hit, HitKind, MissReason};
@@ -23,12 +25,12 @@ impl Inner {
         if grey.is_empty() || !self.may_serve(asked) {
             return None;
         }
-        let mut entries: Vec<(usize, Entry)> = Vec::new();
+        let mut entries: Vec<(usize, Arc<Entry>)> = Vec::new();
         let mut candidates = Vec::new();
         for at in grey {
             let lead = &mut leads[at];
             let entry = match lead.fetched.take() {
-                Some(entry) => Ok(*entry),
+                Some(entry) => Ok(entry),
                 None => {
                     let id = lead.candidate.id;
                     self.fetch_checked(asked, id, &mut trail.check).await
@@ -70,7 +72,7 @@ impl Inner {
                 return None;
             }
         };
-        let mut best: Option<(f64, usize, Entry)> = None;
+        let mut best: Option<(f64, usize, Arc<Entry>)> = None;
         for ((at, entry), probability) in entries.into_iter().zip(probabilities) {
             let lead = &mut leads[at];
             lead.verified = probability;
@@ -93,7 +95,7 @@ impl Inner {
             probability: lead.probability(),
             verified: Some(probability),
         };
-        Some(serve(entry, kind, asked.now))
+        Some(serve(&entry, kind, asked.now))
     }
 }
 

@@ -108,6 +108,14 @@ impl Protection {
         (self.kind.code(), id)
     }
 
+    /// Whether payloads are encrypted.
+    pub(super) fn encrypts(&self) -> bool {
+        matches!(
+            self.kind,
+            ProtectionKind::AesGcm | ProtectionKind::ChaCha20Poly1305
+        )
+    }
+
     /// Whether unprotected envelopes are read.
     pub(super) fn takes_unprotected(&self) -> bool {
         self.kind == ProtectionKind::None || self.accept_unprotected

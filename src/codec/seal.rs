@@ -64,6 +64,11 @@ impl Codec {
         self.serializer
     }
 
+    /// Whether what this codec writes cannot be read without a key.
+    pub(crate) fn encrypts(&self) -> bool {
+        self.protection.encrypts()
+    }
+
     /// An envelope of `value` for `key`.
     ///
     /// # Errors

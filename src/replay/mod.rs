@@ -26,6 +26,7 @@ mod recorder;
 mod recording;
 mod render;
 mod sse;
+mod template;
 
 use std::fmt;
 
@@ -39,6 +40,7 @@ pub use recorder::{Recorder, Unfinished};
 pub use recording::Recording;
 pub use render::{Source, Stamp, Wanted, is_usage_only, stream, whole};
 pub use sse::{Event, Frame, NotText, SseReader};
+pub(crate) use template::Template;
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

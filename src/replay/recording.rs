@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::render::Stamp;
 use super::sse::Event;
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::Protocol;
@@ -244,7 +245,7 @@ fn fresh_id(old: &str, salt: u128) -> String {
                     .all(|b| b.is_ascii_alphabetic())
         })
         .unwrap_or_default();
-    format!("{prefix}{salt:032x}")
+    format!("{prefix}{}", Stamp::id(salt))
 }
 
 /// The stored form, taken apart.

@@ -70,6 +70,26 @@ impl Stamp {
         }
     }
 
+    /// Under this id and at this time.
+    pub(super) fn with(mut self, id: u128, created: u64) -> Self {
+        self.salt = Some(id);
+        self.created = created;
+        self
+    }
+
+    /// An id as it stands in a response, behind the prefix of its kind.
+    pub(super) fn id(salt: u128) -> String {
+        format!("{salt:032x}")
+    }
+
+    /// The id and the time as they stand in a response.
+    pub(super) fn texts(&self) -> (String, String) {
+        (
+            Self::id(self.salt.unwrap_or_default()),
+            self.created.to_string(),
+        )
+    }
+
     /// With the model and the tokens to name where the answer itself does not.
     #[must_use]
     pub fn about(mut self, model: &str, input_tokens: u64, output_tokens: u64) -> Self {
@@ -87,7 +107,7 @@ impl Stamp {
 }
 
 /// What a caller wants of a stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Wanted {
     /// Whether chat completions and completions end with a chunk that tells the usage
     /// (`stream_options.include_usage`). The other protocols always tell it.

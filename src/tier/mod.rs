@@ -6,6 +6,7 @@
 //! entries in: it knows envelopes, and which tier had the answer.
 
 mod coherence;
+mod decoded;
 mod in_flight;
 mod message;
 pub mod metrics;

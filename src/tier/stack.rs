@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
+use super::decoded::{Decoded, DecodedEntries};
 use super::near::NearCopy;
 use super::{TierConfig, TieredBackend};
 use crate::backend::{BackendHandle, BackendUsage, Condition, StoredValue};
@@ -42,6 +43,7 @@ pub struct TierStack {
     parts: Vec<BackendHandle>,
     shared: Option<Arc<Shared>>,
     codec: Codec,
+    decoded: Option<DecodedEntries>,
 }
 
 /// What a stack has that processes share.
@@ -63,7 +65,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct TierAnswer {
     /// The live entry, and the position of the tier that held it.
-    pub found: Option<(Entry, usize)>,
+    pub found: Option<(Arc<Entry>, usize)>,
     /// A tier failed or held what could not be used.
     pub fault: Option<TierFault>,
 }
@@ -107,6 +109,7 @@ impl TierStack {
             parts: tiers.clone(),
             tiers,
             shared: None,
+            decoded: (!codec.encrypts()).then(DecodedEntries::new),
             codec,
         })
     }
@@ -227,16 +230,17 @@ impl TierStack {
                     continue;
                 }
             };
-            match self.unseal(key, &bytes) {
-                Ok((entry, marks)) if entry.is_live(now) => {
-                    if let Some(found_out) = self.invalidated(&marks, check).await {
+            let part = (position + depth).min(self.parts.len() - 1);
+            match self.decode(part, key, &bytes) {
+                Ok(decoded) if decoded.entry.is_live(now) => {
+                    if let Some(found_out) = self.invalidated(&decoded.marks, check).await {
                         fault = Some(found_out);
                         continue;
                     }
+                    let entry = Arc::clone(&decoded.entry);
                     self.backfill(position, key, &bytes, entry.expires).await;
-                    let position = (position + depth).min(self.parts.len() - 1);
                     return TierAnswer {
-                        found: Some((entry, position)),
+                        found: Some((entry, part)),
                         fault,
                     };
                 }
@@ -469,6 +473,7 @@ impl TierStack {
 
     /// Removes `key` from every tier, nearest first; `true` when any held it.
     pub async fn delete(&self, key: &ExactKey) -> bool {
+        self.forget_decoded(key);
         let mut held = false;
         for (position, tier) in self.tiers.iter().enumerate() {
             match tier.delete(key.as_bytes()).await {
@@ -481,7 +486,7 @@ impl TierStack {
 
     /// Removes keys from every tier, nearest first.
     pub(crate) async fn delete_many(&self, keys: &[ExactKey]) {
-        let keys = keys.iter();
+        let keys = keys.iter().inspect(|key| self.forget_decoded(key));
         let keys = keys.map(|key| Bytes::copy_from_slice(key.as_bytes()));
         let keys: Vec<Bytes> = keys.collect();
         for (position, tier) in self.tiers.iter().enumerate() {
@@ -520,6 +525,36 @@ impl TierStack {
         let tier = self.tiers.get(position).map_or("", |tier| tier.name());
         observe::backend_error(tier, operation);
         tracing::warn!(tier, operation, kind = %error.kind(), %error, "tier failed");
+    }
+
+    fn forget_decoded(&self, key: &ExactKey) {
+        if let Some(decoded) = &self.decoded {
+            decoded.forget(key);
+        }
+    }
+
+    /// The entry in an envelope that the tier at `part` of all gave.
+    fn decode(
+        &self,
+        part: usize,
+        key: &ExactKey,
+        bytes: &Bytes,
+    ) -> Result<Arc<Decoded>, EnvelopeError> {
+        // Any other tier gives a copy each time.
+        let here = self.parts[part].capability().in_process;
+        let kept = self.decoded.as_ref().filter(|_| here);
+        if let Some(decoded) = kept.and_then(|kept| kept.get(key, bytes)) {
+            return Ok(decoded);
+        }
+        let (entry, marks) = self.unseal(key, bytes)?;
+        let decoded = Arc::new(Decoded {
+            entry: Arc::new(entry),
+            marks,
+        });
+        if let Some(kept) = kept {
+            kept.keep(*key, bytes.clone(), Arc::clone(&decoded));
+        }
+        Ok(decoded)
     }
 
     /// An entry and its marks.

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use askonce::replay::{self, Event, Stamp, Wanted, is_usage_only};
 use askonce::stampede::Flight;
-use askonce::{Hit, Live, Media, Protocol, Served, Source};
+use askonce::{Form, Hit, Live, Media, Protocol, SemanticCache, Served, Source};
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
 use parking_lot::Mutex;
-use serde_json::json;
 
 use super::call::Notes;
 use crate::http::error::provider_error;
@@ -33,17 +32,25 @@ pub(super) struct Asked {
 
 impl Asked {
     /// A stored answer, under an id of its own.
-    pub(super) fn hit(&self, request: &askonce::Request, hit: &Hit, pace: Duration) -> Response {
-        let usage = hit.saved.usage;
-        let note = json!({ "cached": true, "kind": hit.kind.as_str(), "entry": hit.entry });
-        let stamp = Stamp::fresh()
-            .about(
-                request.model_name().unwrap_or_default(),
-                usage.input_tokens,
-                usage.output_tokens,
-            )
-            .note(note);
-        let mut response = self.answer(hit.answer.source(), &stamp, pace);
+    pub(super) fn hit(
+        &self,
+        cache: &SemanticCache,
+        request: &askonce::Request,
+        hit: &Hit,
+        pace: Duration,
+    ) -> Response {
+        let given = match (self.stream, pace.is_zero()) {
+            (false, _) => cache
+                .replay(request, hit, Form::Whole)
+                .map(|document| json_response(document.into())),
+            (true, true) => cache
+                .replay(request, hit, Form::Stream(self.wanted))
+                .map(|events| event_response(Body::from(events))),
+            (true, false) => cache
+                .replay_events(request, hit, self.wanted)
+                .map(|events| event_response(paced(events, pace))),
+        };
+        let mut response = self.or_internal(given);
         status::hit(response.headers_mut(), hit);
         response
     }
@@ -51,12 +58,13 @@ impl Asked {
     /// An answer that came as a whole, or whose stream is over.
     pub(super) fn served(
         &self,
+        cache: &SemanticCache,
         request: &askonce::Request,
         served: &Served,
         notes: &Mutex<Notes>,
     ) -> Response {
         let (miss, flight, stored) = match &served.source {
-            Source::Cache(hit) => return self.hit(request, hit, Duration::ZERO),
+            Source::Cache(hit) => return self.hit(cache, request, hit, Duration::ZERO),
             Source::Upstream {
                 miss,
                 flight,
@@ -68,7 +76,7 @@ impl Asked {
         let mut response = if as_it_came {
             json_response(served.answer.body().clone())
         } else {
-            self.answer(served.answer.source(), &Stamp::original(), Duration::ZERO)
+            self.original(served.answer.source())
         };
         if let (Some(headers), Flight::Led) = (notes.headers, flight) {
             let kind = response.headers_mut().remove(header::CONTENT_TYPE);
@@ -97,13 +105,24 @@ impl Asked {
         response
     }
 
-    fn answer(&self, source: replay::Source<'_>, stamp: &Stamp, pace: Duration) -> Response {
+    /// An answer under the id that its provider gave it.
+    fn original(&self, source: replay::Source<'_>) -> Response {
+        let (protocol, stamp) = (self.protocol, Stamp::original());
         let given = match self.stream {
-            false => replay::whole(source, self.protocol, stamp)
+            false => replay::whole(source, protocol, &stamp)
                 .map(|document| json_response(document.into())),
-            true => replay::stream(source, self.protocol, stamp, self.wanted)
-                .map(|events| event_response(events, pace)),
+            true => replay::stream(source, protocol, &stamp, self.wanted).map(|events| {
+                let mut bytes = Vec::new();
+                for event in &events {
+                    event.write(&mut bytes);
+                }
+                event_response(Body::from(bytes))
+            }),
         };
+        self.or_internal(given)
+    }
+
+    fn or_internal(&self, given: askonce::Result<Response>) -> Response {
         given.unwrap_or_else(|error| {
             tracing::error!(%error, "a stored answer cannot be given");
             let problem = "a stored answer cannot be given";
@@ -153,29 +172,23 @@ fn frames(
     })
 }
 
-/// A stream of events: at once, or one after the other at a pace.
-fn event_response(events: Vec<Event>, pace: Duration) -> Response {
-    let body = if pace.is_zero() {
-        let mut bytes = Vec::new();
-        for event in &events {
-            event.write(&mut bytes);
-        }
-        Body::from(bytes)
-    } else {
-        let paced = stream::unfold(
-            (events.into_iter(), true),
-            move |(mut events, first)| async move {
-                let event = events.next()?;
-                if !first {
-                    tokio::time::sleep(pace).await;
-                }
-                let bytes = Bytes::from(event.to_bytes());
-                Some((Ok::<_, Infallible>(bytes), (events, false)))
-            },
-        );
-        Body::from_stream(paced)
-    };
-    let mut response = Response::new(body);
+/// Events one after the other at a pace.
+fn paced(events: Vec<Event>, pace: Duration) -> Body {
+    Body::from_stream(stream::unfold(
+        (events.into_iter(), true),
+        move |(mut events, first)| async move {
+            let event = events.next()?;
+            if !first {
+                tokio::time::sleep(pace).await;
+            }
+            let bytes = Bytes::from(event.to_bytes());
+            Some((Ok::<_, Infallible>(bytes), (events, false)))
+        },
+    ))
+}
+
+fn event_response(events: Body) -> Response {
+    let mut response = Response::new(events);
     streams(&mut response);
     response
 }

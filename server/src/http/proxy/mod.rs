@@ -285,7 +285,7 @@ async fn whole(app: &App, request: &askonce::Request, call: Call) -> Response {
     let (asked, notes) = (call.asked, call.notes());
     let served = app.cache.get_or_call(request, move || call.whole()).await;
     match served {
-        Ok(served) => asked.served(request, &served, &notes),
+        Ok(served) => asked.served(&app.cache, request, &served, &notes),
         Err(error) => call_failed(&error, asked.protocol),
     }
 }
@@ -299,7 +299,7 @@ async fn streamed(app: &App, request: &askonce::Request, call: Call) -> Response
         .get_or_stream(request, move |sink| call.streamed(sink))
         .await;
     let mut live = match streamed {
-        Streamed::Hit(hit) => return asked.hit(request, &hit, pace),
+        Streamed::Hit(hit) => return asked.hit(&app.cache, request, &hit, pace),
         Streamed::Live(live) => live,
     };
     // The head of the response tells what is known by then, so it waits for the first frame.
@@ -310,8 +310,8 @@ async fn streamed(app: &App, request: &askonce::Request, call: Call) -> Response
         Some(Ok(Served {
             source: Source::Cache(hit),
             ..
-        })) => asked.hit(request, &hit, pace),
-        Some(Ok(served)) => asked.served(request, &served, &notes),
+        })) => asked.hit(&app.cache, request, &hit, pace),
+        Some(Ok(served)) => asked.served(&app.cache, request, &served, &notes),
         Some(Err(error)) => call_failed(&error, asked.protocol),
         None => {
             let problem = "the upstream call ended without a result";
@@ -328,7 +328,7 @@ async fn streamed(app: &App, request: &askonce::Request, call: Call) -> Response
 
 async fn only_if_cached(app: &App, request: &askonce::Request, asked: &Asked) -> Response {
     match app.cache.lookup(request).await {
-        Outcome::Hit(hit) => asked.hit(request, &hit, app.config.stream_pace),
+        Outcome::Hit(hit) => asked.hit(&app.cache, request, &hit, app.config.stream_pace),
         Outcome::Miss(miss) => {
             let message = format!("there is no answer in the cache: {}", miss.reason());
             let status = StatusCode::GATEWAY_TIMEOUT;

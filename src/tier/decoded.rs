@@ -1,0 +1,68 @@
+//! Entries as they were read of their envelopes, for those that are asked for again.
+//!
+//! A tier in this process gives the very bytes that it was given, shared and not copied: while it does, an
+//! envelope needs to be checked and decoded once. What is kept here holds on to those bytes, so that the same
+//! place in memory means the same bytes; anything else that a tier gives is read anew. Whether an entry is
+//! alive, valid and meant is none of this module's business.
+//!
+//! Where values are encrypted nothing is kept: what is encrypted at rest stays so.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moka::sync::Cache;
+
+use crate::codec::Mark;
+use crate::entry::Entry;
+use crate::request::ExactKey;
+
+/// Most bytes of envelopes that are held on to, and of what was read of them.
+const MOST_BYTES: u64 = 32 << 20;
+/// Bytes of an entry beside its envelope and its texts.
+const OVERHEAD: usize = 1 << 10;
+
+/// An entry and the marks of its envelope.
+pub(super) struct Decoded {
+    pub(super) entry: Arc<Entry>,
+    pub(super) marks: Vec<Mark>,
+}
+
+/// The entries that were read of late.
+#[derive(Clone)]
+pub(super) struct DecodedEntries(Cache<ExactKey, (Bytes, Arc<Decoded>)>);
+
+impl DecodedEntries {
+    pub(super) fn new() -> Self {
+        let weigh = |_: &ExactKey, (bytes, _): &(Bytes, Arc<Decoded>)| {
+            u32::try_from(bytes.len() * 2 + OVERHEAD).unwrap_or(u32::MAX)
+        };
+        Self(
+            Cache::builder()
+                .max_capacity(MOST_BYTES)
+                .weigher(weigh)
+                .build(),
+        )
+    }
+
+    /// What was read of these very bytes before.
+    pub(super) fn get(&self, key: &ExactKey, bytes: &Bytes) -> Option<Arc<Decoded>> {
+        let (read, decoded) = self.0.get(key)?;
+        let same = read.as_ptr() == bytes.as_ptr() && read.len() == bytes.len();
+        same.then_some(decoded)
+    }
+
+    pub(super) fn keep(&self, key: ExactKey, bytes: Bytes, decoded: Arc<Decoded>) {
+        self.0.insert(key, (bytes, decoded));
+    }
+
+    pub(super) fn forget(&self, key: &ExactKey) {
+        self.0.invalidate(key);
+    }
+}
+
+impl fmt::Debug for DecodedEntries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DecodedEntries")
+    }
+}
