@@ -1,14 +1,15 @@
 //! Names of metrics and spans, in one place, so that dashboards can rely on them.
 //!
 //! The engine records through the [`metrics`] facade: without a recorder every call is a no-op, and
-//! the application chooses the exporter. Labels are bounded: tiers, stages, outcomes and reasons come
+//! the application chooses the exporter, and installs its recorder before it builds a cache: what every hit
+//! moves is asked of the recorder once. Labels are bounded: tiers, stages, outcomes and reasons come
 //! from enums and configuration, never from requests.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
 /// Lookups by `tier`, `outcome` and `reason`.
@@ -175,16 +176,94 @@ pub fn describe() {
     describe_counter!(LOCKS, "What became of locks, by outcome");
 }
 
-/// Counts one finished lookup.
-pub(crate) fn lookup(tier: &str, outcome: &'static str, reason: &'static str) {
-    counter!(LOOKUPS, "tier" => tier.to_owned(), "outcome" => outcome, "reason" => reason)
-        .increment(1);
+/// Stages of a lookup, by their place in [`Meters`].
+const STAGES: [&str; 7] = [
+    "exact", "embed", "search", "decide", "refine", "verify", "fetch",
+];
+
+/// The metrics that every hit moves. To find one by its labels costs as much as the tier itself, so the recorder
+/// is asked for each once, when it first moves.
+#[derive(Default)]
+pub(crate) struct Meters {
+    stages: [OnceLock<(Counter, Histogram)>; STAGES.len()],
+    /// By the position of the tier.
+    exact_hits: Box<[OnceLock<Counter>]>,
+    semantic_hits: OnceLock<Counter>,
+    saved_usd: OnceLock<Gauge>,
+    saved: OnceLock<(Counter, Gauge)>,
 }
 
-/// Counts a lookup that reached a stage, and records the time that it took there.
-pub(crate) fn stage(stage: &'static str, took: Duration) {
-    counter!(LOOKUP_STAGES, "stage" => stage).increment(1);
-    histogram!(LOOKUP_SECONDS, "stage" => stage).record(took.as_secs_f64());
+impl std::fmt::Debug for Meters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meters")
+    }
+}
+
+impl Meters {
+    /// For a cache with so many tiers.
+    pub(crate) fn new(tiers: usize) -> Self {
+        Self {
+            exact_hits: (0..tiers).map(|_| OnceLock::new()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Counts a lookup that reached a stage, and records the time that it took there.
+    pub(crate) fn stage(&self, stage: &'static str, took: Duration) {
+        let register = || {
+            (
+                counter!(LOOKUP_STAGES, "stage" => stage),
+                histogram!(LOOKUP_SECONDS, "stage" => stage),
+            )
+        };
+        let place = STAGES.iter().position(|name| *name == stage);
+        let Some(kept) = place.and_then(|place| self.stages.get(place)) else {
+            debug_assert!(false, "{stage} is no stage");
+            return;
+        };
+        let (reached, seconds) = kept.get_or_init(register);
+        reached.increment(1);
+        seconds.record(took.as_secs_f64());
+    }
+
+    /// Counts one hit on a tier, which is one of `tiers`.
+    pub(crate) fn exact_hit(&self, tier: &Arc<str>, tiers: &[Arc<str>]) {
+        let register = || lookups(Arc::clone(tier), "hit", "exact");
+        let position = tiers.iter().position(|name| name == tier);
+        match position.and_then(|position| self.exact_hits.get(position)) {
+            Some(kept) => kept.get_or_init(register).increment(1),
+            None => register().increment(1),
+        }
+    }
+
+    /// Counts one hit by similarity.
+    pub(crate) fn semantic_hit(&self) {
+        let hits = self
+            .semantic_hits
+            .get_or_init(|| lookups("semantic".into(), "hit", "semantic"));
+        hits.increment(1);
+    }
+
+    /// Adds up what a hit saved.
+    pub(crate) fn saved(&self, usd: Option<f64>, tokens: u64, time: Duration) {
+        if let Some(usd) = usd {
+            let dollars = self.saved_usd.get_or_init(|| gauge!(SAVED_USD));
+            dollars.increment(usd);
+        }
+        let register = || (counter!(SAVED_TOKENS), gauge!(SAVED_SECONDS));
+        let (saved_tokens, seconds) = self.saved.get_or_init(register);
+        saved_tokens.increment(tokens);
+        seconds.increment(time.as_secs_f64());
+    }
+}
+
+fn lookups(tier: Arc<str>, outcome: &'static str, reason: &'static str) -> Counter {
+    counter!(LOOKUPS, "tier" => tier, "outcome" => outcome, "reason" => reason)
+}
+
+/// Counts one lookup that missed.
+pub(crate) fn miss(reason: &'static str) {
+    lookups("none".into(), "miss", reason).increment(1);
 }
 
 /// Counts one lookup that asked for the second embedding.
@@ -227,15 +306,6 @@ pub(crate) fn removal(cause: &'static str, entries: usize) {
     counter!(REMOVALS, "cause" => cause).increment(entries as u64);
 }
 
-/// Adds up what a hit saved.
-pub(crate) fn saved(usd: Option<f64>, tokens: u64, time: Duration) {
-    if let Some(usd) = usd {
-        gauge!(SAVED_USD).increment(usd);
-    }
-    counter!(SAVED_TOKENS).increment(tokens);
-    gauge!(SAVED_SECONDS).increment(time.as_secs_f64());
-}
-
 /// Adds up what the cache spent on itself.
 pub(crate) fn cost(kind: &'static str, usd: f64) {
     gauge!(COST_USD, "kind" => kind).increment(usd);
@@ -265,21 +335,41 @@ pub(crate) fn backend_error(tier: &str, operation: &'static str) {
     counter!(BACKEND_ERRORS, "tier" => tier.to_owned(), "operation" => operation).increment(1);
 }
 
-/// Counts one operation of a tier and records the time it took.
-pub(crate) fn backend_operation(
-    tier: &Arc<str>,
-    operation: &'static str,
-    outcome: &'static str,
-    took: Duration,
-) {
-    let label = || Arc::clone(tier);
-    counter!(
-        BACKEND_OPERATIONS,
-        "tier" => label(), "operation" => operation, "outcome" => outcome
-    )
-    .increment(1);
-    histogram!(BACKEND_SECONDS, "tier" => label(), "operation" => operation)
-        .record(took.as_secs_f64());
+/// The metrics of reads from a tier, which are most of its operations.
+#[derive(Default)]
+pub(crate) struct TierMeters {
+    hits: OnceLock<Counter>,
+    misses: OnceLock<Counter>,
+    get_seconds: OnceLock<Histogram>,
+}
+
+impl TierMeters {
+    /// Counts one operation of a tier and records the time it took.
+    pub(crate) fn operation(
+        &self,
+        tier: &Arc<str>,
+        operation: &'static str,
+        outcome: &'static str,
+        took: Duration,
+    ) {
+        let counted = || {
+            counter!(
+                BACKEND_OPERATIONS,
+                "tier" => Arc::clone(tier), "operation" => operation, "outcome" => outcome
+            )
+        };
+        let timed =
+            || histogram!(BACKEND_SECONDS, "tier" => Arc::clone(tier), "operation" => operation);
+        match (operation, outcome) {
+            ("get", "hit") => self.hits.get_or_init(counted).increment(1),
+            ("get", "miss") => self.misses.get_or_init(counted).increment(1),
+            _ => counted().increment(1),
+        }
+        match operation {
+            "get" => self.get_seconds.get_or_init(timed).record(took.as_secs_f64()),
+            _ => timed().record(took.as_secs_f64()),
+        }
+    }
 }
 
 /// Counts one attempt after the first.

@@ -37,7 +37,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Events, RemovalCause};
 use crate::layer::{LayerConfig, Layered};
 use crate::learning::{JudgeHandle, Learning, PolicyOrigin, PolicyStatus, last_report, picked_up};
-use crate::observe;
+use crate::observe::{self, Meters};
 use crate::policy::{
     Calibrated, ExactOnly, OtherEmbedding, PolicyConfig, PolicyHandle, PolicySlot,
 };
@@ -388,6 +388,7 @@ impl Parts {
             ledger.restore(path);
         }
         let inner = Arc::new(Inner {
+            meters: Arc::new(Meters::new(tiers.names().count())),
             tier_names: tiers.names().map(Arc::from).collect(),
             tiers,
             probes: Probes::new(layers.len()),

@@ -20,7 +20,7 @@ use crate::config::VolatileAction;
 use crate::embed::{Unrefined, Vector};
 use crate::entry::{Entry, EntryId};
 use crate::error::ErrorKind;
-use crate::observe;
+use crate::observe::Meters;
 use crate::policy::{Category, Decision, Evidence, HitPolicy, TextTraits};
 use crate::request::{CacheControl, Eligibility, ExactKey, PartitionKey, Request};
 use crate::search::{Candidate, Found};
@@ -192,6 +192,7 @@ pub(super) struct Asked<'a> {
 
 /// Collects what happens on the way.
 pub(super) struct Trail {
+    meters: Arc<Meters>,
     depth: Depth,
     /// The generations that have been read on the way.
     pub(super) check: Check,
@@ -206,8 +207,9 @@ pub(super) struct Trail {
 }
 
 impl Trail {
-    fn new(depth: Depth, check: Check) -> Self {
+    fn new(meters: &Arc<Meters>, depth: Depth, check: Check) -> Self {
         Self {
+            meters: Arc::clone(meters),
             depth,
             check,
             reasons: Vec::new(),
@@ -225,7 +227,7 @@ impl Trail {
         let now = Instant::now();
         let took = now - self.since;
         self.since = now;
-        observe::stage(stage, took);
+        self.meters.stage(stage, took);
         if self.depth == Depth::All {
             self.stages.push((stage, took));
         }
@@ -263,7 +265,7 @@ impl Inner {
         options: &LookupOptions,
         depth: Depth,
     ) -> Lookup {
-        let mut trail = Trail::new(depth, self.check(request));
+        let mut trail = Trail::new(&self.meters, depth, self.check(request));
         if !self.enabled {
             trail.reasons.push(MissReason::Disabled);
             return trail.finish(None);

@@ -47,7 +47,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, RemovalCause, Subscription};
 use crate::layer::Layered;
 use crate::learning::{FalseHitRate, Learning, PolicyStatus};
-use crate::observe;
+use crate::observe::{self, Meters};
 use crate::policy::{PolicyHandle, PolicySlot, WrongAnswerCost};
 use crate::request::{ExactKey, Request};
 use crate::savings::{
@@ -148,6 +148,7 @@ struct Inner {
     epochs: InvalidationLog,
     wrong_hits: WrongHits,
     ready: Ready,
+    meters: Arc<Meters>,
     learning: Learning,
     /// Misses whose answers may be stored by a call of their own.
     pending: Pending<Noted>,
@@ -370,13 +371,19 @@ impl Inner {
         self.note_recent(request, outcome);
         match outcome {
             Outcome::Hit(hit) => {
-                let (tier, label) = match &hit.kind {
-                    HitKind::Exact { tier } => (&**tier, HitKindLabel::Exact),
-                    HitKind::Semantic { .. } => ("semantic", HitKindLabel::Semantic),
+                let label = match &hit.kind {
+                    HitKind::Exact { tier } => {
+                        self.meters.exact_hit(tier, &self.tier_names);
+                        HitKindLabel::Exact
+                    }
+                    HitKind::Semantic { .. } => {
+                        self.meters.semantic_hit();
+                        HitKindLabel::Semantic
+                    }
                 };
-                observe::lookup(tier, "hit", hit.kind.as_str());
                 let usd = hit.saved.usd.map(Usd::as_dollars);
-                observe::saved(usd, hit.saved.usage.total(), hit.saved.duration);
+                self.meters
+                    .saved(usd, hit.saved.usage.total(), hit.saved.duration);
                 self.counters.hit(&hit.kind);
                 let scope = request.scope_ref().label();
                 let model = request.model_name().unwrap_or_default();
@@ -386,7 +393,7 @@ impl Inner {
             }
             Outcome::Miss(miss) => {
                 let reason = miss.reason();
-                observe::lookup("none", "miss", reason.as_str());
+                observe::miss(reason.as_str());
                 self.counters.miss(reason);
             }
         }

@@ -32,8 +32,8 @@ pub fn hit(headers: &mut HeaderMap, hit: &Hit) {
         Some(ttl) => format!("askonce; hit; ttl={}; detail={kind}", ttl.as_secs()),
         None => format!("askonce; hit; detail={kind}"),
     };
-    put(headers, CACHE_STATUS, &status);
-    put(headers, header::AGE, &hit.age.as_secs().to_string());
+    put(headers, CACHE_STATUS, status);
+    headers.insert(header::AGE, HeaderValue::from(hit.age.as_secs()));
     entry(headers, hit.entry);
     if let HitKind::Semantic {
         similarity,
@@ -43,11 +43,11 @@ pub fn hit(headers: &mut HeaderMap, hit: &Hit) {
     {
         likeness(headers, similarity, probability);
         if let Some(verified) = verified {
-            put(headers, VERIFIED, &format!("{verified:.4}"));
+            put(headers, VERIFIED, format!("{verified:.4}"));
         }
     }
     if let Some(usd) = hit.saved.usd {
-        put(headers, SAVED_USD, &usd.to_decimal());
+        put(headers, SAVED_USD, usd.to_decimal());
     }
 }
 
@@ -71,7 +71,7 @@ pub fn forwarded(
             entry(headers, *id);
         }
         Some(StoreOutcome::NotStored { reason }) => {
-            put(headers, NOT_STORED, declined.unwrap_or(reason.as_str()));
+            put(headers, NOT_STORED, declined.unwrap_or(reason.as_str()).to_owned());
         }
         None => {}
     }
@@ -80,7 +80,7 @@ pub fn forwarded(
     }
     status.push_str("; detail=");
     status.push_str(reason.as_str());
-    put(headers, CACHE_STATUS, &status);
+    put(headers, CACHE_STATUS, status);
     missed(headers, miss);
 }
 
@@ -89,7 +89,7 @@ pub fn not_forwarded(headers: &mut HeaderMap, miss: &Miss) {
     put(
         headers,
         CACHE_STATUS,
-        &format!("askonce; detail={}", miss.reason()),
+        format!("askonce; detail={}", miss.reason()),
     );
     missed(headers, miss);
 }
@@ -99,32 +99,32 @@ pub fn bypassed(headers: &mut HeaderMap, detail: &'static str) {
     put(
         headers,
         CACHE_STATUS,
-        &format!("askonce; fwd=bypass; detail={detail}"),
+        format!("askonce; fwd=bypass; detail={detail}"),
     );
-    put(headers, REASON, detail);
+    headers.insert(REASON, HeaderValue::from_static(detail));
 }
 
 fn missed(headers: &mut HeaderMap, miss: &Miss) {
-    put(headers, REASON, miss.reason().as_str());
+    headers.insert(REASON, HeaderValue::from_static(miss.reason().as_str()));
     if let Some(nearest) = miss.nearest {
         likeness(headers, nearest.similarity, nearest.probability);
     }
 }
 
 fn entry(headers: &mut HeaderMap, id: EntryId) {
-    put(headers, ENTRY, &id.to_string());
+    put(headers, ENTRY, id.to_string());
 }
 
 fn likeness(headers: &mut HeaderMap, similarity: f32, probability: Option<f64>) {
-    put(headers, SIMILARITY, &format!("{similarity:.4}"));
+    put(headers, SIMILARITY, format!("{similarity:.4}"));
     if let Some(probability) = probability {
-        put(headers, PROBABILITY, &format!("{probability:.4}"));
+        put(headers, PROBABILITY, format!("{probability:.4}"));
     }
 }
 
 /// Adds a header. An upstream's own `Cache-Status` stays in front of ours, as RFC 9211 has it.
-fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    let Ok(value) = HeaderValue::from_str(value) else {
+fn put(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    let Ok(value) = HeaderValue::try_from(value) else {
         return;
     };
     if name == CACHE_STATUS {

@@ -43,7 +43,7 @@ use crate::backend::{
 use crate::clock::{ClockHandle, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
-use crate::observe;
+use crate::observe::{self, TierMeters};
 
 use breaker::{Breaker, Verdict};
 
@@ -286,6 +286,7 @@ impl LayeredBuilder {
             clock: self.clock,
             events: self.events,
             metrics: self.metrics,
+            meters: TierMeters::default(),
             counters: Counters::default(),
             latency: latency::Histogram::default(),
             last_error: Mutex::default(),
@@ -323,6 +324,7 @@ pub struct Layered {
     events: Events,
     /// Whether metrics are told.
     metrics: bool,
+    meters: TierMeters,
     counters: Counters,
     latency: latency::Histogram,
     last_error: Mutex<Option<LastError>>,
@@ -451,7 +453,8 @@ impl Layered {
         let took = started.elapsed();
         self.latency.record(took);
         if self.metrics {
-            observe::backend_operation(&self.tier, operation.name(), label, took);
+            self.meters
+                .operation(&self.tier, operation.name(), label, took);
         }
         reply
     }

@@ -18,14 +18,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use askonce::{Error, ErrorKind, Scope};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
 use super::error::Problem;
 use crate::config::{AuthConfig, decode_sha256};
 
 /// The headers that carry a caller's key, in the order they are looked at.
-pub(crate) const KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+pub(crate) const KEY_HEADERS: [HeaderName; 3] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+];
 
 /// Somebody who may call.
 #[derive(Clone, Debug)]
@@ -173,7 +177,7 @@ fn sha256(key: impl AsRef<[u8]>) -> [u8; 32] {
 fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     let value = KEY_HEADERS
         .iter()
-        .find_map(|name| headers.get(*name))?
+        .find_map(|name| headers.get(name))?
         .as_bytes();
     let key = match value.split_first_chunk::<7>() {
         Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key,
@@ -184,13 +188,17 @@ fn presented(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Whether another proxy passed the request on: its peer address says nothing of the caller then.
 fn is_relayed(headers: &HeaderMap) -> bool {
-    ["forwarded", "x-forwarded-for", "x-real-ip"]
-        .iter()
-        .any(|name| headers.contains_key(*name))
+    const MARKS: [HeaderName; 3] = [
+        header::FORWARDED,
+        HeaderName::from_static("x-forwarded-for"),
+        HeaderName::from_static("x-real-ip"),
+    ];
+    MARKS.iter().any(|name| headers.contains_key(name))
 }
 
 fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Problem> {
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+    let site = headers.get(SITE).map(HeaderValue::as_bytes);
     let other_site = site.is_some_and(|site| site != b"same-origin" && site != b"none");
     let host = headers
         .get(header::HOST)
@@ -225,8 +233,6 @@ fn unauthorized(detail: &'static str) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderName;
-
     use super::*;
     use crate::config::KeyConfig;
 

@@ -17,6 +17,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// # Errors
 /// 413 when it is larger than `limit`, 400 when it ends early.
 pub(crate) async fn read(mut body: Body, limit: u64) -> Result<Bytes, Problem> {
+    // Most bodies come in one piece, which need not be copied.
+    let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame =
@@ -24,13 +26,25 @@ pub(crate) async fn read(mut body: Body, limit: u64) -> Result<Bytes, Problem> {
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if whole.len() as u64 + data.len() as u64 > limit {
-            drop(whole);
+        let read = first.len().max(whole.len());
+        if read as u64 + data.len() as u64 > limit {
+            drop((first, whole));
             let rest = async { while let Some(Ok(_)) = body.frame().await {} };
             let _ = tokio::time::timeout(DRAIN, rest).await;
             return Err(Problem::too_large(limit));
         }
+        if read == 0 {
+            first = data;
+            continue;
+        }
+        if whole.is_empty() {
+            whole.extend_from_slice(&first);
+        }
         whole.extend_from_slice(&data);
     }
-    Ok(whole.freeze())
+    Ok(if whole.is_empty() {
+        first
+    } else {
+        whole.freeze()
+    })
 }

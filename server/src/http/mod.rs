@@ -16,6 +16,7 @@ mod health;
 mod keys;
 mod look;
 mod native;
+mod observe;
 mod openapi;
 mod proxy;
 mod replay;
@@ -24,17 +25,12 @@ mod status;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
 use askonce::{Error, ErrorKind, Result, SemanticCache};
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
 use axum::http::StatusCode;
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tower_http::catch_panic::CatchPanicLayer;
 
 use tokio::sync::{Semaphore, watch};
 
@@ -44,15 +40,13 @@ use crate::upstream::Upstreams;
 use auth::Auth;
 use error::Problem;
 use health::Checked;
+use observe::ObserveLayer;
 use proxy::Readings;
 use series::Series;
 
 pub(crate) use auth::{KEY_HEADERS, secret};
 pub(crate) use control::is_ours;
 pub(crate) use keys::swept;
-
-const REQUESTS: &str = "askonce_http_requests_total";
-const REQUEST_SECONDS: &str = "askonce_http_request_duration_seconds";
 
 /// Upper bounds of histogram buckets, in seconds: an exact hit takes microseconds, a call seconds.
 const BUCKETS: [f64; 23] = [
@@ -154,12 +148,7 @@ fn install_metrics() -> Result<PrometheusHandle> {
         crate::upstream::FAILOVERS,
         "Upstreams that could not answer, so that the next was asked"
     );
-    metrics::describe_counter!(REQUESTS, "HTTP requests, by route and status");
-    metrics::describe_histogram!(
-        REQUEST_SECONDS,
-        metrics::Unit::Seconds,
-        "Time to the head of the response, by route and what the cache did"
-    );
+    observe::describe();
     Ok(handle)
 }
 
@@ -189,6 +178,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(wrong_method);
     Router::new()
         .nest("/cache/v1", native)
+        // By name where calls are many: there is nothing to take out of the path.
+        .route("/v1/chat/completions", any(proxy::handle))
+        .route("/v1/completions", any(proxy::handle))
+        .route("/v1/embeddings", any(proxy::handle))
+        .route("/v1/messages", any(proxy::handle))
+        .route("/v1/responses", any(proxy::handle))
         .route("/v1/{*path}", any(proxy::handle))
         .route("/openai/{*path}", any(proxy::handle))
         .route("/admin", get(admin::page))
@@ -199,8 +194,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/health/ready", get(health::ready))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(observe))
+        .layer(ObserveLayer)
         .with_state(app)
 }
 
@@ -220,44 +214,3 @@ async fn wrong_method() -> Problem {
     )
 }
 
-/// A handler that panicked takes down its own request and no more. The message stays in the log of the
-/// panic hook; it may quote the request.
-fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    let status = StatusCode::INTERNAL_SERVER_ERROR;
-    Problem::new(
-        status,
-        "internal",
-        "The server failed",
-        "a handler panicked",
-    )
-    .into_response()
-}
-
-/// Counts, times and logs a request. The route is a pattern from the router, so labels are bounded.
-async fn observe(request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let route = request.extensions().get::<MatchedPath>();
-    let route = route.map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-    let method = request.method().clone();
-    let response = next.run(request).await;
-    let (took, status) = (started.elapsed(), response.status().as_u16());
-    metrics::counter!(REQUESTS, "route" => route.clone(), "status" => status.to_string())
-        .increment(1);
-    let cache = response
-        .headers()
-        .get_all("cache-status")
-        .iter()
-        .next_back();
-    let part = status::part_of(cache);
-    metrics::histogram!(REQUEST_SECONDS, "route" => route.clone(), "cache" => part)
-        .record(took.as_secs_f64());
-    tracing::debug!(
-        %method,
-        route,
-        status,
-        took_us = took.as_micros() as u64,
-        cache = cache.and_then(|value| value.to_str().ok()),
-        "answered"
-    );
-    response
-}

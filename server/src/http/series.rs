@@ -11,7 +11,8 @@ use askonce::observe::{LOOKUP_SECONDS, LOOKUPS, UPSTREAM_CALLS};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::{App, REQUEST_SECONDS};
+use super::App;
+use super::observe::REQUEST_SECONDS;
 
 /// Minutes that are kept.
 pub(crate) const MINUTES: u32 = 24 * 60;
