@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::{
-    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
 };
 
 /// Lookups by `tier`, `outcome` and `reason`.
@@ -366,7 +367,10 @@ impl TierMeters {
             _ => counted().increment(1),
         }
         match operation {
-            "get" => self.get_seconds.get_or_init(timed).record(took.as_secs_f64()),
+            "get" => self
+                .get_seconds
+                .get_or_init(timed)
+                .record(took.as_secs_f64()),
             _ => timed().record(took.as_secs_f64()),
         }
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use askonce_models::{EmbedderHandle, StaticEmbedder};
 use parking_lot::Mutex;
 
-use super::replay::Ready;
 use super::backlog::Backlog;
 use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
@@ -17,6 +16,7 @@ use super::migrate::Migration;
 use super::pending::Pending;
 use super::profile::{self, Profiles};
 use super::recent::Ring;
+use super::replay::Ready;
 use super::stats::{Counters, Probes, RunningMean};
 use super::stream::Lives;
 use super::{Inner, Probe, Semantic, SemanticCache, learn};

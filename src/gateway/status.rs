@@ -71,7 +71,11 @@ pub fn forwarded(
             entry(headers, *id);
         }
         Some(StoreOutcome::NotStored { reason }) => {
-            put(headers, NOT_STORED, declined.unwrap_or(reason.as_str()).to_owned());
+            put(
+                headers,
+                NOT_STORED,
+                declined.unwrap_or(reason.as_str()).to_owned(),
+            );
         }
         None => {}
     }

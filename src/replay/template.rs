@@ -43,7 +43,12 @@ impl Template {
         ];
         let mut gaps: Vec<Gap> = marks
             .iter()
-            .flat_map(|(mark, filling)| places(&bytes, mark).map(|range| Gap { range, filling: *filling }))
+            .flat_map(|(mark, filling)| {
+                places(&bytes, mark).map(|range| Gap {
+                    range,
+                    filling: *filling,
+                })
+            })
             .collect();
         gaps.sort_unstable_by_key(|gap| gap.range.start);
         Ok(Self { bytes, gaps })
@@ -127,15 +132,16 @@ mod tests {
             let document = document(protocol);
             let bytes = document.to_string();
             let recording = Recording::of_document(protocol, &document).to_text();
-            let stamp = Stamp::fresh().about("m", 3, 5).note(json!({ "cached": true }));
+            let stamp = Stamp::fresh()
+                .about("m", 3, 5)
+                .note(json!({ "cached": true }));
             for source in [
                 Source::Text("One two."),
                 Source::Document(bytes.as_bytes()),
                 Source::Recording(&recording),
             ] {
-                let whole = |stamp: &Stamp| {
-                    replay::whole(source, protocol, stamp).map(String::into_bytes)
-                };
+                let whole =
+                    |stamp: &Stamp| replay::whole(source, protocol, stamp).map(String::into_bytes);
                 let stream = |stamp: &Stamp| {
                     let wanted = Wanted { usage: true };
                     let events = replay::stream(source, protocol, stamp, wanted)?;

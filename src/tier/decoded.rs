@@ -66,3 +66,52 @@ impl fmt::Debug for DecodedEntries {
         f.write_str("DecodedEntries")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::entry::{Answer, EntryId, Trust};
+    use crate::request::Request;
+    use crate::savings::Usage;
+
+    fn entry() -> Entry {
+        Entry {
+            id: EntryId::random(),
+            digests: Request::prompt("hello").digests(),
+            text: None,
+            answer: Answer::text("hello yourself"),
+            usage: Usage::new(1, 1),
+            cost: None,
+            latency: std::time::Duration::ZERO,
+            tags: Vec::new(),
+            trust: Trust::default(),
+            created: Timestamp::from_millis(0),
+            expires: None,
+        }
+    }
+
+    #[test]
+    fn the_same_bytes_are_read_once_and_equal_ones_anew() {
+        let (entries, entry) = (DecodedEntries::new(), entry());
+        let key = entry.digests.exact();
+        let bytes = Bytes::from(vec![7; 100]);
+        let decoded = Arc::new(Decoded {
+            entry: Arc::new(entry),
+            marks: Vec::new(),
+        });
+        assert!(entries.get(&key, &bytes).is_none());
+        entries.keep(key, bytes.clone(), Arc::clone(&decoded));
+        let again = entries.get(&key, &bytes.clone()).unwrap();
+        assert!(Arc::ptr_eq(&again, &decoded));
+        assert!(entries.get(&key, &Bytes::from(vec![7; 100])).is_none());
+        assert!(entries.get(&key, &bytes.slice(1..)).is_none());
+        assert!(
+            entries
+                .get(&ExactKey::from_bytes([0; 32]), &bytes)
+                .is_none()
+        );
+        entries.forget(&key);
+        assert!(entries.get(&key, &bytes).is_none());
+    }
+}

@@ -4,6 +4,7 @@
 mod agents;
 mod ledger;
 mod refining;
+mod replaying;
 #[path = "../support/mod.rs"]
 mod support;
 mod verifying;

@@ -213,4 +213,3 @@ async fn wrong_method() -> Problem {
         "this path does not answer this method",
     )
 }
-

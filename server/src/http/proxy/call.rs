@@ -53,7 +53,12 @@ pub(super) struct Call {
 
 impl Call {
     /// The call of a request with this head and body.
-    pub(super) fn new(app: &Arc<App>, parts: &Arc<Parts>, reading: &Arc<Reading>, body: Bytes) -> Self {
+    pub(super) fn new(
+        app: &Arc<App>,
+        parts: &Arc<Parts>,
+        reading: &Arc<Reading>,
+        body: Bytes,
+    ) -> Self {
         Self {
             route: Route::to(app, parts, &reading.primary),
             body: reading.stripped.clone().unwrap_or(body),

@@ -108,3 +108,71 @@ impl Readings {
         reading
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    fn key(
+        scope: &str,
+        principal: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> ReadingKey {
+        let caller = Caller {
+            scope: Scope::tenant(scope),
+            principal: Some(principal.into()),
+            admin: false,
+        };
+        let request = Request::post(path);
+        let request = headers.iter().fold(request, |request, (name, value)| {
+            request.header(*name, *value)
+        });
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        ReadingKey::new(&caller, &parts, body.as_bytes())
+    }
+
+    #[test]
+    fn whatever_is_read_tells_calls_apart_and_nothing_else() {
+        let plain = key("a", "p", "/v1/x", &[], "{}");
+        for other in [
+            key("b", "p", "/v1/x", &[], "{}"),
+            key("a", "q", "/v1/x", &[], "{}"),
+            key("a", "p", "/v1/y", &[], "{}"),
+            key("a", "p", "/v1/x?q=1", &[], "{}"),
+            key("a", "p", "/v1/x", &[], "{} "),
+            key("a", "p", "/v1/x", &[("cache-control", "no-store")], "{}"),
+            key("a", "p", "/v1/x", &[("x-askonce-namespace", "n")], "{}"),
+            key("a", "p", "/v1/x", &[("openai-project", "n")], "{}"),
+            key("a", "p", "/v1/x", &[("anthropic-version", "n")], "{}"),
+        ] {
+            assert_ne!(plain, other);
+        }
+        let other = key(
+            "a",
+            "p",
+            "/v1/x",
+            &[("x-request-id", "7"), ("authorization", "k")],
+            "{}",
+        );
+        assert_eq!(plain, other);
+        let moved = key(
+            "a",
+            "p",
+            "/v1/x",
+            &[("x-askonce-tags", "ab"), ("x-askonce-ttl", "c")],
+            "{}",
+        );
+        let apart = key(
+            "a",
+            "p",
+            "/v1/x",
+            &[("x-askonce-tags", "a"), ("x-askonce-ttl", "bc")],
+            "{}",
+        );
+        assert_ne!(moved, apart);
+    }
+}
