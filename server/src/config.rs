@@ -86,6 +86,11 @@ pub(crate) struct ServerConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<askonce::schema::Time>")]
     pub(crate) default_ttl: Option<Duration>,
+    /// What is kept ready for requests that come again, beside what the backends hold: a number of bytes, or
+    /// `48MiB`. Default: `48MiB`. A third each for requests as they were read, entries as they were decoded (none
+    /// that are encrypted) and responses as they were rendered. 0: nothing.
+    #[schemars(with = "askonce::schema::Bytes")]
+    pub(crate) ready_bytes: ByteSize,
     /// What holds for all tiers together.
     pub(crate) service: ServiceConfig,
     /// How stored answers are written: serializer, compression, protection.
@@ -111,6 +116,7 @@ impl Default for ServerConfig {
             backends,
             tiers,
             default_ttl,
+            ready_bytes,
             service,
             codec,
             semantic,
@@ -137,6 +143,7 @@ impl Default for ServerConfig {
             backends,
             tiers,
             default_ttl,
+            ready_bytes,
             service,
             codec,
             semantic,
@@ -339,6 +346,7 @@ impl ServerConfig {
         config.backends.clone_from(&self.backends);
         config.tiers.clone_from(&self.tiers);
         config.default_ttl = self.default_ttl;
+        config.ready_bytes = self.ready_bytes;
         config.service.clone_from(&self.service);
         config.codec.clone_from(&self.codec);
         config.semantic.clone_from(&self.semantic);

@@ -375,7 +375,8 @@ impl Parts {
         let (layers, health): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
         let handles = layers.iter().map(|tier| Arc::clone(tier) as BackendHandle);
         let shared = Arc::clone(&clock);
-        let tiers = TierStack::shared(handles.collect(), codec, together, shared)?;
+        let tiers = TierStack::shared(handles.collect(), codec, together, shared)?
+            .keep_decoded(config.ready_part());
         let settings = &config.semantic.learning;
         let file = settings.file(config.semantic.index.path.as_deref());
         let file = file.filter(|_| semantic.is_some());
@@ -403,7 +404,7 @@ impl Parts {
             lives: Lives::default(),
             epochs: InvalidationLog::default(),
             wrong_hits: WrongHits::default(),
-            ready: Ready::default(),
+            ready: Ready::new(config.ready_part()),
             learning,
             pending: Pending::default(),
             migration: Migration::default(),

@@ -13,8 +13,6 @@ use crate::error::Result;
 use crate::replay::{self, Event, Stamp, Template, Wanted};
 use crate::request::Request;
 
-/// Most bytes of responses that are kept ready.
-const MOST_BYTES: u64 = 32 << 20;
 /// Bytes of what is kept beside a response.
 const OVERHEAD: usize = 256;
 /// How long a response stays ready that nobody asks for.
@@ -35,23 +33,22 @@ type Told = (&'static str, Form);
 /// Responses of entries that were given of late, but for their ids and times.
 pub(super) struct Ready(Cache<EntryId, Arc<[(Told, Arc<Template>)]>>);
 
-impl Default for Ready {
-    fn default() -> Self {
+impl Ready {
+    /// Room for so many bytes of responses.
+    pub(super) fn new(most_bytes: u64) -> Self {
         let weigh = |_: &EntryId, forms: &Arc<[(Told, Arc<Template>)]>| {
             let bytes = forms.iter().map(|(_, form)| form.bytes() + OVERHEAD);
             u32::try_from(bytes.sum::<usize>()).unwrap_or(u32::MAX)
         };
         Self(
             Cache::builder()
-                .max_capacity(MOST_BYTES)
+                .max_capacity(most_bytes)
                 .time_to_idle(IDLE)
                 .weigher(weigh)
                 .build(),
         )
     }
-}
 
-impl Ready {
     fn get(&self, entry: EntryId, told: Told) -> Option<Arc<Template>> {
         let forms = self.0.get(&entry)?;
         let found = forms.iter().find(|(other, _)| *other == told);
@@ -86,7 +83,8 @@ impl SemanticCache {
     /// The body of a new response that answers `request` by `hit`: under an id of its own, at the time of now,
     /// and with a note under `askonce` in its `usage` that tells how the answer was found.
     ///
-    /// The protocol is the request's. What was given of late is kept ready, in 32 MiB at most.
+    /// The protocol is the request's. What was given of late is kept ready, as
+    /// [`ready_bytes`](crate::Config::ready_bytes) allows.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) when what is stored cannot be given in

@@ -23,6 +23,7 @@ mod verifier;
 
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::admit::AdmissionConfig;
@@ -89,6 +90,12 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub default_ttl: Option<Duration>,
+    /// What a semantic cache keeps ready for requests that come again, beside what the backends hold: a number
+    /// of bytes, or `48MiB`. Default: `48MiB`. A third each for requests as they were read (by the server),
+    /// entries as they were decoded (none that are encrypted) and responses as they were rendered. 0: nothing is
+    /// kept, and a repeated request costs what the first did.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Bytes"))]
+    pub ready_bytes: ByteSize,
     /// What holds for all caches together.
     pub service: ServiceConfig,
     /// Locks that processes share.
@@ -116,6 +123,7 @@ impl Default for Config {
             backends: vec![BackendConfig::Memory(MemoryConfig::default()).into()],
             tiers: TierConfig::default(),
             default_ttl: Some(Duration::from_secs(24 * 60 * 60)),
+            ready_bytes: ByteSize::mib(48),
             service: ServiceConfig::default(),
             locks: LockConfig::default(),
             codec: CodecConfig::default(),
@@ -128,6 +136,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The bytes of each of the three parts of [`ready_bytes`](Self::ready_bytes).
+    #[must_use]
+    pub fn ready_part(&self) -> u64 {
+        self.ready_bytes.as_u64() / 3
+    }
+
     /// A JSON Schema of these settings, with what each field means.
     #[cfg(feature = "schema")]
     #[must_use]

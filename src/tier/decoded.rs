@@ -17,8 +17,6 @@ use crate::codec::Mark;
 use crate::entry::Entry;
 use crate::request::ExactKey;
 
-/// Most bytes of envelopes that are held on to, and of what was read of them.
-const MOST_BYTES: u64 = 32 << 20;
 /// Bytes of an entry beside its envelope and its texts.
 const OVERHEAD: usize = 1 << 10;
 
@@ -33,13 +31,14 @@ pub(super) struct Decoded {
 pub(super) struct DecodedEntries(Cache<ExactKey, (Bytes, Arc<Decoded>)>);
 
 impl DecodedEntries {
-    pub(super) fn new() -> Self {
+    /// Room for so many bytes of envelopes that are held on to, and of what was read of them.
+    pub(super) fn new(most_bytes: u64) -> Self {
         let weigh = |_: &ExactKey, (bytes, _): &(Bytes, Arc<Decoded>)| {
             u32::try_from(bytes.len() * 2 + OVERHEAD).unwrap_or(u32::MAX)
         };
         Self(
             Cache::builder()
-                .max_capacity(MOST_BYTES)
+                .max_capacity(most_bytes)
                 .weigher(weigh)
                 .build(),
         )
@@ -93,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_same_bytes_are_read_once_and_equal_ones_anew() {
-        let (entries, entry) = (DecodedEntries::new(), entry());
+        let (entries, entry) = (DecodedEntries::new(1 << 20), entry());
         let key = entry.digests.exact();
         let bytes = Bytes::from(vec![7; 100]);
         let decoded = Arc::new(Decoded {

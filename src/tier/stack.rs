@@ -109,7 +109,7 @@ impl TierStack {
             parts: tiers.clone(),
             tiers,
             shared: None,
-            decoded: (!codec.encrypts()).then(DecodedEntries::new),
+            decoded: None,
             codec,
         })
     }
@@ -158,6 +158,13 @@ impl TierStack {
             overdue: RwLock::default(),
         }));
         Ok(stack)
+    }
+
+    /// Keeps entries of tiers in this process as they were decoded, in so many bytes; none that are encrypted.
+    pub(crate) fn keep_decoded(mut self, bytes: u64) -> Self {
+        let keeps = bytes > 0 && !self.codec.encrypts();
+        self.decoded = keeps.then(|| DecodedEntries::new(bytes));
+        self
     }
 
     /// Whether a tier is shared, so that entries carry marks.

@@ -99,6 +99,7 @@ impl App {
             builder = builder.keep_recent(KEPT_LOOKUPS);
         }
         let cache = builder.build().await?;
+        let readings = Readings::new(config.engine().ready_part());
         Ok(Self {
             cache,
             config,
@@ -106,7 +107,7 @@ impl App {
             auth,
             metrics,
             series: Series::default(),
-            readings: Readings::default(),
+            readings,
             health: Checked::default(),
             replays: Semaphore::new(1),
             stopping: watch::Sender::new(false),

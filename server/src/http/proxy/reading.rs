@@ -19,8 +19,6 @@ use crate::http::auth::Caller;
 use crate::http::control::{Wishes, is_ours};
 use crate::upstream::Upstream;
 
-/// Most bytes of readings that are kept.
-const MOST_BYTES: u64 = 32 << 20;
 /// Bytes of the largest body whose reading is kept.
 const LARGEST: usize = 256 << 10;
 /// Bytes of a reading beside the texts, which are there up to twice: as sent, and normalized.
@@ -79,22 +77,21 @@ fn is_read(name: &HeaderName) -> bool {
 /// The readings of calls that came of late.
 pub(crate) struct Readings(Cache<ReadingKey, Arc<Reading>>);
 
-impl Default for Readings {
-    fn default() -> Self {
+impl Readings {
+    /// Room for so many bytes.
+    pub(crate) fn new(most_bytes: u64) -> Self {
         let weigh = |_: &ReadingKey, reading: &Arc<Reading>| {
             let text: usize = reading.request.message_texts().map(str::len).sum();
             u32::try_from(text * 2 + OVERHEAD).unwrap_or(u32::MAX)
         };
         Self(
             Cache::builder()
-                .max_capacity(MOST_BYTES)
+                .max_capacity(most_bytes)
                 .weigher(weigh)
                 .build(),
         )
     }
-}
 
-impl Readings {
     pub(super) fn get(&self, key: &ReadingKey) -> Option<Arc<Reading>> {
         self.0.get(key)
     }
