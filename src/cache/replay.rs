@@ -30,13 +30,16 @@ pub enum Form {
 /// How a hit is told in the response: those that differ in it are different responses.
 type Told = (&'static str, Form);
 
+/// The responses that tell one entry.
+type Forms = Arc<[(Told, Arc<Template>)]>;
+
 /// Responses of entries that were given of late, but for their ids and times.
-pub(super) struct Ready(Cache<EntryId, Arc<[(Told, Arc<Template>)]>>);
+pub(super) struct Ready(Cache<EntryId, Forms>);
 
 impl Ready {
     /// Room for so many bytes of responses.
     pub(super) fn new(most_bytes: u64) -> Self {
-        let weigh = |_: &EntryId, forms: &Arc<[(Told, Arc<Template>)]>| {
+        let weigh = |_: &EntryId, forms: &Forms| {
             let bytes = forms.iter().map(|(_, form)| form.bytes() + OVERHEAD);
             u32::try_from(bytes.sum::<usize>()).unwrap_or(u32::MAX)
         };
