@@ -22,7 +22,7 @@ use crate::entry::catalog::Selector;
 use crate::entry::{Entry, EntryId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layered;
-use crate::request::{ExactKey, Request, Scope, Section};
+use crate::request::{ExactKey, Request, Scope, Section, hex};
 use crate::tier::{tell_cleared, tell_removed};
 
 /// Keys asked for, looked at and removed per step.
@@ -56,10 +56,6 @@ fn is_plain(text: &str) -> bool {
         && !text.starts_with('%')
         && text.bytes().all(|byte| byte.is_ascii_graphic())
         && text.parse::<ExactKey>().is_err()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

@@ -1,9 +1,9 @@
 //! Hits as responses.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use moka::sync::Cache;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use serde_json::json;
 
 use super::outcome::Hit;
@@ -15,8 +15,9 @@ use crate::request::Request;
 
 /// Bytes of what is kept beside a response.
 const OVERHEAD: usize = 256;
-/// How long a response stays ready that nobody asks for.
-const IDLE: Duration = Duration::from_secs(10 * 60);
+/// Bytes for each of which one entry is expected. The cache falls into parts for 32 of them or more, and keeps
+/// nothing that is larger than a part.
+const FOR_ONE: usize = 32 << 10;
 
 /// In what form a caller wants an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,22 +35,23 @@ type Told = (&'static str, Form);
 type Forms = Arc<[(Told, Arc<Template>)]>;
 
 /// Responses of entries that were given of late, but for their ids and times.
-pub(super) struct Ready(Cache<EntryId, Forms>);
+pub(super) struct Ready(Cache<EntryId, Forms, Weigh>);
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<EntryId, Forms> for Weigh {
+    fn weight(&self, _: &EntryId, forms: &Forms) -> u64 {
+        let bytes = forms.iter().map(|(_, form)| form.bytes() + OVERHEAD);
+        bytes.sum::<usize>() as u64
+    }
+}
 
 impl Ready {
     /// Room for so many bytes of responses.
     pub(super) fn new(most_bytes: u64) -> Self {
-        let weigh = |_: &EntryId, forms: &Forms| {
-            let bytes = forms.iter().map(|(_, form)| form.bytes() + OVERHEAD);
-            u32::try_from(bytes.sum::<usize>()).unwrap_or(u32::MAX)
-        };
-        Self(
-            Cache::builder()
-                .max_capacity(most_bytes)
-                .time_to_idle(IDLE)
-                .weigher(weigh)
-                .build(),
-        )
+        let items = usize::try_from(most_bytes).unwrap_or(usize::MAX) / FOR_ONE;
+        Self(Cache::with_weighter(items, most_bytes, Weigh))
     }
 
     fn get(&self, entry: EntryId, told: Told) -> Option<Arc<Template>> {
@@ -69,7 +71,7 @@ impl Ready {
     }
 
     pub(super) fn forget(&self, entry: EntryId) {
-        self.0.invalidate(&entry);
+        self.0.remove(&entry);
     }
 }
 

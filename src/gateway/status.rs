@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::cache::{Hit, HitKind, Miss, MissReason, StoreOutcome};
 use crate::entry::EntryId;
+use crate::request::hex;
 use crate::stampede::Flight;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -27,11 +28,15 @@ const NOT_STORED: HeaderName = HeaderName::from_static("x-askonce-not-stored");
 
 /// Tells of a hit.
 pub fn hit(headers: &mut HeaderMap, hit: &Hit) {
-    let kind = hit.kind.as_str();
-    let status = match hit.ttl {
-        Some(ttl) => format!("askonce; hit; ttl={}; detail={kind}", ttl.as_secs()),
-        None => format!("askonce; hit; detail={kind}"),
-    };
+    // Put together without the machinery of formatting: this is said of every hit.
+    let mut status = String::with_capacity(64);
+    status.push_str("askonce; hit");
+    if let Some(ttl) = hit.ttl {
+        status.push_str("; ttl=");
+        status.push_str(itoa::Buffer::new().format(ttl.as_secs()));
+    }
+    status.push_str("; detail=");
+    status.push_str(hit.kind.as_str());
     put(headers, CACHE_STATUS, status);
     headers.insert(header::AGE, HeaderValue::from(hit.age.as_secs()));
     entry(headers, hit.entry);
@@ -116,7 +121,7 @@ fn missed(headers: &mut HeaderMap, miss: &Miss) {
 }
 
 fn entry(headers: &mut HeaderMap, id: EntryId) {
-    put(headers, ENTRY, id.to_string());
+    put(headers, ENTRY, hex(&id.get().to_be_bytes()));
 }
 
 fn likeness(headers: &mut HeaderMap, similarity: f32, probability: Option<f64>) {

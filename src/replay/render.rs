@@ -9,7 +9,7 @@ use super::openai_chat::DONE;
 use super::recording::{Make, Player, Recording, Renewal};
 use super::sse::Event;
 use crate::error::{Error, ErrorKind, Result};
-use crate::request::Protocol;
+use crate::request::{Protocol, hex};
 
 /// An answer as it is stored.
 #[derive(Clone, Copy)]
@@ -79,7 +79,7 @@ impl Stamp {
 
     /// An id as it stands in a response, behind the prefix of its kind.
     pub(super) fn id(salt: u128) -> String {
-        format!("{salt:032x}")
+        hex(&salt.to_be_bytes())
     }
 
     /// The id and the time as they stand in a response.

@@ -111,7 +111,8 @@ key_type! {
     PartitionKey
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+/// Two digits, in small letters, for each byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {

@@ -37,6 +37,7 @@ use serde_json::Value;
 
 pub use control::CacheControl;
 pub use eligibility::{BypassReason, Eligibility, IneligibleReason};
+pub(crate) use key::hex;
 pub use key::{Digests, ExactKey, PartitionKey, Section};
 pub use normalize::FUZZY_TEXT_LIMIT;
 pub use read::MAX_DEPTH;

@@ -18,6 +18,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::{Error, ErrorKind, Result};
 
 const PICOS_PER_DOLLAR: i128 = 1_000_000_000_000;
+/// The same where no sign is needed.
+const UNIT: u64 = PICOS_PER_DOLLAR as u64;
 /// Digits after the point that a pico-dollar needs.
 const DECIMALS: u32 = 12;
 
@@ -88,14 +90,30 @@ impl Usd {
     #[must_use]
     pub fn to_decimal(self) -> String {
         let magnitude = self.0.unsigned_abs();
-        let unit = PICOS_PER_DOLLAR.unsigned_abs();
-        let sign = if self.0 < 0 { "-" } else { "" };
-        let (whole, rest) = (magnitude / unit, magnitude % unit);
-        let digits = format!("{rest:012}");
-        match digits.trim_end_matches('0') {
-            "" => format!("{sign}{whole}"),
-            digits => format!("{sign}{whole}.{digits}"),
+        let mut text = String::with_capacity(32);
+        if self.0 < 0 {
+            text.push('-');
         }
+        let mut buffer = itoa::Buffer::new();
+        // Amounts are small as a rule, and 128 bits are divided slowly.
+        let rest = match u64::try_from(magnitude) {
+            Ok(magnitude) => {
+                text.push_str(buffer.format(magnitude / UNIT));
+                magnitude % UNIT
+            }
+            Err(_) => {
+                text.push_str(buffer.format(magnitude / u128::from(UNIT)));
+                (magnitude % u128::from(UNIT)) as u64
+            }
+        };
+        if rest > 0 {
+            // A unit more, whose leading one stands where the point is to be.
+            let point = text.len();
+            text.push_str(buffer.format(UNIT + rest));
+            text.replace_range(point..=point, ".");
+            text.truncate(text.trim_end_matches('0').len());
+        }
+        text
     }
 }
 

@@ -11,7 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use moka::sync::Cache;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 
 use crate::codec::Mark;
 use crate::entry::Entry;
@@ -19,6 +20,9 @@ use crate::request::ExactKey;
 
 /// Bytes of an entry beside its envelope and its texts.
 const OVERHEAD: usize = 1 << 10;
+/// Bytes for each of which one entry is expected. The cache falls into parts for 32 of them or more, and keeps
+/// nothing that is larger than a part.
+const FOR_ONE: usize = 32 << 10;
 
 /// An entry and the marks of its envelope.
 pub(super) struct Decoded {
@@ -28,20 +32,25 @@ pub(super) struct Decoded {
 
 /// The entries that were read of late.
 #[derive(Clone)]
-pub(super) struct DecodedEntries(Cache<ExactKey, (Bytes, Arc<Decoded>)>);
+pub(super) struct DecodedEntries(Arc<Cache<ExactKey, Held, Weigh>>);
+
+/// An envelope that is held on to, and what was read of it.
+type Held = (Bytes, Arc<Decoded>);
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<ExactKey, Held> for Weigh {
+    fn weight(&self, _: &ExactKey, (bytes, _): &Held) -> u64 {
+        (bytes.len() * 2 + OVERHEAD) as u64
+    }
+}
 
 impl DecodedEntries {
     /// Room for so many bytes of envelopes that are held on to, and of what was read of them.
     pub(super) fn new(most_bytes: u64) -> Self {
-        let weigh = |_: &ExactKey, (bytes, _): &(Bytes, Arc<Decoded>)| {
-            u32::try_from(bytes.len() * 2 + OVERHEAD).unwrap_or(u32::MAX)
-        };
-        Self(
-            Cache::builder()
-                .max_capacity(most_bytes)
-                .weigher(weigh)
-                .build(),
-        )
+        let items = usize::try_from(most_bytes).unwrap_or(usize::MAX) / FOR_ONE;
+        Self(Arc::new(Cache::with_weighter(items, most_bytes, Weigh)))
     }
 
     /// What was read of these very bytes before.
@@ -56,7 +65,7 @@ impl DecodedEntries {
     }
 
     pub(super) fn forget(&self, key: &ExactKey) {
-        self.0.invalidate(key);
+        self.0.remove(key);
     }
 }
 

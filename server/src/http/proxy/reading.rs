@@ -11,7 +11,8 @@ use askonce::Scope;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, header};
 use bytes::Bytes;
-use moka::sync::Cache;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 
 use super::IDENTITY_HEADERS;
 use super::give::Asked;
@@ -23,6 +24,9 @@ use crate::upstream::Upstream;
 const LARGEST: usize = 256 << 10;
 /// Bytes of a reading beside the texts, which are there up to twice: as sent, and normalized.
 const OVERHEAD: usize = 2 << 10;
+/// Bytes for each of which one entry is expected. The cache falls into parts for 32 of them or more, and keeps
+/// nothing that is larger than a part.
+const FOR_ONE: usize = 32 << 10;
 
 /// What was read of a call that goes through the cache.
 #[derive(Debug)]
@@ -75,21 +79,23 @@ fn is_read(name: &HeaderName) -> bool {
 }
 
 /// The readings of calls that came of late.
-pub(crate) struct Readings(Cache<ReadingKey, Arc<Reading>>);
+pub(crate) struct Readings(Cache<ReadingKey, Arc<Reading>, Weigh>);
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<ReadingKey, Arc<Reading>> for Weigh {
+    fn weight(&self, _: &ReadingKey, reading: &Arc<Reading>) -> u64 {
+        let text: usize = reading.request.message_texts().map(str::len).sum();
+        (text * 2 + OVERHEAD) as u64
+    }
+}
 
 impl Readings {
     /// Room for so many bytes.
     pub(crate) fn new(most_bytes: u64) -> Self {
-        let weigh = |_: &ReadingKey, reading: &Arc<Reading>| {
-            let text: usize = reading.request.message_texts().map(str::len).sum();
-            u32::try_from(text * 2 + OVERHEAD).unwrap_or(u32::MAX)
-        };
-        Self(
-            Cache::builder()
-                .max_capacity(most_bytes)
-                .weigher(weigh)
-                .build(),
-        )
+        let items = usize::try_from(most_bytes).unwrap_or(usize::MAX) / FOR_ONE;
+        Self(Cache::with_weighter(items, most_bytes, Weigh))
     }
 
     pub(super) fn get(&self, key: &ReadingKey) -> Option<Arc<Reading>> {
