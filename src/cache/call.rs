@@ -160,7 +160,8 @@ impl SemanticCache {
         let (missed, call) = missed;
         // Whoever streams the answer must not give up while this caller waits for it.
         let _waiting = self.inner.lives.attend(&request.exact_key());
-        self.fly(request, missed, call).await
+        // Apart, so that a hit does not carry the room that a call takes.
+        Box::pin(self.fly(request, missed, call)).await
     }
 
     /// The hit, or what a flight needs to know of the miss; and `call` back, unless an audit took it.

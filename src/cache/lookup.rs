@@ -276,7 +276,8 @@ impl Inner {
         }
         let hit = match self.same_request(request, options, &mut trail).await {
             Some(hit) => Some(hit),
-            None => self.similar_request(request, options, &mut trail).await,
+            // On its own, so that a hit on the same request does not carry the room that this takes.
+            None => Box::pin(self.similar_request(request, options, &mut trail)).await,
         };
         trail.finish(hit)
     }

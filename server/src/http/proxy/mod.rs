@@ -66,7 +66,7 @@ pub(crate) async fn handle(
     };
     let answered = match protocol {
         Some(protocol) => answer(&app, peer, &parts, protocol, body).await,
-        None => pass_through(&app, peer, &parts, body).await,
+        None => Box::pin(pass_through(&app, peer, &parts, body)).await,
     };
     answered.unwrap_or_else(|problem| problem.into_provider_response(protocol))
 }
@@ -138,14 +138,15 @@ async fn answer(
     let key = ReadingKey::new(&caller, parts, &body);
     let reading = match app.readings.get(&key) {
         Some(known) => known,
-        None => match read(app, &caller, parts, protocol, &body).await? {
+        // What is seldom needed stands apart, so that a hit does not carry the room that it takes.
+        None => match Box::pin(read(app, &caller, parts, protocol, &body)).await? {
             Read::Call(reading) => app.readings.keep(key, reading, body.len()),
             Read::Answered(response) => return Ok(*response),
         },
     };
     let Reading { request, asked, .. } = &*reading;
     if reading.wishes.control.only_if_cached {
-        return Ok(only_if_cached(app, request, asked).await);
+        return Ok(Box::pin(only_if_cached(app, request, asked)).await);
     }
     let call = Call::new(app, parts, &reading, body);
     Ok(match asked.stream {
