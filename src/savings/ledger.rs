@@ -21,7 +21,7 @@
 //! threads, and however much of it went to coarser lines. A report taken while others record may
 //! hold one account's record and not yet another's, but never half of one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -189,10 +189,12 @@ impl<T: Copy + Default + PartialEq + AddAssign> Days<T> {
 }
 
 type Series = Mutex<Days<Line>>;
+/// By a label; these are looked up on every hit, and there are few.
+type Labelled<T> = std::collections::HashMap<String, T, foldhash::fast::RandomState>;
 
 #[derive(Debug, Default)]
 struct Books {
-    tenants: HashMap<String, Tenant>,
+    tenants: Labelled<Tenant>,
     /// Accounts in `tenants`, without that of all others.
     accounts: usize,
 }
@@ -200,7 +202,7 @@ struct Books {
 #[derive(Debug, Default)]
 struct Tenant {
     /// By model, then by route.
-    models: HashMap<String, HashMap<String, Series>>,
+    models: Labelled<Labelled<Series>>,
     accounts: usize,
 }
 
@@ -387,8 +389,9 @@ impl Ledger {
         };
         {
             let books = self.books.read().unwrap_or_else(PoisonError::into_inner);
-            let place = books.place(account, &self.limits);
-            if let Some(series) = books.get(place) {
+            let own = books.get(account);
+            let placed = || books.get(books.place(account, &self.limits));
+            if let Some(series) = own.or_else(placed) {
                 return add(&mut lock(series));
             }
         }

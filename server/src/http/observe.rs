@@ -93,13 +93,15 @@ fn last_status(response: &Response) -> Option<&axum::http::HeaderValue> {
     headers.get_all("cache-status").iter().next_back()
 }
 
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// What a request moves: its counter, and its histogram.
 type Meters = (Counter, Histogram);
 
 /// Counts and times a request. The route is a pattern from the router, so labels are bounded.
 fn record(route: &str, response: &Response, took: Duration) {
     /// By route, status and what the cache did, for the recorder takes long to find what labels name.
-    static KEPT: LazyLock<RwLock<HashMap<(u16, &'static str), HashMap<Arc<str>, Meters>>>> =
+    static KEPT: LazyLock<RwLock<Map<(u16, &'static str), Map<Arc<str>, Meters>>>> =
         LazyLock::new(RwLock::default);
     let status = response.status().as_u16();
     let key = (status, status::part_of(last_status(response)));

@@ -9,7 +9,7 @@ use askonce::replay::{self, Event, Stamp, Wanted, is_usage_only};
 use askonce::stampede::Flight;
 use askonce::{Form, Hit, Live, Media, Protocol, SemanticCache, Served, Source};
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream;
@@ -211,7 +211,10 @@ fn stand_in(response: &mut Response, name: Option<&str>) {
 pub(super) fn json_response(body: Bytes) -> Response {
     let mut response = Response::new(Body::from(body));
     let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    // With room for what is told of a hit.
+    let mut headers = HeaderMap::with_capacity(12);
+    headers.insert(header::CONTENT_TYPE, json);
+    *response.headers_mut() = headers;
     response
 }
 

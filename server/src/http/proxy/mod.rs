@@ -38,7 +38,7 @@ use super::{App, body, status};
 use crate::upstream::{Outgoing, Upstream};
 use call::Call;
 use give::{Asked, call_failed, told};
-use reading::{Reading, ReadingKey};
+use reading::{Called, Reading};
 use route::Route;
 
 pub(super) use reading::Readings;
@@ -135,12 +135,16 @@ async fn answer(
 ) -> Result<Response, Problem> {
     let caller = app.auth.identify(&parts.headers, peer)?;
     let body = body::read(body, app.config.max_body_bytes.as_u64()).await?;
-    let key = ReadingKey::new(&caller, parts, &body);
-    let reading = match app.readings.get(&key) {
+    let called = Called {
+        caller: &caller,
+        parts,
+        body: &body,
+    };
+    let reading = match app.readings.get(&called) {
         Some(known) => known,
         // What is seldom needed stands apart, so that a hit does not carry the room that it takes.
         None => match Box::pin(read(app, &caller, parts, protocol, &body)).await? {
-            Read::Call(reading) => app.readings.keep(key, reading, body.len()),
+            Read::Call(reading) => app.readings.keep(&called, reading),
             Read::Answered(response) => return Ok(*response),
         },
     };

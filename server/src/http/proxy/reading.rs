@@ -5,14 +5,15 @@
 //! in [`is_read`]; where those are the same bytes, so is what was read. That is a matter of time alone: whether
 //! there is an answer, and whether it may be given, is asked anew each time.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use askonce::Scope;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, header};
 use bytes::Bytes;
-use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use quick_cache::{Equivalent, Weighter};
 
 use super::IDENTITY_HEADERS;
 use super::give::Asked;
@@ -40,36 +41,72 @@ pub(super) struct Reading {
     pub(super) stripped: Option<Bytes>,
 }
 
-/// All that a reading depends on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ReadingKey {
+/// All that a reading depends on, of a call that is here.
+#[derive(Clone, Copy)]
+pub(super) struct Called<'a> {
+    pub(super) caller: &'a Caller,
+    pub(super) parts: &'a Parts,
+    pub(super) body: &'a [u8],
+}
+
+impl Called<'_> {
+    /// The path, the query, the body, and each header that is read by its name and value.
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let uri = &self.parts.uri;
+        let query = uri.query().unwrap_or_default();
+        let headers = self.parts.headers.iter().filter(|(name, _)| is_read(name));
+        [uri.path().as_bytes(), query.as_bytes(), self.body]
+            .into_iter()
+            .chain(headers.flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]))
+    }
+
+    fn to_key(self) -> ReadingKey {
+        ReadingKey {
+            scope: self.caller.scope.clone(),
+            principal: self.caller.principal.clone(),
+            pieces: self.pieces().map(Box::from).collect(),
+        }
+    }
+}
+
+impl Hash for Called<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash(self.pieces(), state);
+    }
+}
+
+impl Equivalent<ReadingKey> for Called<'_> {
+    fn equivalent(&self, key: &ReadingKey) -> bool {
+        self.caller.scope == key.scope
+            && self.caller.principal == key.principal
+            && self.pieces().eq(key.pieces())
+    }
+}
+
+/// The same of a call that came before. It is compared byte for byte, so the hash need not be a strong one.
+#[derive(Debug, PartialEq, Eq)]
+struct ReadingKey {
     scope: Scope,
     principal: Option<Arc<str>>,
-    bytes: [u8; 32],
+    pieces: Box<[Box<[u8]>]>,
 }
 
 impl ReadingKey {
-    pub(super) fn new(caller: &Caller, parts: &Parts, body: &[u8]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        // Each length first, so that no two lists of parts are the same bytes.
-        let mut add = |part: &[u8]| {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        };
-        add(parts.uri.path().as_bytes());
-        add(parts.uri.query().unwrap_or_default().as_bytes());
-        add(body);
-        for (name, value) in &parts.headers {
-            if is_read(name) {
-                add(name.as_str().as_bytes());
-                add(value.as_bytes());
-            }
-        }
-        Self {
-            scope: caller.scope.clone(),
-            principal: caller.principal.clone(),
-            bytes: hasher.finalize().into(),
-        }
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().map(|piece| &**piece)
+    }
+}
+
+impl Hash for ReadingKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash(self.pieces(), state);
+    }
+}
+
+/// Each piece with its length, so that no two lists are the same bytes.
+fn hash<'a, H: Hasher>(pieces: impl Iterator<Item = &'a [u8]>, state: &mut H) {
+    for piece in pieces {
+        piece.hash(state);
     }
 }
 
@@ -85,9 +122,10 @@ pub(crate) struct Readings(Cache<ReadingKey, Arc<Reading>, Weigh>);
 struct Weigh;
 
 impl Weighter<ReadingKey, Arc<Reading>> for Weigh {
-    fn weight(&self, _: &ReadingKey, reading: &Arc<Reading>) -> u64 {
+    fn weight(&self, key: &ReadingKey, reading: &Arc<Reading>) -> u64 {
+        let sent: usize = key.pieces().map(<[u8]>::len).sum();
         let text: usize = reading.request.message_texts().map(str::len).sum();
-        (text * 2 + OVERHEAD) as u64
+        (sent + text + OVERHEAD) as u64
     }
 }
 
@@ -98,15 +136,15 @@ impl Readings {
         Self(Cache::with_weighter(items, most_bytes, Weigh))
     }
 
-    pub(super) fn get(&self, key: &ReadingKey) -> Option<Arc<Reading>> {
-        self.0.get(key)
+    pub(super) fn get(&self, called: &Called<'_>) -> Option<Arc<Reading>> {
+        self.0.get(called)
     }
 
-    /// Keeps the reading of a body of so many bytes, if there is room for it.
-    pub(super) fn keep(&self, key: ReadingKey, reading: Reading, bytes: usize) -> Arc<Reading> {
+    /// Keeps the reading of a call, if there is room for it.
+    pub(super) fn keep(&self, called: &Called<'_>, reading: Reading) -> Arc<Reading> {
         let reading = Arc::new(reading);
-        if bytes <= LARGEST {
-            self.0.insert(key, Arc::clone(&reading));
+        if called.body.len() <= LARGEST {
+            self.0.insert(called.to_key(), Arc::clone(&reading));
         }
         reading
     }
@@ -135,7 +173,20 @@ mod tests {
             request.header(*name, *value)
         });
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        ReadingKey::new(&caller, &parts, body.as_bytes())
+        let called = Called {
+            caller: &caller,
+            parts: &parts,
+            body: body.as_bytes(),
+        };
+        let key = called.to_key();
+        assert!(called.equivalent(&key) && hashed(&called) == hashed(&key));
+        key
+    }
+
+    fn hashed(what: &impl Hash) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        what.hash(&mut hasher);
+        hasher.finish()
     }
 
     #[test]
