@@ -95,14 +95,15 @@ fn last_status(response: &Response) -> Option<&axum::http::HeaderValue> {
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
+/// By status and what the cache did, and then by route.
+type Kept = Map<(u16, &'static str), Map<Arc<str>, Meters>>;
 /// What a request moves: its counter, and its histogram.
 type Meters = (Counter, Histogram);
 
 /// Counts and times a request. The route is a pattern from the router, so labels are bounded.
 fn record(route: &str, response: &Response, took: Duration) {
     /// By route, status and what the cache did, for the recorder takes long to find what labels name.
-    static KEPT: LazyLock<RwLock<Map<(u16, &'static str), Map<Arc<str>, Meters>>>> =
-        LazyLock::new(RwLock::default);
+    static KEPT: LazyLock<RwLock<Kept>> = LazyLock::new(RwLock::default);
     let status = response.status().as_u16();
     let key = (status, status::part_of(last_status(response)));
     let move_them = |(requests, seconds): &Meters| {
