@@ -195,7 +195,7 @@ impl SemanticCache {
                     epoch,
                     made: lookup.made,
                     noted: lookup.noted,
-                    look_again: options.control == CacheControl::default(),
+                    look_again: may_look_again(&options.control),
                 };
                 Looked::Missed(Box::new(missed), call)
             }
@@ -328,6 +328,16 @@ impl SemanticCache {
             .outcome
             .hit()
     }
+}
+
+/// Whether an answer of the same request that has just come is as good as one from upstream.
+pub(super) fn may_look_again(control: &CacheControl) -> bool {
+    let exact_only = control.exact_only;
+    *control
+        == CacheControl {
+            exact_only,
+            ..CacheControl::default()
+        }
 }
 
 pub(super) fn upstream_error(error: Box<dyn std::error::Error + Send + Sync>) -> Error {

@@ -50,7 +50,7 @@ pub(crate) async fn lookup(
     let (request, _) = fields.request(&caller, &headers)?;
     let options: Options = fields.rest()?;
     let mut accepted = LookupOptions::of(&request);
-    accepted.exact_only = options.exact_only.unwrap_or(false);
+    accepted.exact_only |= options.exact_only.unwrap_or(false);
     let outcome = app.cache.lookup_with(&request, &accepted).await;
     let mut response = Json(match &outcome {
         Outcome::Hit(hit) => hit_json(hit),
