@@ -1,0 +1,272 @@
+//! Several requests at once, with one upstream call for those of them that are new.
+//!
+//! Each request has a flight of its own, so callers share what they have in common, however their lists differ.
+//! A call that fails may do so because of a request that only one of them asked: its error is shared with those
+//! who asked for all that was in it, and the others make a call of their own.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::join_all;
+
+use super::call::{Landed, Missed, may_look_again, upstream_error};
+use super::lookup::{Depth, LookupOptions};
+use super::outcome::{Miss, Outcome, Served, Source};
+use super::{Fill, Inner, SemanticCache};
+use crate::error::{Error, ErrorKind, Result};
+use crate::observe;
+use crate::request::{ExactKey, Request};
+use crate::stampede::{Claim, Flight, Lead, SingleFlight, Waiter};
+
+/// The flights of requests that are asked several at a time.
+pub(super) type Batches = SingleFlight<ExactKey, Flown>;
+
+type Flown = Result<Landed, Failed>;
+
+/// A call that failed, and all that was asked in it.
+#[derive(Clone)]
+pub(super) struct Failed {
+    error: Error,
+    asked: Arc<[ExactKey]>,
+}
+
+/// A request whose answer this caller is to get for all.
+struct Led {
+    place: usize,
+    request: Request,
+    missed: Missed,
+    lead: Lead<ExactKey, Flown>,
+}
+
+/// The part of this caller in a flight.
+enum Part {
+    Led(Miss),
+    Followed(Missed),
+}
+
+impl SemanticCache {
+    /// The stored answers for `requests`, and for those that have none the ones that `call` gives: it is told their
+    /// places in `requests`, in order, and gives an answer for each. Embeddings are asked for in this way.
+    ///
+    /// A request that another caller has already asked for, or that stands in `requests` twice, is not asked for
+    /// again. The call is a task of its own: it goes on when its caller goes away, and its answers are stored. Its
+    /// error is shared with those who wait for all that it asked for; others make a call of their own, so `call`
+    /// may run more than once, for other requests each time. Hits are not audited.
+    ///
+    /// Must be called within a tokio runtime. The results are in the order of `requests`.
+    ///
+    /// ```
+    /// use askonce::{Answer, Fill, Request, SemanticCache};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> askonce::Result<()> {
+    /// let cache = SemanticCache::in_memory()?;
+    /// let length = |text: &'static str| Request::prompt(text).model("length");
+    /// let texts = ["one", "three", "one"];
+    /// let call = move |new: Vec<usize>| async move {
+    ///     assert_eq!(new, [0, 1]);
+    ///     let answers = new.iter().map(|place| Answer::text(texts[*place].len().to_string()));
+    ///     Ok::<_, std::io::Error>(answers.map(Fill::from).collect())
+    /// };
+    /// let served = cache.get_or_call_many(&texts.map(length), call).await;
+    /// assert_eq!(served[2].as_ref().unwrap().answer.as_str(), "3");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get_or_call_many<F, Fut, E>(
+        &self,
+        requests: &[Request],
+        call: F,
+    ) -> Vec<Result<Served>>
+    where
+        F: Fn(Vec<usize>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<Fill>, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let call = Arc::new(call);
+        let own: HashSet<ExactKey> = requests.iter().map(Request::exact_key).collect();
+        let looked = requests.iter().map(|request| self.found(request));
+        let mut served = Vec::with_capacity(requests.len());
+        let mut open = Vec::new();
+        for (place, looked) in join_all(looked).await.into_iter().enumerate() {
+            match looked {
+                Ok(hit) => served.push(Some(Ok(hit))),
+                Err(missed) => {
+                    served.push(None);
+                    open.push((place, missed));
+                }
+            }
+        }
+        while !open.is_empty() {
+            let flown = self.fly_many(requests, open, &call).await;
+            open = Vec::new();
+            for (place, part, flown) in flown {
+                served[place] = match (part, flown) {
+                    (Part::Led(miss), Some(Ok(landed))) => Some(Ok(self
+                        .arrived(&requests[place], landed, Flight::Led, miss)
+                        .await)),
+                    (Part::Followed(missed), Some(Ok(landed))) => {
+                        let (request, role) = (&requests[place], Flight::Followed);
+                        Some(Ok(self.arrived(request, landed, role, missed.miss).await))
+                    }
+                    (Part::Led(_), Some(Err(failed))) => Some(Err(failed.error)),
+                    (Part::Led(_), None) => Some(Err(no_result())),
+                    (Part::Followed(_), Some(Err(failed)))
+                        if failed.asked.iter().all(|key| own.contains(key)) =>
+                    {
+                        Some(Err(failed.error))
+                    }
+                    (Part::Followed(missed), _) => {
+                        open.push((place, missed));
+                        None
+                    }
+                };
+            }
+        }
+        served
+            .into_iter()
+            .map(|served| served.unwrap_or_else(|| Err(no_result())))
+            .collect()
+    }
+
+    /// The hit, or what a flight needs to know of the miss.
+    async fn found(&self, request: &Request) -> Result<Served, Missed> {
+        let epoch = self.inner.epochs.now();
+        let options = LookupOptions::of(request);
+        let lookup = self
+            .inner
+            .lookup(request, &options, Depth::FirstServed)
+            .await;
+        self.inner.account(request, &lookup.outcome);
+        match lookup.outcome {
+            Outcome::Hit(hit) => Ok(Served {
+                answer: hit.answer.clone(),
+                source: Source::Cache(hit),
+            }),
+            Outcome::Miss(miss) => Err(Missed {
+                miss,
+                epoch,
+                made: lookup.made,
+                noted: lookup.noted,
+                look_again: may_look_again(&options.control),
+            }),
+        }
+    }
+
+    /// One round: a call for all that nobody else has asked for, and the wait for it and for the others' calls.
+    async fn fly_many<F, Fut, E>(
+        &self,
+        requests: &[Request],
+        open: Vec<(usize, Missed)>,
+        call: &Arc<F>,
+    ) -> Vec<(usize, Part, Option<Flown>)>
+    where
+        F: Fn(Vec<usize>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<Fill>, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let mut batch = Vec::new();
+        let mut waits: Vec<(usize, Part, Waiter<Flown>)> = Vec::with_capacity(open.len());
+        for (place, missed) in open {
+            let request = &requests[place];
+            match self.inner.batches.claim(&self.inner.flight_key(request)) {
+                Claim::Leads(lead, wait) => {
+                    waits.push((place, Part::Led(missed.miss.clone()), wait));
+                    batch.push(Led {
+                        place,
+                        request: request.clone(),
+                        missed,
+                        lead,
+                    });
+                }
+                Claim::Follows(wait) => waits.push((place, Part::Followed(missed), wait)),
+            }
+        }
+        if !batch.is_empty() {
+            let (inner, call) = (Arc::clone(&self.inner), Arc::clone(call));
+            tokio::spawn(async move { inner.call_many(batch, &*call).await });
+        }
+        let waits = waits
+            .into_iter()
+            .map(|(place, part, wait)| async move { (place, part, wait.landed().await) });
+        join_all(waits).await
+    }
+}
+
+impl Inner {
+    /// Makes the call, and lands the flights.
+    async fn call_many<F, Fut, E>(&self, batch: Vec<Led>, call: &F)
+    where
+        F: Fn(Vec<usize>) -> Fut,
+        Fut: Future<Output = Result<Vec<Fill>, E>>,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let begun = batch.into_iter().map(|led| async move {
+            let began = self.begin(led.missed.epoch, &led.request, None).await;
+            if led.missed.look_again
+                && let Some(landed) = self.landed_meanwhile(&led.request).await
+            {
+                led.lead.land(Ok(landed));
+                return None;
+            }
+            Some((led, began))
+        });
+        let batch: Vec<_> = join_all(begun).await.into_iter().flatten().collect();
+        if batch.is_empty() {
+            return;
+        }
+        let started = Instant::now();
+        let fills = call(batch.iter().map(|(led, _)| led.place).collect()).await;
+        let fills = fills.map_err(|error| upstream_error(error.into()));
+        observe::upstream(if fills.is_ok() { "ok" } else { "error" });
+        self.counters.upstream(fills.is_ok());
+        let fills = fills.and_then(|fills| match fills.len() == batch.len() {
+            true => Ok(fills),
+            false => Err(Error::new(
+                ErrorKind::Upstream,
+                "the upstream call gave not as many answers as it was asked for",
+            )),
+        });
+        let took = started.elapsed();
+        match fills {
+            Ok(fills) => {
+                let landed = batch
+                    .into_iter()
+                    .zip(fills)
+                    .map(|((led, began), fill)| async move {
+                        let Led {
+                            request,
+                            missed,
+                            lead,
+                            ..
+                        } = led;
+                        let (made, noted) = (missed.made, missed.noted.as_ref());
+                        let landed = self.land(&request, fill, took, &began, made, noted).await;
+                        lead.land(Ok(landed));
+                    });
+                join_all(landed).await;
+            }
+            Err(error) => {
+                let asked: Arc<[ExactKey]> = batch
+                    .iter()
+                    .map(|(led, _)| led.request.exact_key())
+                    .collect();
+                for (led, _) in batch {
+                    led.lead.land(Err(Failed {
+                        error: error.clone(),
+                        asked: Arc::clone(&asked),
+                    }));
+                }
+            }
+        }
+    }
+}
+
+fn no_result() -> Error {
+    Error::new(
+        ErrorKind::Upstream,
+        "the upstream call ended without a result",
+    )
+}
