@@ -270,3 +270,144 @@ fn no_result() -> Error {
         "the upstream call ended without a result",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use parking_lot::Mutex;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::entry::Answer;
+
+    fn requests(texts: &[&str]) -> Vec<Request> {
+        let request = |text: &&str| Request::prompt(*text).model("m");
+        texts.iter().map(request).collect()
+    }
+
+    /// An upstream that waits until it is let go, and fails where it is asked for "bad".
+    #[derive(Default)]
+    struct Upstream {
+        asked: Mutex<Vec<Vec<&'static str>>>,
+        gate: Option<Semaphore>,
+    }
+
+    impl Upstream {
+        async fn ask(
+            self: Arc<Self>,
+            cache: SemanticCache,
+            texts: &'static [&'static str],
+        ) -> Vec<Result<Served>> {
+            let call = move |places: Vec<usize>| {
+                let upstream = Arc::clone(&self);
+                async move {
+                    let asked: Vec<_> = places.iter().map(|place| texts[*place]).collect();
+                    upstream.asked.lock().push(asked.clone());
+                    if let Some(gate) = &upstream.gate {
+                        let _pass = gate.acquire().await;
+                    }
+                    match asked.contains(&"bad") {
+                        true => Err(std::io::Error::other("bad is not answered")),
+                        false => Ok(asked
+                            .into_iter()
+                            .map(|text| Answer::text(format!("re: {text}")).into())
+                            .collect()),
+                    }
+                }
+            };
+            cache.get_or_call_many(&requests(texts), call).await
+        }
+    }
+
+    fn texts(served: &[Result<Served>]) -> Vec<Option<String>> {
+        let text =
+            |served: &'_ Result<Served>| Some(served.as_ref().ok()?.answer.as_str().to_owned());
+        served.iter().map(text).collect()
+    }
+
+    #[tokio::test]
+    async fn each_request_is_asked_once_and_an_error_reaches_those_who_asked_for_it() {
+        let cache = SemanticCache::in_memory().unwrap();
+        let upstream = Arc::new(Upstream {
+            gate: Some(Semaphore::new(0)),
+            ..Upstream::default()
+        });
+        let start = |texts| tokio::spawn(Arc::clone(&upstream).ask(cache.clone(), texts));
+        let bad = start(&["shared", "bad", "shared"]);
+        while upstream.asked.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let same = start(&["bad", "shared"]);
+        let good = start(&["own", "shared"]);
+        while upstream.asked.lock().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        upstream.gate.as_ref().unwrap().add_permits(1_000);
+        let (bad, same, good) = (bad.await.unwrap(), same.await.unwrap(), good.await.unwrap());
+        assert!(bad.iter().chain(&same).all(Result::is_err));
+        assert_eq!(
+            texts(&good),
+            ["re: own", "re: shared"].map(|text| Some(text.to_owned()))
+        );
+        let asked = upstream.asked.lock().clone();
+        assert_eq!(asked, [vec!["shared", "bad"], vec!["own"], vec!["shared"]]);
+        let kept = Arc::clone(&upstream)
+            .ask(cache.clone(), &["shared", "own"])
+            .await;
+        assert!(
+            kept.iter()
+                .flatten()
+                .all(|served| served.source.hit().is_some())
+        );
+        assert_eq!(kept.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_call_goes_on_when_its_caller_goes_away() {
+        let cache = SemanticCache::in_memory().unwrap();
+        let upstream = Arc::new(Upstream {
+            gate: Some(Semaphore::new(0)),
+            ..Upstream::default()
+        });
+        let caller = tokio::spawn(Arc::clone(&upstream).ask(cache.clone(), &["a", "b"]));
+        while upstream.asked.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        caller.abort();
+        let other = tokio::spawn(Arc::clone(&upstream).ask(cache.clone(), &["b", "a"]));
+        upstream.gate.as_ref().unwrap().add_permits(1_000);
+        let other = other.await.unwrap();
+        assert_eq!(
+            texts(&other),
+            ["re: b", "re: a"].map(|text| Some(text.to_owned()))
+        );
+        assert_eq!(upstream.asked.lock().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_panics_or_gives_too_few_answers_ends_in_an_error() {
+        let cache = SemanticCache::in_memory().unwrap();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let call = {
+            let runs = Arc::clone(&runs);
+            move |places: Vec<usize>| {
+                let run = runs.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    assert!(run > 0, "the first call panics");
+                    let fills = places.iter().skip(1);
+                    Ok::<_, Error>(fills.map(|_| Answer::text("x").into()).collect())
+                }
+            }
+        };
+        for run in 1..=2 {
+            let served = cache
+                .get_or_call_many(&requests(&["a", "b"]), call.clone())
+                .await;
+            assert_eq!(served.len(), 2);
+            assert!(served.iter().all(Result::is_err));
+            assert_eq!(runs.load(Ordering::SeqCst), run);
+        }
+        assert_eq!(cache.inner.batches.running(), 0);
+    }
+}
