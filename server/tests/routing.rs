@@ -348,7 +348,7 @@ async fn callers_who_embed_the_same_at_the_same_time_share_the_call_for_it() {
     };
     let same = futures_util::future::join_all((0..20).map(|_| asked(json!(["a", "bb", "a"]))));
     let release = async {
-        eventually(async || upstream.calls() >= 1).await;
+        eventually(|| async { upstream.calls() >= 1 }).await;
         // All have come by then, or find what is stored: either way nobody else calls.
         upstream.open();
     };
@@ -366,11 +366,11 @@ async fn callers_who_embed_the_same_at_the_same_time_share_the_call_for_it() {
     upstream.close();
     let one = asked(json!(["ccc", "dddd"]));
     let other = async {
-        eventually(async || upstream.calls() == 2).await;
+        eventually(|| async { upstream.calls() == 2 }).await;
         asked(json!(["dddd", "eeeee"])).await
     };
     let release = async {
-        eventually(async || upstream.calls() == 3).await;
+        eventually(|| async { upstream.calls() == 3 }).await;
         upstream.open();
     };
     let (one, other, ()) = futures_util::future::join3(one, other, release).await;

@@ -340,7 +340,8 @@ mod tests {
         }
         let same = start(&["bad", "shared"]);
         let good = start(&["own", "shared"]);
-        while upstream.asked.lock().len() < 2 {
+        // Each has looked for its requests, and then joins or begins their flights at once.
+        while cache.stats().await.misses < 7 || upstream.asked.lock().len() < 2 {
             tokio::task::yield_now().await;
         }
         upstream.gate.as_ref().unwrap().add_permits(1_000);
