@@ -5,7 +5,7 @@ mod support;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use support::{Server, Setup};
+use support::{Server, Setup, Upstream};
 
 const RESET: &str = "How do I reset my password?";
 
@@ -359,6 +359,37 @@ async fn requests_that_make_no_sense_name_the_field_and_store_nothing() {
             json!({ "openai_chat": support::prompt("p"), "answer": { "no": "choices" } }),
             "answer",
         ),
+        (
+            "store",
+            json!({ "protocol": "anthropic_messages", "body": support::prompt("p"), "answer": "x" }),
+            "body.max_tokens",
+        ),
+        (
+            "store",
+            json!({ "protocol": "openai_responses", "body": { "model": "m", "input": "p" }, "answer": { "choices": [] } }),
+            "answer",
+        ),
+        (
+            "store",
+            json!({ "protocol": "openai_embeddings", "body": { "model": "m", "input": "p" }, "answer": "text" }),
+            "answer",
+        ),
+        (
+            "lookup",
+            json!({ "protocol": "openai_embeddings", "body": { "model": "m", "input": ["p", "q"] } }),
+            "body.input",
+        ),
+        (
+            "lookup",
+            json!({ "protocol": "prompt", "body": {} }),
+            "protocol",
+        ),
+        (
+            "lookup",
+            json!({ "protocol": "openai_chat", "prompt": "p" }),
+            "protocol",
+        ),
+        ("lookup", json!({ "prompt": "p", "body": {} }), "body"),
         ("lookup", json!({}), "prompt"),
         (
             "lookup",
@@ -484,4 +515,72 @@ async fn a_page_of_another_site_cannot_empty_the_cache() {
         .unwrap();
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     assert_eq!(lookup(&server, None, RESET).await["outcome"], "hit");
+}
+
+#[tokio::test]
+async fn a_call_of_every_protocol_can_be_stored_found_and_explained() {
+    let upstream = Upstream::start().await;
+    let server = Setup::upstream(&upstream.url).start();
+    let message = json!({ "id": "msg_1", "type": "message", "role": "assistant", "model": "m",
+        "content": [{ "type": "text", "text": "Paris." }], "stop_reason": "end_turn", "stop_sequence": null,
+        "usage": { "input_tokens": 11, "output_tokens": 3 } });
+    let asked = json!([{ "role": "user", "content": "What is the capital of France?" }]);
+    let calls = [
+        (
+            "/v1/chat/completions",
+            None,
+            json!({ "model": "m", "messages": asked }),
+            json!("Paris."),
+        ),
+        (
+            "/v1/responses",
+            Some("openai_responses"),
+            json!({ "model": "m", "input": "What is the capital of France?", "store": false }),
+            json!("Paris."),
+        ),
+        (
+            "/v1/completions",
+            Some("openai_completions"),
+            json!({ "model": "m", "prompt": "The capital of France is" }),
+            json!("Paris."),
+        ),
+        (
+            "/v1/embeddings",
+            Some("openai_embeddings"),
+            json!({ "model": "m", "input": [7, 8, 9] }),
+            json!({ "model": "m", "embedding": [0.5, 0.25] }),
+        ),
+        (
+            "/v1/messages",
+            Some("anthropic_messages"),
+            json!({ "model": "m", "max_tokens": 9, "messages": asked }),
+            message,
+        ),
+    ];
+    for (path, protocol, body, answer) in calls {
+        let mut call = json!({ "body": body });
+        if let Some(protocol) = protocol {
+            call["protocol"] = json!(protocol);
+        }
+        let mut kept = call.clone();
+        kept["answer"] = answer.clone();
+        let (status, stored) = server.post("/cache/v1/store", kept).await;
+        assert_eq!(
+            (status, &stored["outcome"]),
+            (StatusCode::CREATED, &json!("stored")),
+            "{path}: {stored}"
+        );
+        let (_, found) = server.post("/cache/v1/lookup", call.clone()).await;
+        assert_eq!(
+            (&found["kind"], &found["answer"]),
+            (&json!("exact"), &answer),
+            "{path}"
+        );
+        let (status, explained) = server.post("/cache/v1/explain", call).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {explained}");
+        if path == "/v1/messages" {
+            assert_eq!(found["saved"]["input_tokens"], 11);
+        }
+    }
+    assert_eq!(upstream.calls(), 0);
 }

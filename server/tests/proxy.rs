@@ -419,6 +419,32 @@ async fn namespace_tags_and_ttl_come_in_headers() {
 }
 
 #[tokio::test]
+async fn a_caller_may_want_the_same_requests_answer_or_none() {
+    let upstream = Upstream::start().await;
+    let server = Setup::upstream(&upstream.url).start();
+    let exact_only = [("x-askonce-policy", "exact_only")];
+    server.chat(&prompt(RESET)).await;
+    // In a second reading the headers are known already.
+    for _ in 0..2 {
+        let other = server.chat_with(&prompt(REWORDED), &exact_only).await;
+        let status = other.cache_status();
+        assert!(
+            status.contains("detail=similarity_off") || status.contains("detail=exact"),
+            "{status}"
+        );
+    }
+    assert_eq!(upstream.calls(), 2);
+    assert!(!upstream.last().headers.contains_key("x-askonce-policy"));
+    let same = server.chat_with(&prompt(RESET), &exact_only).await;
+    assert!(same.cache_status().contains("detail=exact"));
+    let wrong = [("x-askonce-policy", "threshold:0.1")];
+    let wrong = server.chat_with(&prompt(RESET), &wrong).await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+    assert_eq!(wrong.json()["error"]["param"], "x-askonce-policy");
+    assert_eq!(upstream.calls(), 2);
+}
+
+#[tokio::test]
 async fn two_api_keys_never_share_an_answer() {
     let upstream = Upstream::start().await;
     let server = Setup::upstream(&upstream.url).start();

@@ -6,7 +6,7 @@ mod support;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use serde_json::{Value, json};
-use support::{Reply, Server, Setup, Upstream, completion, json_response, prompt};
+use support::{Reply, Server, Setup, Upstream, completion, eventually, json_response, prompt};
 
 const QUESTION: &str = "How do I reset my password?";
 
@@ -334,4 +334,48 @@ async fn a_failed_embedding_call_is_heard_as_it_is() {
         lengths(&post(&server, "/v1/embeddings", &input(&json!(["a", "b"])), &[]).await),
         [1, 1]
     );
+}
+
+#[tokio::test]
+async fn callers_who_embed_the_same_at_the_same_time_share_the_call_for_it() {
+    let upstream = Upstream::start().await;
+    embeds(&upstream);
+    upstream.close();
+    let server = Setup::upstream(&upstream.url).start();
+    let asked = |list: Value| {
+        let server = &server;
+        async move { post(server, "/v1/embeddings", &input(&list), &[]).await }
+    };
+    let same = futures_util::future::join_all((0..20).map(|_| asked(json!(["a", "bb", "a"]))));
+    let release = async {
+        eventually(|| async { upstream.calls() >= 1 }).await;
+        // All have come by then, or find what is stored: either way nobody else calls.
+        upstream.open();
+    };
+    let (same, ()) = futures_util::future::join(same, release).await;
+    for reply in &same {
+        assert_eq!(lengths(reply), [1, 2, 1]);
+    }
+    assert_eq!(upstream.calls(), 1);
+    let led = same
+        .iter()
+        .filter(|reply| reply.json()["usage"]["prompt_tokens"] == 20);
+    assert_eq!(led.count(), 1, "one call, so one caller whose call it was");
+
+    // Lists that overlap: each input is asked for once.
+    upstream.close();
+    let one = asked(json!(["ccc", "dddd"]));
+    let other = async {
+        eventually(|| async { upstream.calls() == 2 }).await;
+        asked(json!(["dddd", "eeeee"])).await
+    };
+    let release = async {
+        eventually(|| async { upstream.calls() == 3 }).await;
+        upstream.open();
+    };
+    let (one, other, ()) = futures_util::future::join3(one, other, release).await;
+    assert_eq!((lengths(&one), lengths(&other)), (vec![3, 4], vec![4, 5]));
+    let sent: Value = serde_json::from_slice(&upstream.last().body).unwrap();
+    assert_eq!(sent["input"], json!(["eeeee"]));
+    assert_eq!(upstream.calls(), 3);
 }

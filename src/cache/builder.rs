@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::backlog::Backlog;
 use super::epoch::InvalidationLog;
 use super::invalidate::WrongHits;
+use super::many::Batches;
 use super::metered::{Spent, metered};
 use super::migrate::Migration;
 use super::pending::Pending;
@@ -401,6 +402,7 @@ impl Parts {
             catalog: Catalog::default(),
             semantic,
             flights: SingleFlight::default(),
+            batches: Batches::default(),
             lives: Lives::default(),
             epochs: InvalidationLog::default(),
             wrong_hits: WrongHits::default(),

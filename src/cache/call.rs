@@ -1,14 +1,15 @@
 //! Lookup, and on a miss one upstream call for everybody who asks for the same request.
 
 use std::future::Future;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::SemanticCache;
 use super::epoch::Epoch;
 use super::learn::Noted;
 use super::lookup::{Depth, LookupOptions, Made};
+use super::marks::Began;
 use super::outcome::{Hit, Miss, MissReason, NotStored, Outcome, Served, Source, StoreOutcome};
 use super::store::StoreOptions;
+use super::{Inner, SemanticCache};
 use crate::entry::Answer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe;
@@ -76,11 +77,11 @@ pub(super) enum Looked<F> {
 /// What a flight needs to know of the lookup before it.
 pub(super) struct Missed {
     pub(super) miss: Miss,
-    epoch: Epoch,
-    made: Made,
-    noted: Option<Noted>,
+    pub(super) epoch: Epoch,
+    pub(super) made: Made,
+    pub(super) noted: Option<Noted>,
     /// Whether an answer that came in between may be given.
-    look_again: bool,
+    pub(super) look_again: bool,
 }
 
 /// What the callers of one flight share.
@@ -89,6 +90,71 @@ pub(super) struct Landed {
     answer: Answer,
     /// `None`: another flight had stored the answer by the time this one began.
     stored: Option<StoreOutcome>,
+}
+
+impl Inner {
+    /// Under which key the flights of a request meet.
+    pub(super) fn flight_key(&self, request: &Request) -> ExactKey {
+        match self.protection && request.bypass().is_none() {
+            true => request.exact_key(),
+            // Nobody else's: it is counted among those that run, and shared with nobody.
+            false => ExactKey::from_bytes(rand::random()),
+        }
+    }
+
+    /// The answer of another flight that has landed since a lookup missed.
+    pub(super) async fn landed_meanwhile(&self, request: &Request) -> Option<Landed> {
+        let now = self.clock.now();
+        let mut check = self.check(request);
+        let key = request.exact_key();
+        let (entry, _) = self.tiers.look(&key, &[], &mut check, now).await.found?;
+        (entry.digests == request.digests()).then(|| Landed {
+            answer: entry.answer.clone(),
+            stored: None,
+        })
+    }
+
+    /// Books and stores what a call gave.
+    pub(super) async fn land(
+        &self,
+        request: &Request,
+        fill: Fill,
+        took: Duration,
+        began: &Began,
+        made: Made,
+        noted: Option<&Noted>,
+    ) -> Landed {
+        let Fill {
+            answer,
+            keep,
+            usage,
+        } = fill;
+        let usage = match usage {
+            Some(usage) => usage,
+            None => self.count_tokens(request, &answer).await,
+        };
+        self.book_call(request, usage, took);
+        let stored = match keep {
+            Some(mut options) => {
+                options.usage = Some(usage);
+                options.latency.get_or_insert(took);
+                let stored = self
+                    .store(request, answer.clone(), options, began, made)
+                    .await;
+                if let Some(noted) = noted {
+                    self.learn_from_miss(request, noted, &answer, &stored);
+                }
+                stored
+            }
+            None => StoreOutcome::NotStored {
+                reason: NotStored::Declined,
+            },
+        };
+        Landed {
+            answer,
+            stored: Some(stored),
+        }
+    }
 }
 
 impl SemanticCache {
@@ -196,7 +262,7 @@ impl SemanticCache {
                     epoch,
                     made: lookup.made,
                     noted: lookup.noted,
-                    look_again: options.control == CacheControl::default(),
+                    look_again: may_look_again(&options.control),
                 };
                 Looked::Missed(Box::new(missed), call)
             }
@@ -227,69 +293,38 @@ impl SemanticCache {
             move || async move {
                 let began = inner.begin(epoch, &request, None).await;
                 // Between this caller's lookup and its turn another flight may have landed.
-                if look_again {
-                    let now = inner.clock.now();
-                    let mut check = inner.check(&request);
-                    let key = request.exact_key();
-                    let answer = inner.tiers.look(&key, &[], &mut check, now).await;
-                    if let Some((entry, _)) = answer.found
-                        && entry.digests == request.digests()
-                    {
-                        return Ok(Landed {
-                            answer: entry.answer.clone(),
-                            stored: None,
-                        });
-                    }
+                if look_again && let Some(landed) = inner.landed_meanwhile(&request).await {
+                    return Ok(landed);
                 }
                 let started = Instant::now();
                 let fill = call().await.map_err(|error| upstream_error(error.into()));
                 observe::upstream(if fill.is_ok() { "ok" } else { "error" });
                 inner.counters.upstream(fill.is_ok());
-                let Fill {
-                    answer,
-                    keep,
-                    usage,
-                } = fill?;
                 let took = started.elapsed();
-                let usage = match usage {
-                    Some(usage) => usage,
-                    None => inner.count_tokens(&request, &answer).await,
-                };
-                inner.book_call(&request, usage, took);
-                let stored = match keep {
-                    Some(mut options) => {
-                        options.usage = Some(usage);
-                        options.latency.get_or_insert(took);
-                        let stored = inner
-                            .store(&request, answer.clone(), options, &began, made)
-                            .await;
-                        if let Some(noted) = &noted {
-                            inner.learn_from_miss(&request, noted, &answer, &stored);
-                        }
-                        stored
-                    }
-                    None => StoreOutcome::NotStored {
-                        reason: NotStored::Declined,
-                    },
-                };
-                Ok(Landed {
-                    answer,
-                    stored: Some(stored),
-                })
+                Ok(inner
+                    .land(&request, fill?, took, &began, made, noted.as_ref())
+                    .await)
             }
         };
-        let key = match self.inner.protection && request.bypass().is_none() {
-            true => request.exact_key(),
-            // Nobody else's: it is counted among those that run, and shared with nobody.
-            false => ExactKey::from_bytes(rand::random()),
-        };
+        let key = self.inner.flight_key(request);
         let Some((landed, role)) = self.inner.flights.run(key, flight).await else {
             return Err(Error::new(
                 ErrorKind::Upstream,
                 "the upstream call ended without a result",
             ));
         };
-        let Landed { answer, stored } = landed?;
+        Ok(self.arrived(request, landed?, role, miss).await)
+    }
+
+    /// What a caller gets of a flight that has landed.
+    pub(super) async fn arrived(
+        &self,
+        request: &Request,
+        landed: Landed,
+        role: Flight,
+        miss: Miss,
+    ) -> Served {
+        let Landed { answer, stored } = landed;
         if role == Flight::Followed {
             self.inner.count_in_follower(request, stored.as_ref()).await;
         }
@@ -314,7 +349,7 @@ impl SemanticCache {
                 },
             },
         };
-        Ok(Served { answer, source })
+        Served { answer, source }
     }
 
     /// The exact hit on an answer that another flight has just stored.
@@ -329,6 +364,16 @@ impl SemanticCache {
             .outcome
             .hit()
     }
+}
+
+/// Whether an answer of the same request that has just come is as good as one from upstream.
+pub(super) fn may_look_again(control: &CacheControl) -> bool {
+    let exact_only = control.exact_only;
+    *control
+        == CacheControl {
+            exact_only,
+            ..CacheControl::default()
+        }
 }
 
 pub(super) fn upstream_error(error: Box<dyn std::error::Error + Send + Sync>) -> Error {

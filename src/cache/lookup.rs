@@ -41,7 +41,7 @@ impl LookupOptions {
     pub fn of(request: &Request) -> Self {
         Self {
             control: request.control().clone(),
-            exact_only: false,
+            exact_only: request.control().exact_only,
         }
     }
 

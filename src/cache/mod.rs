@@ -13,6 +13,7 @@ mod invalidate;
 mod keys;
 mod learn;
 mod lookup;
+mod many;
 mod marks;
 mod metered;
 mod migrate;
@@ -86,6 +87,7 @@ use epoch::InvalidationLog;
 use invalidate::WrongHits;
 use learn::Noted;
 use lookup::{Depth, Made};
+use many::Batches;
 use metered::Spent;
 use migrate::Migration;
 use pending::Pending;
@@ -144,6 +146,8 @@ struct Inner {
     catalog: Catalog,
     semantic: Option<Semantic>,
     flights: SingleFlight<ExactKey, Result<Landed>>,
+    /// Flights that share a call with those of other requests.
+    batches: Batches,
     lives: Lives,
     epochs: InvalidationLog,
     wrong_hits: WrongHits,

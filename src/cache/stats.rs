@@ -179,7 +179,7 @@ impl SemanticCache {
             upstream_ok: counters.upstream_ok.load(Ordering::Relaxed),
             upstream_failed: counters.upstream_failed.load(Ordering::Relaxed),
             wrong_hits: counters.wrong_hits.load(Ordering::Relaxed),
-            in_flight: inner.flights.running(),
+            in_flight: inner.flights.running() + inner.batches.running(),
             entries: inner.catalog.len(),
             searchable: semantic.map_or(0, |semantic| semantic.search.len()),
             partitions: semantic.map_or(0, |semantic| semantic.search.partitions()),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::{Extensions, Response};
 use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
 use reqwest::ResponseBuilderExt as _;
 use reqwest_middleware::{Error as ClientError, Middleware, Next};
 use tokio::sync::oneshot;
@@ -97,28 +98,36 @@ impl Gateway {
     async fn attempt(
         &self,
         ask: &Ask,
-        request: reqwest::Request,
+        mut request: reqwest::Request,
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response<ResponseBody>, Failed> {
         type Reply = Response<reqwest::Body>;
-        let (wanted, asked_to_call) = oneshot::channel::<oneshot::Sender<Option<Reply>>>();
-        let open = move || async move {
+        let (wanted, asked_to_call) = oneshot::channel::<(Bytes, oneshot::Sender<Option<Reply>>)>();
+        let wanted = Mutex::new(Some(wanted));
+        let open = move |body: Bytes| {
             let (give, given) = oneshot::channel();
-            wanted.send(give).map_err(|_| Abandoned)?;
-            match given.await {
-                Ok(Some(response)) => Ok(response),
-                Ok(None) => Err(BoxError::from("the client could not send the request")),
-                Err(_) => Err(Abandoned.into()),
+            // A second call is another attempt's to make.
+            let asked = wanted.lock().take().map(|wanted| wanted.send((body, give)));
+            async move {
+                let Some(Ok(())) = asked else {
+                    return Err(Abandoned.into());
+                };
+                match given.await {
+                    Ok(Some(response)) => Ok(response),
+                    Ok(None) => Err(BoxError::from("the client could not send the request")),
+                    Err(_) => Err(Abandoned.into()),
+                }
             }
         };
         let mut answer = pin!(self.answer(ask.clone(), open));
-        let give = match select(answer.as_mut(), asked_to_call).await {
+        let (body, give) = match select(answer.as_mut(), asked_to_call).await {
             Either::Left((answer, _)) => return answer.map_err(Failed::Shared),
-            Either::Right((Ok(give), _)) => give,
+            Either::Right((Ok(wanted), _)) => wanted,
             // Another's call is under way, or a hit is.
             Either::Right((Err(_), _)) => return answer.await.map_err(Failed::Shared),
         };
+        *request.body_mut() = Some(body.into());
         match next.run(request, extensions).await {
             Ok(response) => {
                 // Where nobody waits for it any more, the end of `answer` says why.

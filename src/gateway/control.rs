@@ -32,7 +32,7 @@ pub struct Wishes {
 }
 
 impl Wishes {
-    /// Reads `Cache-Control` and `X-Askonce-Namespace`, `-Tags`, `-Ttl` and `-Safe-Tools`.
+    /// Reads `Cache-Control` and `X-Askonce-Namespace`, `-Tags`, `-Ttl`, `-Policy` and `-Safe-Tools`.
     ///
     /// # Errors
     /// `InvalidRequest` naming the header that cannot be read.
@@ -47,6 +47,14 @@ impl Wishes {
             control.ttl =
                 Some(read_span(text).map_err(|error| error.with("field", "x-askonce-ttl"))?);
         }
+        control.exact_only = match text(headers, "x-askonce-policy")?.map(str::trim) {
+            None | Some("default") => false,
+            Some("exact_only") => true,
+            Some(_) => {
+                let expected = "expected exact_only, or default for the policy that is configured";
+                return Err(bad_request(expected).with("field", "x-askonce-policy"));
+            }
+        };
         let namespace = text(headers, "x-askonce-namespace")?.map(str::to_owned);
         if let Some(namespace) = &namespace {
             check_name("a namespace", namespace)
@@ -159,4 +167,43 @@ fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str
 
 fn bad_request(what: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidRequest, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &'static str, value: &'static str) -> Result<Wishes> {
+        Wishes::read(&HeaderMap::from_iter([(
+            HeaderName::from_static(name),
+            http::HeaderValue::from_static(value),
+        )]))
+    }
+
+    #[test]
+    fn a_policy_can_only_be_stricter_than_the_configured_one() {
+        let asked = read("x-askonce-policy", " exact_only ").unwrap();
+        assert!(asked.control.exact_only);
+        let asked = read("x-askonce-policy", "default").unwrap();
+        assert!(!asked.control.exact_only);
+        for wider in ["threshold:0.5", "calibrated", "", "EXACT"] {
+            let error = read("x-askonce-policy", wider).unwrap_err();
+            let field = ("field", "x-askonce-policy".to_owned());
+            assert!(error.context().contains(&field), "{wider}");
+        }
+    }
+
+    #[test]
+    fn a_wish_for_the_same_request_only_outlasts_what_the_body_says() {
+        let mut wishes = read("x-askonce-policy", "exact_only").unwrap();
+        let body = serde_json::json!({
+            "model": "m",
+            "messages": [{ "role": "user", "content": "Why?" }], "cache": { "ttl": 60 },
+        });
+        let request = Request::from_openai_chat(&body, crate::Scope::local()).unwrap();
+        let request = wishes.join(request);
+        assert!(request.control().exact_only);
+        assert_eq!(request.control().ttl, Some(Duration::from_secs(60)));
+        assert!(crate::LookupOptions::of(&request).exact_only);
+    }
 }

@@ -12,13 +12,15 @@ use serde_json::Value;
 
 use super::BoxError;
 use super::control::Wishes;
-use super::fetch::Fetch;
-use super::give::{Asked, ResponseBody, refused};
+use super::embeddings::{self, Vectors};
+use super::fetch::{CallError, Fetch, declined, whole};
+use super::give::{Asked, ResponseBody, json_response, refused};
 use super::status;
-use crate::cache::{Outcome, SemanticCache, Source, Streamed};
+use crate::cache::{Outcome, SemanticCache, Served, Source, StoreOptions, Streamed};
 use crate::error::{Error, ErrorKind, Result};
-use crate::replay::{Document, Wanted};
+use crate::replay::{Document, Wanted, asking_for_usage};
 use crate::request::{Protocol, Request, Scope};
+use crate::savings::Usage;
 
 /// Headers in which providers are sent keys.
 const KEY_HEADERS: [header::HeaderName; 3] = [
@@ -42,8 +44,8 @@ type Identify = dyn Fn(&Head<'_>, Request) -> Request + Send + Sync;
 /// A cache in front of calls to models over HTTP: a `tower` layer of servers, and a middleware of `reqwest`
 /// clients.
 ///
-/// Chat completions, responses, completions and messages go through the cache, whole and as streams; all else
-/// passes it by untouched. Calls are told from others by method and path ([`Protocol::of_path`]). What callers
+/// Chat completions, responses, completions and messages go through the cache, whole and as streams, and embeddings
+/// input by input; all else passes it by untouched. Calls are told from others by method and path ([`Protocol::of_path`]). What callers
 /// ask of the cache ([`control`](super::control)) and are told by it ([`status`](super::status)) is as with the
 /// server `askonce`.
 ///
@@ -74,6 +76,7 @@ pub struct Gateway {
     max_answer_bytes: u64,
     finish_abandoned: Duration,
     pace: Duration,
+    stream_usage: bool,
 }
 
 /// The head of a call.
@@ -104,6 +107,7 @@ impl Gateway {
             max_answer_bytes: 32 << 20,
             finish_abandoned: Duration::from_secs(120),
             pace: Duration::ZERO,
+            stream_usage: true,
         }
     }
 
@@ -155,6 +159,15 @@ impl Gateway {
         self
     }
 
+    /// Whether streams of chat completions and completions are asked for with the usage at their end
+    /// (`stream_options.include_usage`) also for callers who did not ask; those do not get it. Turn it off in front of
+    /// a provider that refuses the field: the tokens are then counted here. Default: on.
+    #[must_use]
+    pub fn stream_usage(mut self, on: bool) -> Self {
+        self.stream_usage = on;
+        self
+    }
+
     /// What to do with a call in `protocol`.
     pub(super) fn plan(&self, protocol: Protocol, head: &Head<'_>, body: Bytes) -> Plan {
         let Ok(mut value) = serde_json::from_slice::<Value>(&body) else {
@@ -165,37 +178,50 @@ impl Gateway {
             fields.entry("model").or_insert_with(|| model.into());
         }
         let body = without_cache_field(body, &value);
-        let request = match Request::read(protocol, &value, (self.scope)(head)) {
-            Ok(request) => request,
+        let scope = (self.scope)(head);
+        let requests = match protocol {
+            Protocol::OpenAiEmbeddings => Request::from_openai_embeddings(&value, scope),
+            _ => Request::read(protocol, &value, scope).map(|request| vec![request]),
+        };
+        let requests = match requests {
+            Ok(requests) => requests,
             // What is said to the cache is not the upstream's to judge.
             Err(error) if is_about_cache(&error) => return Plan::refuse(&error, protocol),
             Err(_) => return Plan::Pass(body, "unparsed"),
         };
-        if let Some(reason) = request.bypass() {
+        if let Some(reason) = requests.iter().find_map(Request::bypass) {
             return Plan::Pass(body, reason.as_str());
         }
         let mut wishes = match Wishes::read(head.headers) {
             Ok(wishes) => wishes,
             Err(error) => return Plan::refuse(&error, protocol),
         };
-        let request = wishes.join(request);
+        let requests: Vec<Request> = requests
+            .into_iter()
+            .map(|request| wishes.join(request))
+            .collect();
         if !wishes.may_serve() && !wishes.may_store() {
             return Plan::Pass(body, "opted_out");
         }
         let asked = Asked {
             protocol,
-            stream: request.wants_stream(),
+            stream: requests.iter().any(Request::wants_stream),
             wanted: Wanted {
                 usage: value.pointer("/stream_options/include_usage") == Some(&Value::Bool(true)),
             },
             pace: self.pace,
         };
-        let request = self.identified(head, request, &wishes);
+        let with_usage = (self.stream_usage && asked.stream && !asked.wanted.usage)
+            .then(|| asking_for_usage(protocol, &body))
+            .flatten();
+        let requests = requests
+            .into_iter()
+            .map(|request| self.identified(head, request, &wishes));
         Plan::Ask(Box::new(Ask {
-            request,
+            requests: requests.collect(),
             asked,
             wishes,
-            body,
+            body: with_usage.map_or(body, Bytes::from),
         }))
     }
 
@@ -223,23 +249,30 @@ impl Gateway {
         (self.identify)(head, request)
     }
 
-    /// The answer to a call: from the cache, or by `open`, which makes the call.
+    /// The answer to a call: from the cache, or by `open`, which makes a call with a body.
     ///
     /// # Errors
     /// What went wrong upstream, where there is no response to tell it.
     pub(super) async fn answer<O, F, B>(&self, ask: Ask, open: O) -> Result<Response<ResponseBody>>
     where
-        O: FnOnce() -> F + Send + 'static,
+        O: Fn(Bytes) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Response<B>, BoxError>> + Send + 'static,
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        if ask.asked.protocol == Protocol::OpenAiEmbeddings {
+            return self.vectors(ask, open).await;
+        }
         let Ask {
-            request,
+            requests,
             asked,
             wishes,
-            ..
+            body,
         } = ask;
+        let Some(request) = requests.into_iter().next() else {
+            return Err(Error::new(ErrorKind::InvalidRequest, "nothing is asked"));
+        };
+        let open = move || open(body);
         if wishes.control.only_if_cached {
             return Ok(self.only_if_cached(&request, &asked).await);
         }
@@ -255,13 +288,13 @@ impl Gateway {
         if !asked.stream {
             let served = self.cache.get_or_call(&request, || fetch.whole(open)).await;
             return match served {
-                Ok(served) => Ok(asked.served(&request, &served, &notes)),
+                Ok(served) => Ok(asked.served(&self.cache, &request, &served, &notes)),
                 Err(error) => refused(error),
             };
         }
         let call = |sink| fetch.stream(open, sink);
         let mut live = match self.cache.get_or_stream(&request, call).await {
-            Streamed::Hit(hit) => return Ok(asked.hit(&request, &hit)),
+            Streamed::Hit(hit) => return Ok(asked.hit(&self.cache, &request, &hit)),
             Streamed::Live(live) => live,
         };
         // The head of the response tells what is known by then, so it waits for the first frame.
@@ -270,8 +303,8 @@ impl Gateway {
         }
         match live.result() {
             Some(Ok(served)) => Ok(match &served.source {
-                Source::Cache(hit) => asked.hit(&request, hit),
-                Source::Upstream { .. } => asked.served(&request, &served, &notes),
+                Source::Cache(hit) => asked.hit(&self.cache, &request, hit),
+                Source::Upstream { .. } => asked.served(&self.cache, &request, &served, &notes),
             }),
             Some(Err(error)) => refused(error),
             None => Err(Error::new(
@@ -281,9 +314,77 @@ impl Gateway {
         }
     }
 
+    /// The answer to a call for embeddings: those that are new come by `open`, all in one call.
+    async fn vectors<O, F, B>(&self, ask: Ask, open: O) -> Result<Response<ResponseBody>>
+    where
+        O: Fn(Bytes) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Response<B>, BoxError>> + Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Ask {
+            requests,
+            asked,
+            wishes,
+            body,
+        } = ask;
+        if wishes.control.only_if_cached {
+            return Ok(match embeddings::kept(&self.cache, &requests).await {
+                Ok(served) => put_together(&served, Made::default()),
+                Err((miss, missing)) => {
+                    let message = format!("{missing} of the inputs are not in the cache");
+                    let (status, code) = (StatusCode::GATEWAY_TIMEOUT, "only_if_cached");
+                    let mut response =
+                        super::give::error(status, code, &message, None, asked.protocol);
+                    status::not_forwarded(response.headers_mut(), &miss);
+                    response
+                }
+            });
+        }
+        let made = Arc::new(Mutex::new(Made::default()));
+        let call = {
+            let (made, most_bytes) = (Arc::clone(&made), self.max_answer_bytes);
+            let (keep, count) = (wishes.may_store(), requests.len());
+            let options = StoreOptions {
+                tags: wishes.tags,
+                ..StoreOptions::default()
+            };
+            move |places: Vec<usize>| {
+                let only = (places.len() < count)
+                    .then(|| embeddings::only(&body, &places))
+                    .flatten();
+                let response = open(only.map_or_else(|| body.clone(), Bytes::from));
+                let (made, options) = (Arc::clone(&made), options.clone());
+                async move {
+                    let response = response.await.map_err(CallError::Failed)?;
+                    let reply = whole(response, most_bytes).await?;
+                    let vectors = match reply.status {
+                        StatusCode::OK => Vectors::read(&reply.body, places.len()),
+                        _ => None,
+                    };
+                    // Not what was asked for: the caller may know better.
+                    let Some(vectors) = vectors else {
+                        return Err(CallError::Refused(reply));
+                    };
+                    let declined = declined(keep, &reply.headers);
+                    let mut made = made.lock();
+                    made.usage.input_tokens += vectors.usage().unwrap_or_default().input_tokens;
+                    made.headers = reply.headers;
+                    made.declined = declined;
+                    Ok(vectors.fills(declined.is_none().then_some(&options)))
+                }
+            }
+        };
+        let served = self.cache.get_or_call_many(&requests, call).await;
+        match served.into_iter().collect::<Result<Vec<_>>>() {
+            Ok(served) => Ok(put_together(&served, std::mem::take(&mut *made.lock()))),
+            Err(error) => refused(error),
+        }
+    }
+
     async fn only_if_cached(&self, request: &Request, asked: &Asked) -> Response<ResponseBody> {
         match self.cache.lookup(request).await {
-            Outcome::Hit(hit) => asked.hit(request, &hit),
+            Outcome::Hit(hit) => asked.hit(&self.cache, request, &hit),
             Outcome::Miss(miss) => {
                 let message = format!("there is no answer in the cache: {}", miss.reason());
                 let status = StatusCode::GATEWAY_TIMEOUT;
@@ -303,17 +404,36 @@ impl fmt::Debug for Gateway {
             .field("max_answer_bytes", &self.max_answer_bytes)
             .field("finish_abandoned", &self.finish_abandoned)
             .field("pace", &self.pace)
+            .field("stream_usage", &self.stream_usage)
             .finish_non_exhaustive()
     }
 }
 
 /// The protocol of a call that the cache may answer.
 pub(super) fn protocol_of(method: &Method, path: &str) -> Option<Protocol> {
-    if method != Method::POST {
-        return None;
+    match *method {
+        Method::POST => Protocol::of_path(path),
+        _ => None,
     }
-    // Vectors are put together from many entries: no call of one answer.
-    Protocol::of_path(path).filter(|protocol| *protocol != Protocol::OpenAiEmbeddings)
+}
+
+/// What the calls for vectors that were made for a caller came to, beside the vectors.
+#[derive(Default)]
+struct Made {
+    headers: HeaderMap,
+    usage: Usage,
+    /// Why nothing of it is kept.
+    declined: Option<&'static str>,
+}
+
+fn put_together(served: &[Served], made: Made) -> Response<ResponseBody> {
+    let document = embeddings::document(served, made.usage);
+    let mut response = json_response(document.to_string().into());
+    let mut headers = made.headers;
+    headers.remove(header::CONTENT_TYPE);
+    response.headers_mut().extend(headers);
+    embeddings::report(response.headers_mut(), served, made.declined);
+    response
 }
 
 /// What to do with a call.
@@ -344,7 +464,8 @@ impl Plan {
 /// A call that the cache may answer.
 #[derive(Clone)]
 pub(super) struct Ask {
-    pub(super) request: Request,
+    /// What is asked: one request, or one for each input whose embedding is wanted.
+    pub(super) requests: Vec<Request>,
     pub(super) asked: Asked,
     pub(super) wishes: Wishes,
     /// The body to send upstream.

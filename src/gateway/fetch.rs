@@ -165,12 +165,7 @@ impl Fetch {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let (head, body) = response.into_parts();
-        let reply = Reply {
-            status: head.status,
-            headers: end_to_end(head.headers),
-            body: self.read(body).await?,
-        };
+        let reply = whole(response, self.most_bytes).await?;
         let value = match reply.status {
             StatusCode::OK => serde_json::from_slice::<Value>(&reply.body).ok(),
             _ => None,
@@ -182,29 +177,10 @@ impl Fetch {
         Ok(self.kept(&reply.headers, answer, &value))
     }
 
-    async fn read<B>(&self, body: B) -> Result<Bytes, CallError>
-    where
-        B: http_body::Body<Data = Bytes>,
-        B::Error: Into<BoxError>,
-    {
-        let mut body = pin!(body);
-        let mut whole = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| CallError::Broken(error.into()))?;
-            if let Ok(bytes) = frame.into_data() {
-                whole.extend_from_slice(&bytes);
-            }
-            if whole.len() as u64 > self.most_bytes {
-                return Err(CallError::TooLarge(self.most_bytes));
-            }
-        }
-        Ok(whole.freeze())
-    }
-
     /// Whether the answer is kept, as far as headers tell, and what is known of it. The engine judges what it
     /// says when it is stored.
     fn kept(&self, headers: &HeaderMap, answer: Answer, document: &Value) -> Fill {
-        let declined = (!self.keep || forbids_storing(headers)).then_some("no_store");
+        let declined = declined(self.keep, headers);
         self.notes.lock().declined = declined;
         let fill = match declined {
             Some(_) => Fill::pass_on(answer),
@@ -222,6 +198,36 @@ impl Fetch {
         });
         usage.into_iter().fold(fill, Fill::usage)
     }
+}
+
+/// A response to its end.
+pub(super) async fn whole<B>(response: Response<B>, most_bytes: u64) -> Result<Reply, CallError>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let (head, body) = response.into_parts();
+    let mut body = pin!(body);
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| CallError::Broken(error.into()))?;
+        if let Ok(bytes) = frame.into_data() {
+            whole.extend_from_slice(&bytes);
+        }
+        if whole.len() as u64 > most_bytes {
+            return Err(CallError::TooLarge(most_bytes));
+        }
+    }
+    Ok(Reply {
+        status: head.status,
+        headers: end_to_end(head.headers),
+        body: whole.freeze(),
+    })
+}
+
+/// Why an answer is not kept, as far as its caller and its headers tell.
+pub(super) fn declined(keep: bool, headers: &HeaderMap) -> Option<&'static str> {
+    (!keep || forbids_storing(headers)).then_some("no_store")
 }
 
 /// The headers that travel.

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::fetch::{CallError, Notes};
 use super::{BoxError, status};
-use crate::cache::{Hit, Live, Served, Source};
+use crate::cache::{Form, Hit, Live, SemanticCache, Served, Source};
 use crate::entry::Media;
 use crate::error::{Error, Result};
 use crate::replay::{self, Event, Stamp, Wanted, is_usage_only};
@@ -105,17 +105,24 @@ pub(super) struct Asked {
 
 impl Asked {
     /// A stored answer, under an id of its own.
-    pub(super) fn hit(&self, request: &Request, hit: &Hit) -> Response<ResponseBody> {
-        let usage = hit.saved.usage;
-        let note = json!({ "cached": true, "kind": hit.kind.as_str(), "entry": hit.entry });
-        let stamp = Stamp::fresh()
-            .about(
-                request.model_name().unwrap_or_default(),
-                usage.input_tokens,
-                usage.output_tokens,
-            )
-            .note(note);
-        let mut response = self.replayed(hit.answer.source(), &stamp, self.pace);
+    pub(super) fn hit(
+        &self,
+        cache: &SemanticCache,
+        request: &Request,
+        hit: &Hit,
+    ) -> Response<ResponseBody> {
+        let given = match (self.stream, self.pace.is_zero()) {
+            (false, _) => cache
+                .replay(request, hit, Form::Whole)
+                .map(|document| json_response(document.into())),
+            (true, true) => cache
+                .replay(request, hit, Form::Stream(self.wanted))
+                .map(|events| event_response(ResponseBody::whole(events))),
+            (true, false) => cache
+                .replay_events(request, hit, self.wanted)
+                .map(|events| event_response(paced(events, self.pace))),
+        };
+        let mut response = self.or_internal(given);
         status::hit(response.headers_mut(), hit);
         response
     }
@@ -123,12 +130,13 @@ impl Asked {
     /// An answer that came as a whole, or whose stream is over.
     pub(super) fn served(
         &self,
+        cache: &SemanticCache,
         request: &Request,
         served: &Served,
         notes: &Mutex<Notes>,
     ) -> Response<ResponseBody> {
         let (miss, flight, stored) = match &served.source {
-            Source::Cache(hit) => return self.hit(request, hit),
+            Source::Cache(hit) => return self.hit(cache, request, hit),
             Source::Upstream {
                 miss,
                 flight,
@@ -140,8 +148,7 @@ impl Asked {
         let mut response = if as_it_came {
             json_response(served.answer.body().clone())
         } else {
-            let source = served.answer.source();
-            self.replayed(source, &Stamp::original(), Duration::ZERO)
+            self.original(served.answer.source())
         };
         if let (Some(headers), Flight::Led) = (notes.headers, flight) {
             let kind = response.headers_mut().remove(header::CONTENT_TYPE);
@@ -168,18 +175,24 @@ impl Asked {
         response
     }
 
-    fn replayed(
-        &self,
-        source: replay::Source<'_>,
-        stamp: &Stamp,
-        pace: Duration,
-    ) -> Response<ResponseBody> {
+    /// An answer under the id that its provider gave it.
+    fn original(&self, source: replay::Source<'_>) -> Response<ResponseBody> {
+        let (protocol, stamp) = (self.protocol, Stamp::original());
         let given = match self.stream {
-            false => replay::whole(source, self.protocol, stamp)
+            false => replay::whole(source, protocol, &stamp)
                 .map(|document| json_response(document.into())),
-            true => replay::stream(source, self.protocol, stamp, self.wanted)
-                .map(|events| event_response(events, pace)),
+            true => replay::stream(source, protocol, &stamp, self.wanted).map(|events| {
+                let mut bytes = Vec::new();
+                for event in &events {
+                    event.write(&mut bytes);
+                }
+                event_response(ResponseBody::whole(bytes))
+            }),
         };
+        self.or_internal(given)
+    }
+
+    fn or_internal(&self, given: Result<Response<ResponseBody>>) -> Response<ResponseBody> {
         given.unwrap_or_else(|error| {
             tracing::error!(%error, "a stored answer cannot be given");
             self::error(
@@ -223,28 +236,22 @@ fn frames(live: Box<Live>, wanted: Wanted) -> impl Stream<Item = Result<Bytes, B
     })
 }
 
-/// A stream of events: at once, or one after the other at a pace.
-fn event_response(events: Vec<Event>, pace: Duration) -> Response<ResponseBody> {
-    let body = if pace.is_zero() {
-        let mut bytes = Vec::new();
-        for event in &events {
-            event.write(&mut bytes);
-        }
-        ResponseBody::whole(bytes)
-    } else {
-        let events = (events.into_iter(), true);
-        ResponseBody::stream(stream::unfold(
-            events,
-            move |(mut events, first)| async move {
-                let event = events.next()?;
-                if !first {
-                    tokio::time::sleep(pace).await;
-                }
-                Some((Ok(Bytes::from(event.to_bytes())), (events, false)))
-            },
-        ))
-    };
-    let mut response = Response::new(body);
+/// Events one after the other at a pace.
+fn paced(events: Vec<Event>, pace: Duration) -> ResponseBody {
+    ResponseBody::stream(stream::unfold(
+        (events.into_iter(), true),
+        move |(mut events, first)| async move {
+            let event = events.next()?;
+            if !first {
+                tokio::time::sleep(pace).await;
+            }
+            Some((Ok(Bytes::from(event.to_bytes())), (events, false)))
+        },
+    ))
+}
+
+fn event_response(events: ResponseBody) -> Response<ResponseBody> {
+    let mut response = Response::new(events);
     streams(&mut response);
     response
 }
@@ -258,7 +265,7 @@ fn streams(response: &mut Response<ResponseBody>) {
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
 }
 
-fn json_response(body: Bytes) -> Response<ResponseBody> {
+pub(super) fn json_response(body: Bytes) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::whole(body));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);

@@ -16,6 +16,8 @@ mod client;
 #[cfg(feature = "http-layer")]
 pub mod control;
 #[cfg(feature = "http-layer")]
+pub mod embeddings;
+#[cfg(feature = "http-layer")]
 mod exchange;
 #[cfg(feature = "http-layer")]
 mod fetch;

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -97,8 +98,13 @@ where
                 Plan::Ask(ask) => ask,
             };
             upstream_headers(&mut parts.headers);
-            let request = Request::from_parts(parts, B::from(ask.body.clone()));
-            let open = || async move { oneshot(inner, request).await.map_err(Into::into) };
+            // Several calls may be made of one, at the same time perhaps; not every service can be shared for that.
+            let inner = Mutex::new(inner);
+            let open = move |body: Bytes| {
+                let inner = inner.lock().clone();
+                let request = Request::from_parts(parts.clone(), B::from(body));
+                async move { oneshot(inner, request).await.map_err(Into::into) }
+            };
             Ok(gateway.answer(*ask, open).await.unwrap_or_else(|failed| {
                 tracing::warn!(error = %failed, "an upstream call failed");
                 let status = StatusCode::BAD_GATEWAY;

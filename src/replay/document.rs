@@ -4,8 +4,10 @@ use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::request::Protocol;
 
 /// A JSON object that is taken apart at its top level only: what is inside keeps the bytes that its writer
 /// chose, number spellings and field order included.
@@ -112,10 +114,33 @@ impl<'de> Deserialize<'de> for Document {
     }
 }
 
+/// The body of a request for a stream with the wish to be told the usage at its end
+/// (`stream_options.include_usage`), all else as it was. `None` in protocols that always tell it, and where the body
+/// is no JSON object.
+///
+/// A caller that did not ask must not get the event that tells it: [`is_usage_only`](super::is_usage_only).
+#[must_use]
+pub fn asking_for_usage(protocol: Protocol, body: &[u8]) -> Option<Vec<u8>> {
+    if !matches!(protocol, Protocol::OpenAiChat | Protocol::OpenAiCompletions) {
+        return None;
+    }
+    let mut document = Document::read(body)?;
+    if document
+        .get("stream_options")
+        .is_none_or(|options| options == "null")
+    {
+        document.set("stream_options", &json!({ "include_usage": true }));
+    } else {
+        document.edit(&["stream_options"], |options| {
+            options.set("include_usage", &json!(true));
+        });
+    }
+    Some(document.to_text().into_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_change_leaves_all_other_bytes() {
@@ -131,5 +156,22 @@ mod tests {
             r#"{"model":"m","temperature":1.00,"a":{"b":{"c":1e0,"d":"two"}}}"#
         );
         assert!(Document::read(b"[1]").is_none());
+    }
+
+    #[test]
+    fn the_wish_for_usage_joins_the_callers_own() {
+        let asking = |body: &str| {
+            let body = asking_for_usage(Protocol::OpenAiChat, body.as_bytes()).unwrap();
+            String::from_utf8(body).unwrap()
+        };
+        assert_eq!(
+            asking(r#"{"a": 1.0,"stream":true}"#),
+            r#"{"a":1.0,"stream":true,"stream_options":{"include_usage":true}}"#
+        );
+        assert_eq!(
+            asking(r#"{"stream_options":{"include_obfuscation":false,"include_usage":false}}"#),
+            r#"{"stream_options":{"include_obfuscation":false,"include_usage":true}}"#
+        );
+        assert!(asking_for_usage(Protocol::AnthropicMessages, b"{}").is_none());
     }
 }

@@ -35,7 +35,7 @@ use serde_json::Value;
 use crate::error::{Error, ErrorKind, Result};
 use crate::request::Protocol;
 
-pub use document::Document;
+pub use document::{Document, asking_for_usage};
 pub use recorder::{Recorder, Unfinished};
 pub use recording::Recording;
 pub use render::{Source, Stamp, Wanted, is_usage_only, stream, whole};

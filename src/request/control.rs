@@ -42,6 +42,8 @@ pub struct CacheControl {
     pub ttl: Option<Duration>,
     /// Whether the caller opted in or out of a cache that is otherwise off by default.
     pub use_cache: Option<bool>,
+    /// Answer from the cache with the same request's answer only, with no similar one's.
+    pub exact_only: bool,
 }
 
 impl CacheControl {
@@ -79,6 +81,7 @@ impl CacheControl {
         self.no_cache |= other.no_cache;
         self.no_store |= other.no_store;
         self.only_if_cached |= other.only_if_cached;
+        self.exact_only |= other.exact_only;
         if let Some(age) = other.max_age {
             least(&mut self.max_age, age);
         }

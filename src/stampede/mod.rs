@@ -5,4 +5,4 @@ mod broadcast;
 mod single_flight;
 
 pub use broadcast::{Attendance, Broadcast, Tail};
-pub use single_flight::{Flight, SingleFlight};
+pub use single_flight::{Claim, Flight, Lead, SingleFlight, Waiter};

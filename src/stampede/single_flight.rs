@@ -96,6 +96,62 @@ impl<K: Eq + Hash, V> Drop for Landing<K, V> {
     }
 }
 
+/// What a caller that makes its calls itself finds for a key.
+#[must_use = "a lead that is dropped abandons its flight"]
+pub enum Claim<K: Eq + Hash, V> {
+    /// No call was running: this caller is to make it.
+    Leads(Lead<K, V>, Waiter<V>),
+    /// Another's is.
+    Follows(Waiter<V>),
+}
+
+impl<K: Eq + Hash, V> fmt::Debug for Claim<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leads(..) => "Claim::Leads",
+            Self::Follows(_) => "Claim::Follows",
+        })
+    }
+}
+
+/// A flight that waits for its result. One that is dropped without is abandoned.
+pub struct Lead<K: Eq + Hash, V>(Landing<K, V>);
+
+impl<K: Eq + Hash, V> Lead<K, V> {
+    /// Gives the result to all who wait.
+    pub fn land(mut self, value: V) {
+        self.0.result = Some(value);
+    }
+}
+
+impl<K: Eq + Hash, V> fmt::Debug for Lead<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lead")
+    }
+}
+
+/// The wait for a flight's result.
+pub struct Waiter<V>(watch::Receiver<State<V>>);
+
+impl<V: Clone> Waiter<V> {
+    /// The result, once it is there; `None` of a flight that was abandoned.
+    pub async fn landed(mut self) -> Option<V> {
+        let running = |state: &State<V>| matches!(state, State::Running);
+        // Every flight sends once before its sender goes away, so an error means abandoned.
+        let state = self.0.wait_for(|state| !running(state)).await.ok()?;
+        match &*state {
+            State::Done(value) => Some(value.clone()),
+            State::Running | State::Abandoned => None,
+        }
+    }
+}
+
+impl<V> fmt::Debug for Waiter<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waiter")
+    }
+}
+
 /// What a caller finds when it asks for a key.
 enum Joined<K: Eq + Hash, V, F> {
     /// A call is running.
@@ -201,6 +257,18 @@ where
         }
     }
 
+    /// Joins the running call of `key`, or registers one that this caller is to make, together with those of
+    /// other keys perhaps.
+    pub fn claim(&self, key: &K) -> Claim<K, V> {
+        match self.join(key, &mut Some(())) {
+            Joined::Leads {
+                landing, receiver, ..
+            } => Claim::Leads(Lead(landing), Waiter(receiver)),
+            Joined::Running(receiver) => Claim::Follows(Waiter(receiver)),
+            Joined::Spent => unreachable!("there is always a call to give"),
+        }
+    }
+
     /// Joins the running call of `key`, or registers a new one with `call`.
     fn join<F>(&self, key: &K, call: &mut Option<F>) -> Joined<K, V, F> {
         match self.calls.lock().entry(key.clone()) {
@@ -239,6 +307,30 @@ mod tests {
     use super::*;
 
     type Flights = SingleFlight<u8, Result<u32, String>>;
+
+    #[tokio::test]
+    async fn a_claim_is_led_by_one_until_it_lands_or_is_given_up() {
+        let flights = Flights::default();
+        let Claim::Leads(lead, own) = flights.claim(&1) else {
+            panic!("nobody else asked");
+        };
+        let Claim::Follows(other) = flights.claim(&1) else {
+            panic!("one leads");
+        };
+        assert!(matches!(flights.claim(&2), Claim::Leads(..)));
+        lead.land(Ok(7));
+        assert_eq!(own.landed().await, Some(Ok(7)));
+        assert_eq!(other.landed().await, Some(Ok(7)));
+        assert_eq!(flights.running(), 0);
+        let Claim::Leads(lead, _) = flights.claim(&1) else {
+            panic!("the flight is over");
+        };
+        let Claim::Follows(left) = flights.claim(&1) else {
+            panic!("one leads");
+        };
+        drop(lead);
+        assert_eq!(left.landed().await, None);
+    }
 
     #[tokio::test]
     async fn a_thousand_callers_make_one_call() {

@@ -129,3 +129,27 @@ async fn a_call_whose_caller_goes_away_is_made_by_the_next() {
     let (_, answer) = second.await.unwrap();
     assert!(answer.contains("Paris"));
 }
+
+#[tokio::test]
+async fn a_client_embeds_each_input_once_and_sends_on_nothing_that_is_said_to_the_cache() {
+    let (client, url, upstream) = client().await;
+    let url = url.replace("chat/completions", "embeddings");
+    let ask = async |inputs: Value| -> Value {
+        let body = json!({ "model": "m", "input": inputs, "cache": { "ttl": 60 } });
+        let response = client
+            .post(&url)
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap();
+        serde_json::from_str(&response.text().await.unwrap()).unwrap()
+    };
+    ask(json!(["a", "bb"])).await;
+    assert!(upstream.seen().1.get("cache").is_none());
+    let both = ask(json!(["ccc", "bb"])).await;
+    assert_eq!(both["data"][0]["embedding"], json!([3]));
+    assert_eq!(both["data"][1]["embedding"], json!([2]));
+    assert_eq!(upstream.seen().1["input"], json!(["ccc"]));
+    ask(json!(["a", "bb", "ccc"])).await;
+    assert_eq!(upstream.calls(), 2);
+}

@@ -203,7 +203,7 @@ async fn many_who_ask_at_once_are_answered_by_one_call() {
 #[tokio::test]
 async fn what_is_no_call_passes_untouched_and_what_is_not_for_the_cache_says_why() {
     let (front, upstream) = front();
-    for path in ["/v1/embeddings", "/v1/models", "/v1/messages/count_tokens"] {
+    for path in ["/v1/models", "/v1/messages/count_tokens"] {
         let answer = read(post(&front, path, &[], &json!({ "input": "x" })).await).await;
         assert!(!answer.headers.contains_key("cache-status"), "{path}");
     }
@@ -368,4 +368,95 @@ async fn a_deployment_in_the_path_names_the_model() {
         assert!(answer.cache_status().contains(status));
     }
     assert_eq!(upstream.seen().1, body);
+}
+
+#[tokio::test]
+async fn embeddings_are_kept_input_by_input() {
+    const PATH: &str = "/v1/embeddings";
+    let (front, upstream) = front();
+    let asked = async |inputs: Value, headers: &[(&str, &str)]| {
+        let body = json!({ "model": "m", "input": inputs });
+        read(post(&front, PATH, headers, &body).await).await
+    };
+    let vectors = |answer: &Answer| {
+        let data = answer.json()["data"].as_array().unwrap().clone();
+        data.iter()
+            .map(|item| item["embedding"][0].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let first = asked(json!(["a", "bb"]), &[]).await;
+    assert_eq!(vectors(&first), [1, 2]);
+    assert!(
+        first.cache_status().contains("fwd=miss; stored"),
+        "{}",
+        first.cache_status()
+    );
+    let second = asked(json!(["bb", "ccc", "a", "ccc"]), &[]).await;
+    assert_eq!(vectors(&second), [2, 3, 1, 3]);
+    assert_eq!(upstream.seen().1["input"], json!(["ccc"]));
+    assert_eq!(second.json()["usage"]["prompt_tokens"], 1);
+    assert_eq!(
+        second.json()["usage"]["askonce"],
+        json!({ "cached": 2, "inputs": 4 })
+    );
+    let kept = asked(json!(["ccc", "a"]), &[("cache-control", "only-if-cached")]).await;
+    assert_eq!(vectors(&kept), [3, 1]);
+    assert!(
+        kept.cache_status().contains("hit"),
+        "{}",
+        kept.cache_status()
+    );
+    let none = asked(json!(["new", "a"]), &[("cache-control", "only-if-cached")]).await;
+    assert_eq!(none.status, StatusCode::GATEWAY_TIMEOUT);
+    assert!(none.body.contains("1 of the inputs"), "{}", none.body);
+    assert_eq!(upstream.calls(), 2);
+    let failed = asked(json!(["please fail", "a"]), &[]).await;
+    assert_eq!(failed.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(failed.headers["retry-after"], "7");
+    let fresh = asked(json!(["a"]), &[("cache-control", "no-cache, no-store")]).await;
+    assert!(
+        fresh.cache_status().contains("bypass"),
+        "{}",
+        fresh.cache_status()
+    );
+    assert_eq!(upstream.calls(), 4);
+}
+
+#[tokio::test]
+async fn the_usage_of_a_stream_is_asked_for_and_given_to_those_who_ask() {
+    for path in [CHAT, "/v1/completions"] {
+        let (front, upstream) = front();
+        let mut body = asking(path, "What is the capital of France?", true);
+        let fresh = read(post(&front, path, &[], &body).await).await;
+        assert_eq!(
+            upstream.seen().1["stream_options"],
+            json!({ "include_usage": true })
+        );
+        let told = |answer: &Answer| answer.body.contains("prompt_tokens");
+        assert!(!told(&fresh), "{path}: {}", fresh.body);
+        let hit = read(post(&front, path, &[], &body).await).await;
+        assert!(
+            hit.cache_status().contains("exact") && !told(&hit),
+            "{path}: {}",
+            hit.body
+        );
+        body["stream_options"] = json!({ "include_usage": true });
+        let hit = read(post(&front, path, &[], &body).await).await;
+        assert!(
+            hit.cache_status().contains("exact") && told(&hit),
+            "{path}: {}",
+            hit.body
+        );
+        assert!(
+            hit.body.contains("\"prompt_tokens\":5"),
+            "the provider's: {}",
+            hit.body
+        );
+        assert_eq!(upstream.calls(), 1);
+    }
+    let upstream = Upstream::default();
+    let gateway = Gateway::new(SemanticCache::in_memory().unwrap()).stream_usage(false);
+    let front = upstream.router().layer(gateway);
+    ask(&front, CHAT, "What is the capital of France?", true).await;
+    assert!(upstream.seen().1.get("stream_options").is_none());
 }

@@ -57,7 +57,9 @@ async fn answer(State(upstream): State<Upstream>, request: Request) -> Response 
     let wanted: Value = serde_json::from_slice(&body).unwrap_or_default();
     let path = parts.uri.path();
     if wanted["stream"] == true {
-        return stream_of(path, call, gate);
+        let told = path.ends_with("/messages") || path.ends_with("/responses");
+        let told = told || wanted.pointer("/stream_options/include_usage") == Some(&true.into());
+        return stream_of(path, call, gate, told);
     }
     if let Some(gate) = gate {
         gate.notified().await;
@@ -70,6 +72,16 @@ async fn answer(State(upstream): State<Upstream>, request: Request) -> Response 
             [("retry-after", "7")],
             axum::Json(body),
         )
+            .into_response();
+    }
+    if let (true, Some(inputs)) = (path.ends_with("/embeddings"), wanted["input"].as_array()) {
+        let length = |(index, input): (usize, &Value)| {
+            let length = input.as_str().map_or(0, str::len);
+            json!({ "object": "embedding", "index": index, "embedding": [length] })
+        };
+        let data: Vec<_> = inputs.iter().enumerate().map(length).collect();
+        let usage = json!({ "prompt_tokens": data.len(), "total_tokens": data.len() });
+        return axum::Json(json!({ "object": "list", "data": data, "model": "m", "usage": usage }))
             .into_response();
     }
     (
@@ -110,12 +122,13 @@ pub(crate) fn document(path: &str, call: usize) -> Value {
 }
 
 /// The same as a stream.
-fn stream_of(path: &str, call: usize, gate: Option<Arc<Notify>>) -> Response {
+fn stream_of(path: &str, call: usize, gate: Option<Arc<Notify>>, told: bool) -> Response {
     let protocol = askonce::Protocol::of_path(path).expect("a protocol");
     let recording = askonce::replay::Recording::of_document(protocol, &document(path, call));
     let events: Vec<_> = recording
         .events()
         .iter()
+        .filter(|event| told || !askonce::replay::is_usage_only(event))
         .map(askonce::replay::Event::to_bytes)
         .collect();
     let events = stream::unfold(

@@ -5,9 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use askonce::Protocol;
 use clap::Args as ClapArgs;
+use clap::builder::PossibleValuesParser;
 use reqwest::RequestBuilder;
 use serde_json::{Map, Value, json};
+
+use crate::http::PROTOCOLS;
 
 /// Which server to talk to.
 #[derive(Debug, ClapArgs)]
@@ -180,8 +184,15 @@ pub(crate) async fn read_json(response: reqwest::Response) -> anyhow::Result<Val
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PromptArgs {
     /// The prompt; `-` reads it from standard input.
-    #[arg(required_unless_present = "chat")]
+    #[arg(required_unless_present_any = ["chat", "body"])]
     prompt: Option<String>,
+    /// A file with the whole body of a call, in place of a prompt.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "chat"])]
+    body: Option<PathBuf>,
+    /// The protocol of `--body`. Default: `openai_chat`.
+    #[arg(long, value_name = "NAME", requires = "body",
+        value_parser = PossibleValuesParser::new(PROTOCOLS.map(Protocol::as_str)))]
+    protocol: Option<String>,
     /// A file with a whole chat completions request, in place of a prompt.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     chat: Option<PathBuf>,
@@ -203,17 +214,20 @@ impl PromptArgs {
     /// The fields of a request to the native API.
     pub(crate) fn fields(&self) -> anyhow::Result<Map<String, Value>> {
         let mut fields = Map::new();
-        if let Some(file) = &self.chat {
+        let files = [("openai_chat", &self.chat), ("body", &self.body)];
+        for (name, file) in files {
+            let Some(file) = file else { continue };
             let text = std::fs::read_to_string(file)
                 .with_context(|| format!("{} cannot be read", file.display()))?;
-            let chat: Value = serde_json::from_str(&text)
+            let body: Value = serde_json::from_str(&text)
                 .with_context(|| format!("{} is not JSON", file.display()))?;
-            fields.insert("openai_chat".to_owned(), chat);
+            fields.insert(name.to_owned(), body);
         }
         if let Some(prompt) = &self.prompt {
             fields.insert("prompt".to_owned(), json!(read_prompt(prompt)?));
         }
         let named = [
+            ("protocol", &self.protocol),
             ("model", &self.model),
             ("system", &self.system),
             ("namespace", &self.namespace),

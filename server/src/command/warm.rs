@@ -1,6 +1,6 @@
 //! `askonce warm`: fills a running server's cache from a file, one answer a line.
 //!
-//! A line is what `POST /cache/v1/store` takes: a `prompt` with its `model`, or an `openai_chat` body, and the
+//! A line is what `POST /cache/v1/store` takes: a `prompt` with its `model`, or the `body` of a call in a `protocol`, and the
 //! `answer`. What is wrong with a line is told by its number, without its text, and the others go on.
 
 use std::collections::BTreeMap;

@@ -47,6 +47,7 @@ use series::Series;
 pub(crate) use auth::{KEY_HEADERS, secret};
 pub(crate) use control::is_ours;
 pub(crate) use keys::swept;
+pub(crate) use native::PROTOCOLS;
 
 /// Upper bounds of histogram buckets, in seconds: an exact hit takes microseconds, a call seconds.
 const BUCKETS: [f64; 23] = [

@@ -1,7 +1,8 @@
 //! The cache's own API below `/cache/v1`: JSON in, JSON or a problem document out.
 //!
 //! Bodies are read as JSON whatever their content type says, so that `curl -d` works. A request is
-//! either a `prompt` with its `model`, `system`, `params` and `namespace`, or a whole `openai_chat` body.
+//! either a `prompt` with its `model`, `system`, `params` and `namespace`, or the whole `body` of a call in the
+//! `protocol` that is named ([`PROTOCOLS`]; a chat completion's where none is). `openai_chat` is such a body, too.
 //!
 //! A caller reads, judges and invalidates entries of its own scope alone; an admin those of every scope.
 //! An entry of another scope is answered as one that does not exist.
@@ -12,8 +13,8 @@ use std::time::Duration;
 
 use askonce::savings::{SavingsFilter, Usage};
 use askonce::{
-    Answer, EntryId, ExactKey, Hit, HitKind, LookupOptions, Miss, Outcome, Scope, Selector,
-    StoreOptions, StoreOutcome, Ttl, Verdict,
+    Answer, EntryId, ExactKey, Hit, HitKind, LookupOptions, Miss, Outcome, Protocol, Scope,
+    Selector, StoreOptions, StoreOutcome, Ttl, Verdict,
 };
 use axum::Json;
 use axum::body::Body;
@@ -50,7 +51,7 @@ pub(crate) async fn lookup(
     let (request, _) = fields.request(&caller, &headers)?;
     let options: Options = fields.rest()?;
     let mut accepted = LookupOptions::of(&request);
-    accepted.exact_only = options.exact_only.unwrap_or(false);
+    accepted.exact_only |= options.exact_only.unwrap_or(false);
     let outcome = app.cache.lookup_with(&request, &accepted).await;
     let mut response = Json(match &outcome {
         Outcome::Hit(hit) => hit_json(hit),
@@ -87,9 +88,10 @@ pub(crate) async fn store(
     let caller = app.auth.identify(&headers, peer)?;
     let known = ["answer", "ttl", "tags", "usage", "latency", "approved"];
     let mut fields = read_fields(&app, body, &known).await?;
-    let is_chat = fields.0.contains_key("openai_chat");
     let (request, wishes) = fields.request(&caller, &headers)?;
-    if request.message_texts().all(|text| text.trim().is_empty()) {
+    // An embedding's input may be a list of tokens.
+    let may_be_blank = request.protocol() == Protocol::OpenAiEmbeddings;
+    if !may_be_blank && request.message_texts().all(|text| text.trim().is_empty()) {
         return Err(Problem::bad_request("the prompt is empty").field("prompt"));
     }
     let options: Options = fields.rest()?;
@@ -97,18 +99,11 @@ pub(crate) async fn store(
         caller.require_admin("approve an answer")?;
     }
     check_tags(&options.tags).map_err(|problem| problem.field("tags"))?;
-    let fits = match &options.answer {
-        Value::Null => {
-            return Err(Problem::bad_request("an answer is text or JSON, not null").field("answer"));
-        }
-        Value::String(_) => true,
-        other => !is_chat || other.get("choices").is_some_and(Value::is_array),
-    };
-    if !fits {
-        return Err(
-            Problem::bad_request("the answer to a chat is text or a chat completion")
-                .field("answer"),
-        );
+    if options.answer.is_null() {
+        return Err(Problem::bad_request("an answer is text or JSON, not null").field("answer"));
+    }
+    if let Some(detail) = misfit(request.protocol(), &options.answer) {
+        return Err(Problem::bad_request(detail).field("answer"));
     }
     let mut kept = StoreOptions {
         tags: wishes.tags,
@@ -121,11 +116,12 @@ pub(crate) async fn store(
         Life::Forever => kept.ttl = Ttl::Forever,
         Life::For(Span(life)) => kept.ttl = Ttl::For(life),
     }
-    let reported = options
-        .answer
-        .get("usage")
-        .filter(|_| is_chat)
-        .and_then(Usage::from_openai);
+    let reported = options.answer.get("usage");
+    let reported = reported.and_then(|usage| match request.protocol() {
+        Protocol::Prompt => None,
+        Protocol::AnthropicMessages => Usage::from_anthropic(usage),
+        _ => Usage::from_openai(usage),
+    });
     kept.usage = options.usage.map(|usage| usage.0).or(reported);
     kept.latency = options.latency.map(|span| span.0);
     let outcome = app
@@ -192,7 +188,8 @@ pub(crate) async fn feedback(
     }
     let caller = app.auth.identify(&headers, peer)?;
     let mut fields = read_fields(&app, body, &["entry", "verdict", "user"]).await?;
-    let asked = fields.0.contains_key("prompt") || fields.0.contains_key("openai_chat");
+    let asked = ["prompt", "body", "openai_chat"];
+    let asked = asked.iter().any(|name| fields.0.contains_key(*name));
     let query = if asked {
         Some(fields.request(&caller, &headers)?.0)
     } else {
@@ -211,7 +208,7 @@ pub(crate) async fn feedback(
         (Judgement::Right, _) => Verdict::Right,
         (Judgement::Wrong, Some(query)) => Verdict::Wrong { query },
         (Judgement::Wrong, None) => {
-            let detail = "a wrong hit needs the prompt or openai_chat that was answered with it";
+            let detail = "a wrong hit needs the prompt or the body that was answered with it";
             return Err(Problem::bad_request(detail).field("prompt"));
         }
     };
@@ -544,14 +541,56 @@ fn no_entry() -> Problem {
 }
 
 /// The fields that say what is asked.
-const REQUEST_FIELDS: [&str; 6] = [
+const REQUEST_FIELDS: [&str; 8] = [
     "prompt",
+    "protocol",
+    "body",
     "model",
     "system",
     "params",
     "namespace",
     "openai_chat",
 ];
+
+/// The protocols of calls whose bodies are read; the first where none is named.
+pub(crate) const PROTOCOLS: [Protocol; 5] = [
+    Protocol::OpenAiChat,
+    Protocol::OpenAiResponses,
+    Protocol::OpenAiCompletions,
+    Protocol::OpenAiEmbeddings,
+    Protocol::AnthropicMessages,
+];
+
+/// Why an answer is none to a call in `protocol`, if so.
+fn misfit(protocol: Protocol, answer: &Value) -> Option<&'static str> {
+    let whole = |list: &str| answer.is_string() || answer.get(list).is_some_and(Value::is_array);
+    let (fits, expected) = match protocol {
+        Protocol::OpenAiChat => (
+            whole("choices"),
+            "the answer to a chat is text or a chat completion",
+        ),
+        Protocol::OpenAiCompletions => (
+            whole("choices"),
+            "the answer to a prompt is text or a completion",
+        ),
+        Protocol::OpenAiResponses => (
+            whole("output"),
+            "the answer to a call of the responses API is text or a response",
+        ),
+        Protocol::AnthropicMessages => (
+            whole("content"),
+            "the answer to messages is text or a message",
+        ),
+        Protocol::OpenAiEmbeddings => (
+            answer
+                .get("embedding")
+                .is_some_and(|vector| vector.is_array() || vector.is_string()),
+            "the answer to an input is an object with its embedding",
+        ),
+        _ => return None,
+    };
+    (!fits).then_some(expected)
+}
 
 /// The fields of a body, all of them known.
 pub(crate) struct Fields(Map<String, Value>);
@@ -598,6 +637,8 @@ impl Fields {
         #[derive(Deserialize)]
         struct Asked {
             prompt: Option<String>,
+            protocol: Option<String>,
+            body: Option<Value>,
             model: Option<String>,
             system: Option<String>,
             params: Option<Map<String, Value>>,
@@ -609,23 +650,37 @@ impl Fields {
             .filter_map(|name| self.0.remove_entry(*name));
         let asked: Asked = from_fields(taken.collect())?;
         let mut wishes = Wishes::read(headers)?;
-        let request = match (asked.prompt, asked.openai_chat) {
-            (Some(prompt), None) => askonce::Request::prompt(prompt).scope(caller.scope.clone()),
-            (None, Some(chat)) => askonce::Request::from_openai_chat(&chat, caller.scope.clone())
-                .map_err(|error| {
-                let mut problem = Problem::from(error);
-                problem.prefix_field("openai_chat.");
-                problem
-            })?,
-            (Some(_), Some(_)) => {
+        let scope = caller.scope.clone();
+        let request = match (asked.prompt, asked.body, asked.openai_chat) {
+            (Some(_), None, None) if asked.protocol.is_some() => {
+                let detail = "a protocol goes with a body, a prompt is of none";
+                return Err(Problem::bad_request(detail).field("protocol"));
+            }
+            (Some(prompt), None, None) => askonce::Request::prompt(prompt).scope(scope),
+            (None, Some(body), None) => {
+                let protocol = protocol_named(asked.protocol.as_deref())?;
+                read_call(protocol, &body, scope, "body.")?
+            }
+            (None, None, Some(_)) if asked.protocol.is_some() => {
+                let detail = "a protocol goes with a body, openai_chat is of its own";
+                return Err(Problem::bad_request(detail).field("protocol"));
+            }
+            (None, None, Some(chat)) => {
+                read_call(Protocol::OpenAiChat, &chat, scope, "openai_chat.")?
+            }
+            (None, None, None) => {
                 return Err(
-                    Problem::bad_request("give either prompt or openai_chat").field("openai_chat")
+                    Problem::bad_request("there is neither prompt nor body").field("prompt")
                 );
             }
-            (None, None) => {
-                return Err(
-                    Problem::bad_request("there is neither prompt nor openai_chat").field("prompt"),
-                );
+            (_, body, _) => {
+                let detail = "give one of prompt, body and openai_chat";
+                let field = if body.is_some() {
+                    "body"
+                } else {
+                    "openai_chat"
+                };
+                return Err(Problem::bad_request(detail).field(field));
             }
         };
         let request = caller.sign(wishes.join(request));
@@ -666,6 +721,35 @@ impl Fields {
             None => self.rest(),
         }
     }
+}
+
+/// The protocol of a name, one of [`PROTOCOLS`].
+fn protocol_named(name: Option<&str>) -> Result<Protocol, Problem> {
+    let Some(name) = name else {
+        return Ok(PROTOCOLS[0]);
+    };
+    let mut known = PROTOCOLS.iter();
+    known
+        .find(|protocol| protocol.as_str() == name)
+        .copied()
+        .ok_or_else(|| {
+            let known = PROTOCOLS.map(Protocol::as_str).join(", ");
+            Problem::bad_request(format!("expected one of {known}")).field("protocol")
+        })
+}
+
+/// Reads the body of a call, which stands below `place`.
+fn read_call(
+    protocol: Protocol,
+    body: &Value,
+    scope: Scope,
+    place: &str,
+) -> Result<askonce::Request, Problem> {
+    askonce::Request::read(protocol, body, scope).map_err(|error| {
+        let mut problem = Problem::from(error);
+        problem.prefix_field(place);
+        problem
+    })
 }
 
 fn from_fields<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, Problem> {

@@ -44,6 +44,31 @@ mod tests {
     }
 
     #[test]
+    fn the_bodies_of_every_protocol_are_described() {
+        let document: Value = serde_json::from_str(DOCUMENT).unwrap();
+        let known = crate::http::native::PROTOCOLS.map(askonce::Protocol::as_str);
+        for path in ["lookup", "store", "explain"] {
+            let operation = &document["paths"][format!("/cache/v1/{path}")]["post"];
+            let schema = operation
+                .pointer("/requestBody/content/application~1json/schema/oneOf")
+                .unwrap();
+            let forms = schema.as_array().unwrap();
+            let named: BTreeSet<_> = forms
+                .iter()
+                .filter_map(|form| form.pointer("/properties/protocol/const")?.as_str())
+                .collect();
+            assert_eq!(named, BTreeSet::from(known), "{path}");
+            let refers = forms
+                .iter()
+                .filter_map(|form| form.pointer("/properties/body/$ref")?.as_str());
+            for schema in refers {
+                let found = document.pointer(schema.trim_start_matches('#'));
+                assert!(found.is_some(), "{schema}");
+            }
+        }
+    }
+
+    #[test]
     fn every_route_is_described_and_nothing_else() {
         let document: Value = serde_json::from_str(DOCUMENT).unwrap();
         let mut described = BTreeSet::new();

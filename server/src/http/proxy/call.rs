@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use askonce::replay::{Document, Ending, NotText, Recorder};
+use askonce::replay::{Ending, NotText, Recorder, asking_for_usage};
 use askonce::savings::Usage;
 use askonce::{Answer, Fill, Protocol, Sink, StoreOptions};
 use axum::http::request::Parts;
@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use reqwest::Url;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::give::Asked;
 use super::is_event_stream;
@@ -232,7 +232,7 @@ impl Call {
             let with_usage = (upstream.tells_usage() && !self.asked.wanted.usage)
                 .then(|| asking_for_usage(self.asked.protocol, &body))
                 .flatten();
-            let body = with_usage.unwrap_or(body);
+            let body = with_usage.map_or(body, Bytes::from);
             let response = upstream.open(url, headers, body).await;
             let failed = match &response {
                 Ok(response) => is_failure(response.status()),
@@ -277,25 +277,6 @@ fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504 | 529)
 }
 
-/// The body with a wish to be told the usage at the end of the stream, for callers that will want to know it.
-fn asking_for_usage(protocol: Protocol, body: &[u8]) -> Option<Bytes> {
-    if !matches!(protocol, Protocol::OpenAiChat | Protocol::OpenAiCompletions) {
-        return None;
-    }
-    let mut document = Document::read(body)?;
-    if document
-        .get("stream_options")
-        .is_none_or(|options| options == "null")
-    {
-        document.set("stream_options", &json!({ "include_usage": true }));
-    } else {
-        document.edit(&["stream_options"], |options| {
-            options.set("include_usage", &json!(true));
-        });
-    }
-    Some(document.to_text().into())
-}
-
 /// Headers of a request whose body is sent whole: the client works out its length.
 pub(super) fn sized(mut headers: HeaderMap) -> HeaderMap {
     headers.remove(header::CONTENT_LENGTH);
@@ -316,22 +297,5 @@ mod tests {
         };
         assert!(says("private, No-Store"));
         assert!(!says("max-age=5, no-cache"));
-    }
-
-    #[test]
-    fn the_wish_for_usage_joins_the_callers_own() {
-        let asking = |body: &str| {
-            let body = asking_for_usage(Protocol::OpenAiChat, body.as_bytes()).unwrap();
-            String::from_utf8(body.to_vec()).unwrap()
-        };
-        assert_eq!(
-            asking(r#"{"a": 1.0,"stream":true}"#),
-            r#"{"a":1.0,"stream":true,"stream_options":{"include_usage":true}}"#
-        );
-        assert_eq!(
-            asking(r#"{"stream_options":{"include_obfuscation":false,"include_usage":false}}"#),
-            r#"{"stream_options":{"include_obfuscation":false,"include_usage":true}}"#
-        );
-        assert!(asking_for_usage(Protocol::AnthropicMessages, b"{}").is_none());
     }
 }

@@ -218,7 +218,7 @@ async fn read(
             Err(error) if is_about_cache(&error) => return Err(error.into()),
             Err(_) => return Ok(unread(body).relay("unparsed").await?.into()),
         };
-        let answered = embeddings::answer(&context, requests, &value, wishes, body.clone()).await?;
+        let answered = embeddings::answer(&context, requests, wishes, body.clone()).await;
         return Ok(answered.into());
     }
     let request = match askonce::Request::read(protocol, &value, caller.scope.clone()) {
