@@ -361,8 +361,8 @@ async fn requests_that_make_no_sense_name_the_field_and_store_nothing() {
         ),
         (
             "store",
-            json!({ "protocol": "anthropic_messages", "body": support::prompt("p"), "answer": "x" }),
-            "body.max_tokens",
+            json!({ "protocol": "anthropic_messages", "body": { "model": "m", "messages": 7 }, "answer": "x" }),
+            "body.messages",
         ),
         (
             "store",

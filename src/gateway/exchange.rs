@@ -345,6 +345,7 @@ impl Gateway {
         let call = {
             let (made, most_bytes) = (Arc::clone(&made), self.max_answer_bytes);
             let (keep, count) = (wishes.may_store(), requests.len());
+            let (cache, first) = (self.cache.clone(), requests.first().cloned());
             let options = StoreOptions {
                 tags: wishes.tags,
                 ..StoreOptions::default()
@@ -355,6 +356,7 @@ impl Gateway {
                     .flatten();
                 let response = open(only.map_or_else(|| body.clone(), Bytes::from));
                 let (made, options) = (Arc::clone(&made), options.clone());
+                let (cache, first) = (cache.clone(), first.clone());
                 async move {
                     let response = response.await.map_err(CallError::Failed)?;
                     let reply = whole(response, most_bytes).await?;
@@ -366,7 +368,12 @@ impl Gateway {
                     let Some(vectors) = vectors else {
                         return Err(CallError::Refused(reply));
                     };
-                    let declined = declined(keep, &reply.headers);
+                    let declined = declined(keep, &reply.headers).or_else(|| {
+                        let judged = cache
+                            .admission()
+                            .document_for(first.as_ref()?, vectors.document());
+                        judged.err().map(|refused| refused.as_str())
+                    });
                     let mut made = made.lock();
                     made.usage.input_tokens += vectors.usage().unwrap_or_default().input_tokens;
                     made.headers = reply.headers;
