@@ -274,6 +274,26 @@ mod sent {
     }
 
     #[tokio::test]
+    async fn an_upstream_that_is_away_is_an_error_of_the_call_and_of_the_request() {
+        let collector = collector().await;
+        let server = Setup::upstream("http://127.0.0.1:9/v1")
+            .set(&format!("traces.endpoint={}", base(&collector)))
+            .start();
+        let reply = server.chat(&prompt(RESET)).await;
+        assert_eq!(reply.status, StatusCode::BAD_GATEWAY);
+        stop(server);
+
+        let sent = Sent::to(&collector);
+        let request = sent.requests()[0];
+        let call = sent.one_below(request, "chat gpt-4o-mini");
+        assert_eq!(told(&call.attributes)["error.type"], "unreachable");
+        for span in [request, call] {
+            let status = span.status.as_ref().expect("a status");
+            assert_eq!(status.code, Coded::Error as i32, "{}", span.name);
+        }
+    }
+
+    #[tokio::test]
     async fn standard_variables_say_where_to_and_as_whom_and_how_many() {
         let (upstream, collector) = (Upstream::start().await, collector().await);
         let server = Setup::upstream(&upstream.url)

@@ -90,7 +90,7 @@ pub(crate) fn model_call(upstream: &Upstream, protocol: Protocol, model: Option<
         http.response.status_code = Empty,
         server.address = Empty,
         askonce.upstream = Empty,
-        error.r#type = Empty,
+        "error.type" = Empty,
     )
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn relay(method: &Method) -> Span {
         http.response.status_code = Empty,
         server.address = Empty,
         askonce.upstream = Empty,
-        error.r#type = Empty,
+        "error.type" = Empty,
     )
 }
 
