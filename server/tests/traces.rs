@@ -132,9 +132,11 @@ mod sent {
         Setup::upstream(&upstream.url).set(&format!("traces.endpoint={}", base(collector)))
     }
 
-    fn stop(mut server: Server) -> String {
+    /// Stops the server while the collector goes on.
+    async fn stop(mut server: Server) -> String {
         server.terminate();
-        let (status, log) = server.wait();
+        let ended = tokio::task::spawn_blocking(move || server.wait());
+        let (status, log) = ended.await.unwrap();
         assert!(status.success(), "{log}");
         log
     }
@@ -155,7 +157,7 @@ mod sent {
         server.get("/health/live").await;
         assert_eq!(upstream.calls(), 1);
         let handed_on = upstream.last().headers["traceparent"].clone();
-        let log = stop(server);
+        let log = stop(server).await;
 
         let sent = Sent::to(&collector);
         assert_eq!(collector.last().headers["x-collector-key"], SECRET);
@@ -249,7 +251,7 @@ mod sent {
         asked["stream"] = json!(true);
         server.chat(&asked).await;
         server.chat(&prompt("This one is refused.")).await;
-        stop(server);
+        stop(server).await;
 
         let sent = Sent::to(&collector);
         let requests = sent.requests();
@@ -281,7 +283,7 @@ mod sent {
             .start();
         let reply = server.chat(&prompt(RESET)).await;
         assert_eq!(reply.status, StatusCode::BAD_GATEWAY);
-        stop(server);
+        stop(server).await;
 
         let sent = Sent::to(&collector);
         let request = sent.requests()[0];
@@ -307,7 +309,7 @@ mod sent {
         let parent = format!("00-{TRACE}-{CALLER}-01");
         let from_caller = [("traceparent", parent.as_str())];
         server.chat_with(&prompt(RESET), &from_caller).await;
-        stop(server);
+        stop(server).await;
 
         let sent = Sent::to(&collector);
         assert_eq!(sent.resource["service.name"], "answers");
@@ -324,6 +326,6 @@ mod sent {
             .start();
         let reply = server.chat(&prompt(RESET)).await;
         assert_eq!(reply.status, StatusCode::OK);
-        stop(server);
+        stop(server).await;
     }
 }

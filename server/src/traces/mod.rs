@@ -25,7 +25,7 @@ use crate::upstream::{CallError, Upstream};
 pub(crate) use config::TracesConfig;
 pub(crate) use export::Exporter;
 
-/// Bytes of a model's name that are told.
+/// Characters of a model's name that are told.
 const MODEL: usize = 128;
 
 /// The span of a request to this server, below that of its caller, if the caller sent one. Probes and scrapes
@@ -167,5 +167,6 @@ fn known(method: &Method) -> &'static str {
 }
 
 fn clipped(model: &str) -> &str {
-    &model[..model.floor_char_boundary(MODEL)]
+    let end = model.char_indices().nth(MODEL);
+    end.map_or(model, |(at, _)| &model[..at])
 }
