@@ -13,6 +13,10 @@ use metrics::{
     gauge, histogram,
 };
 
+/// The target of all spans: those of a request (the server's), `lookup` and below it its stages, `store`. They are
+/// at level `debug`, and without a subscriber that wants them they cost a comparison. They hold names, numbers and
+/// outcomes; never a prompt, an answer or a key.
+pub const SPANS: &str = "askonce::span";
 /// Lookups by `tier`, `outcome` and `reason`.
 pub const LOOKUPS: &str = "askonce_lookups_total";
 /// Seconds spent in each `stage` of a lookup.

@@ -22,6 +22,8 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::traces::TracesConfig;
+
 /// The stem of the configuration file and of variables.
 const NAME: &str = "askonce";
 
@@ -60,6 +62,9 @@ pub(crate) struct ServerConfig {
     pub(crate) auth: AuthConfig,
     /// The page for operators.
     pub(crate) admin: AdminConfig,
+    /// Where traces of requests are sent. Default: `null`, none are made. `{}` takes everything from the standard
+    /// variables of OpenTelemetry. Only in builds with the feature `otlp`.
+    pub(crate) traces: Option<TracesConfig>,
     /// Largest body that is read whole: prompts, answers, responses that may be cached. Default:
     /// `32MiB`; 1 KiB to 1 GiB. What is passed through as a stream has no bound.
     #[schemars(with = "askonce::schema::Bytes")]
@@ -136,6 +141,7 @@ impl Default for ServerConfig {
             judge: None,
             auth: AuthConfig::default(),
             admin: AdminConfig::default(),
+            traces: None,
             max_body_bytes: ByteSize::mib(32),
             finish_abandoned: Duration::from_secs(120),
             stream_pace: Duration::ZERO,
@@ -410,6 +416,9 @@ impl ServerConfig {
         if self.stream_pace > Duration::from_secs(1) {
             let value = humantime::format_duration(self.stream_pace);
             return Err(range("stream_pace", value, "0s to 1s"));
+        }
+        if let Some(traces) = &self.traces {
+            traces.validate(self.is_production())?;
         }
         self.validate_upstreams()?;
         self.validate_judge()?;

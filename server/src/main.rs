@@ -6,6 +6,7 @@ mod config;
 mod http;
 mod judge;
 mod quality;
+mod traces;
 mod typed_tag;
 mod upstream;
 

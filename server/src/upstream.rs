@@ -208,6 +208,19 @@ impl CallError {
         }
     }
 
+    /// The stable name of the kind of failure.
+    pub(crate) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Unreachable { .. } => "unreachable",
+            Self::TimedOut { .. } => "timeout",
+            Self::TooLarge { .. } => "too_large",
+            Self::CutOff { .. } => "cut_off",
+            Self::FailedInStream { .. } => "failed_in_stream",
+            Self::Nowhere => "nowhere",
+        }
+    }
+
     /// Whether another upstream may do better.
     pub(crate) fn is_upstreams(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
@@ -365,6 +378,16 @@ impl Upstream {
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What it speaks.
+    pub(crate) fn speaks(&self) -> Protocol {
+        self.speaks
+    }
+
+    /// The host of its API.
+    pub(crate) fn host(&self) -> &str {
+        self.base.host_str().unwrap_or_default()
     }
 
     /// The most bytes of an answer that are read.

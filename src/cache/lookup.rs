@@ -10,6 +10,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::Span;
+use tracing::field::Empty;
+
 use super::learn::Noted;
 use super::outcome::{Hit, HitKind, Miss, MissReason, Nearest, Outcome};
 use super::profile::Profile;
@@ -20,7 +23,7 @@ use crate::config::VolatileAction;
 use crate::embed::{Unrefined, Vector};
 use crate::entry::{Entry, EntryId};
 use crate::error::ErrorKind;
-use crate::observe::Meters;
+use crate::observe::{Meters, SPANS};
 use crate::policy::{Category, Decision, Evidence, HitPolicy, TextTraits};
 use crate::request::{CacheControl, Eligibility, ExactKey, PartitionKey, Request};
 use crate::search::{Candidate, Found};
@@ -204,6 +207,9 @@ pub(super) struct Trail {
     judged: Vec<Judged>,
     stages: Vec<(&'static str, Duration)>,
     since: Instant,
+    span: Span,
+    /// That of the stage that runs.
+    stage: Span,
 }
 
 impl Trail {
@@ -220,13 +226,31 @@ impl Trail {
             judged: Vec::new(),
             stages: Vec::new(),
             since: Instant::now(),
+            span: tracing::debug_span!(
+                target: SPANS,
+                "lookup",
+                askonce.outcome = Empty,
+                askonce.hit = Empty,
+                askonce.tier = Empty,
+                askonce.similarity = Empty,
+                askonce.probability = Empty,
+                askonce.reason = Empty,
+            ),
+            stage: Span::none(),
         }
+    }
+
+    /// Opens the span of a stage, which ends with the stage or, where that fails, with the lookup.
+    pub(super) fn stage(&mut self, stage: &'static str) {
+        self.stage =
+            tracing::debug_span!(target: SPANS, parent: &self.span, "stage", otel.name = stage);
     }
 
     pub(super) fn stage_done(&mut self, stage: &'static str) {
         let now = Instant::now();
         let took = now - self.since;
         self.since = now;
+        self.stage = Span::none();
         self.meters.stage(stage, took);
         if self.depth == Depth::All {
             self.stages.push((stage, took));
@@ -247,12 +271,44 @@ impl Trail {
                 })
             }
         };
+        if !self.span.is_disabled() {
+            tell(&self.span, &outcome);
+        }
         Lookup {
             outcome,
             made: self.made,
             noted: self.noted,
             judged: self.judged,
             stages: self.stages,
+        }
+    }
+}
+
+/// Writes into the span of a lookup what came of it.
+fn tell(span: &Span, outcome: &Outcome) {
+    match outcome {
+        Outcome::Hit(hit) => {
+            span.record("askonce.outcome", "hit");
+            span.record("askonce.hit", hit.kind.as_str());
+            match &hit.kind {
+                HitKind::Exact { tier } => {
+                    span.record("askonce.tier", &**tier);
+                }
+                HitKind::Semantic {
+                    similarity,
+                    probability,
+                    ..
+                } => {
+                    span.record("askonce.similarity", f64::from(*similarity));
+                    if let Some(probability) = probability {
+                        span.record("askonce.probability", probability);
+                    }
+                }
+            }
+        }
+        Outcome::Miss(miss) => {
+            span.record("askonce.outcome", "miss");
+            span.record("askonce.reason", miss.reason().as_str());
         }
     }
 }
@@ -295,6 +351,7 @@ impl Inner {
         }
         let now = self.clock.now();
         let key = request.exact_key();
+        trail.stage("exact");
         let answer = self.tiers.look(&key, &[], &mut trail.check, now).await;
         trail.stage_done("exact");
         trail.faults.extend(answer.fault.map(|fault| match fault {
@@ -333,6 +390,7 @@ impl Inner {
                 return None;
             }
         };
+        trail.stage("embed");
         let vector = match semantic.embed.embed(text).await {
             Ok(vector) => vector,
             Err(error) => {
@@ -346,6 +404,7 @@ impl Inner {
             }
         };
         trail.stage_done("embed");
+        trail.stage("search");
         let (partition, now) = (request.partition(), self.clock.now());
         let (search, candidates) = (&semantic.search, semantic.settings.candidates);
         let least = worth_a_look(semantic);
@@ -410,6 +469,7 @@ impl Inner {
     /// Of all candidates that the policy would serve, the one that gains most and is alive. The second
     /// embedding is asked for where the policy is in doubt and nothing else can be served.
     async fn best_of(&self, asked: &Asked<'_>, found: Found, trail: &mut Trail) -> Option<Hit> {
+        trail.stage("decide");
         let mut leads: Vec<_> = found.candidates.into_iter().map(Judged::new).collect();
         self.profile(asked, &mut leads, trail).await;
         self.weigh(asked, found.rows, &mut leads);
@@ -421,6 +481,7 @@ impl Inner {
         trail.stage_done("decide");
         let mut hit = self.serve_best(asked, &mut leads, trail).await;
         if hit.is_none() && leads.iter().any(wants_refining) {
+            trail.stage("refine");
             self.refine(asked, &mut leads, trail).await;
             for lead in leads.iter_mut().filter(|lead| lead.is_undecided()) {
                 lead.decide(&*policy);
@@ -667,6 +728,7 @@ impl Inner {
         if order.is_empty() {
             return None;
         }
+        trail.stage("fetch");
         let mut hit = None;
         for at in order {
             let lead = &mut leads[at];

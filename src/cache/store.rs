@@ -13,6 +13,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument as _;
+use tracing::field::Empty;
+
 use super::Inner;
 use super::lookup::Made;
 use super::marks::Began;
@@ -24,7 +27,7 @@ use crate::config::VolatileAction;
 use crate::entry::catalog::Row;
 use crate::entry::{Answer, Entry, EntryId, Trust, Ttl};
 use crate::error::ErrorKind;
-use crate::observe;
+use crate::observe::{self, SPANS};
 use crate::request::{Eligibility, Request};
 use crate::savings::Usage;
 
@@ -102,7 +105,9 @@ impl Inner {
         began: &Began,
         made: Made,
     ) -> StoreOutcome {
-        let outcome = match self.write(request, answer, options, began, made).await {
+        let span = tracing::debug_span!(target: SPANS, "store", askonce.outcome = Empty);
+        let write = self.write(request, answer, options, began, made);
+        let outcome = match write.instrument(span.clone()).await {
             Ok((entry, expires)) => StoreOutcome::Stored { entry, expires },
             Err(reason) => StoreOutcome::NotStored { reason },
         };
@@ -110,6 +115,8 @@ impl Inner {
             StoreOutcome::Stored { .. } => "stored",
             StoreOutcome::NotStored { reason } => reason.as_str(),
         };
+        span.record("askonce.outcome", label);
+        drop(span);
         observe::store(label);
         self.counters.store(label);
         self.tend().await;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tracing::Instrument as _;
 
 use super::SemanticCache;
 use super::call::{Fill, Looked};
@@ -250,10 +251,11 @@ impl SemanticCache {
         if let Some(landing) = landing {
             *into.lock() = Some(landing.sequence.clone());
             let (cache, request) = (self.clone(), request.clone());
-            tokio::spawn(async move {
+            let flight = async move {
                 let served = cache.fly(&request, missed, call).await;
                 landing.land(served);
-            });
+            };
+            tokio::spawn(flight.in_current_span());
         }
         Streamed::Live(Box::new(Live { miss, flight, tail }))
     }

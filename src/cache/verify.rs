@@ -59,6 +59,7 @@ impl Inner {
             query: asked.text.to_owned(),
             candidates,
         };
+        trail.stage("verify");
         let answer = stage.ask(&question, asked.now).await;
         self.book_cost(
             CostKind::Verification,

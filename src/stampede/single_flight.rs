@@ -23,6 +23,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 /// How a caller came by its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,10 +206,12 @@ where
                     flight = Flight::Led;
                     // Outside the lock: a runtime that is shutting down drops the task here and now,
                     // and the landing takes the lock again.
-                    tokio::spawn(async move {
+                    let flight = async move {
                         let mut landing = landing;
                         landing.result = Some(call().await);
-                    });
+                    };
+                    // What the call does is part of what its first caller asked for.
+                    tokio::spawn(flight.in_current_span());
                     receiver
                 }
                 Joined::Spent => return None,

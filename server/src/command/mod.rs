@@ -24,9 +24,14 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
-use tracing_subscriber::EnvFilter;
+use tracing::Subscriber;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::ConfigSources;
+use crate::traces::Exporter;
 
 /// A semantic cache for LLM answers.
 #[derive(Debug, Parser)]
@@ -82,23 +87,46 @@ impl Global {
         }
     }
 
-    fn start_logging(&self, serves: bool) -> anyhow::Result<()> {
-        let default = if serves { "info" } else { "error" };
-        let filter = EnvFilter::try_new(self.log.as_deref().unwrap_or(default))
-            .map_err(|error| anyhow::anyhow!("--log or ASKONCE_LOG cannot be read: {error}"))?;
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr);
-        let started = match self.log_format {
-            LogFormat::Text => {
-                use std::io::IsTerminal as _;
-                builder
-                    .with_ansi(std::io::stderr().is_terminal())
-                    .try_init()
-            }
-            LogFormat::Json => builder.json().try_init(),
+    /// Logs from here on, and hands spans to what takes them, if something does.
+    fn start_logging(&self, default: &str, traces: Option<&Exporter>) -> anyhow::Result<()> {
+        let filter = self.log_filter(default)?;
+        let started = match traces {
+            None => Registry::default()
+                .with(filter)
+                .with(self.log_layer())
+                .try_init(),
+            Some(traces) => Registry::default()
+                .with(self.log_layer().with_filter(filter))
+                .with(traces.layer())
+                .try_init(),
         };
         started.map_err(|error| anyhow::anyhow!("logging cannot be set up: {error}"))
+    }
+
+    /// What logs before it is known whether there are traces.
+    fn early_log(&self, default: &str) -> anyhow::Result<impl Subscriber + Send + Sync + use<>> {
+        Ok(Registry::default()
+            .with(self.log_filter(default)?)
+            .with(self.log_layer()))
+    }
+
+    fn log_filter(&self, default: &str) -> anyhow::Result<EnvFilter> {
+        EnvFilter::try_new(self.log.as_deref().unwrap_or(default))
+            .map_err(|error| anyhow::anyhow!("--log or ASKONCE_LOG cannot be read: {error}"))
+    }
+
+    fn log_layer<S>(&self) -> Box<dyn Layer<S> + Send + Sync>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+    {
+        let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Text => {
+                use std::io::IsTerminal as _;
+                layer.with_ansi(std::io::stderr().is_terminal()).boxed()
+            }
+            LogFormat::Json => layer.json().boxed(),
+        }
     }
 }
 
@@ -150,7 +178,9 @@ impl Cli {
     /// Runs the command.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let Self { global, command } = self;
-        global.start_logging(matches!(command, Command::Serve(_)))?;
+        if !matches!(command, Command::Serve(_)) {
+            global.start_logging("error", None)?;
+        }
         match command {
             Command::Serve(args) => serve::run(args, &global).await,
             Command::Ask(args) => ask::run(args, &global).await,

@@ -17,12 +17,16 @@ use tokio::net::TcpListener;
 use super::Global;
 use crate::config::ServerConfig;
 use crate::http::{self, App};
+use crate::traces::Exporter;
 
 /// How often metrics are folded up, so that histograms nobody scrapes do not grow.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// How often to look whether upstream calls have ended.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// What is logged unless told otherwise.
+const LOG: &str = "info";
 
 /// Settings of `serve`.
 #[derive(Debug, ClapArgs)]
@@ -46,11 +50,22 @@ pub(crate) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         args.upstream
             .map(|url| format!("upstreams[0].base_url={url}")),
     );
-    let loaded = ServerConfig::load(&sources)?;
+    let loaded =
+        tracing::subscriber::with_default(global.early_log(LOG)?, || ServerConfig::load(&sources))?;
+    let traces = loaded.settings.traces.as_ref();
+    let traces = traces.map(Exporter::start).transpose()?;
+    global.start_logging(LOG, traces.as_ref())?;
     for file in &loaded.files {
         tracing::info!(file = %file.display(), "settings read");
     }
-    let config = loaded.settings;
+    let served = serve(loaded.settings, started, global.json).await;
+    if let Some(traces) = traces {
+        traces.close().await;
+    }
+    served
+}
+
+async fn serve(config: ServerConfig, started: Instant, json: bool) -> anyhow::Result<()> {
     let listener = bind(&config.listen).await?;
     let address = listener
         .local_addr()
@@ -66,7 +81,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> anyhow::Result<()> {
             upkeep.close_minute();
         }
     });
-    announce(address, started.elapsed(), global.json);
+    announce(address, started.elapsed(), json);
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let service = http::router(Arc::clone(&app));

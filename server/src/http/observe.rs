@@ -16,9 +16,11 @@ use futures_util::future::BoxFuture;
 use metrics::{Counter, Histogram, Unit};
 use parking_lot::RwLock;
 use tower::{Layer, Service};
+use tracing::Instrument as _;
 
 use super::error::Problem;
 use super::status;
+use crate::traces;
 
 const REQUESTS: &str = "askonce_http_requests_total";
 pub(super) const REQUEST_SECONDS: &str = "askonce_http_request_duration_seconds";
@@ -66,15 +68,21 @@ where
         let started = Instant::now();
         let route = request.extensions().get::<MatchedPath>().cloned();
         let method = request.method().clone();
+        let span = traces::request(&method, name_of(route.as_ref()), request.headers());
         // A handler that panicked takes down its own request and no more.
         let answer = AssertUnwindSafe(self.0.call(request)).catch_unwind();
         Box::pin(async move {
-            let response = match answer.await {
+            let response = match answer.instrument(span.clone()).await {
                 Ok(Ok(response)) => response,
                 Err(panic) => panicked(&*panic),
             };
-            let route = route.as_ref().map_or("none", MatchedPath::as_str);
+            let route = name_of(route.as_ref());
             record(route, &response, started.elapsed());
+            traces::answered(
+                &span,
+                response.status(),
+                status::part_of(last_status(&response)),
+            );
             tracing::debug!(
                 %method,
                 route,
@@ -86,6 +94,10 @@ where
             Ok(response)
         })
     }
+}
+
+fn name_of(route: Option<&MatchedPath>) -> &str {
+    route.map_or("none", MatchedPath::as_str)
 }
 
 fn last_status(response: &Response) -> Option<&axum::http::HeaderValue> {

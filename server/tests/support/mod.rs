@@ -345,6 +345,11 @@ impl Upstream {
             .expect("a call")
     }
 
+    /// All calls, in the order of their arrival.
+    pub fn all(&self) -> Vec<Seen> {
+        self.shared.seen.lock().unwrap().clone()
+    }
+
     /// Waits until this many calls have arrived.
     pub async fn reached(&self, calls: usize) {
         eventually(|| async { self.calls() >= calls }).await;

@@ -12,12 +12,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use reqwest::Url;
 use serde_json::Value;
+use tracing::{Instrument as _, Span};
 
 use super::give::Asked;
 use super::is_event_stream;
 use super::reading::Reading;
 use super::route::Route;
 use crate::http::App;
+use crate::traces;
 use crate::upstream::{CallError, Reply, Upstream};
 
 /// How long an upstream may take to close a stream that has ended: an open one cannot be used again.
@@ -72,10 +74,12 @@ impl Call {
     fn attempts(&self) -> Vec<Attempt> {
         let upstreams = self.route.upstreams();
         let attempt = |upstream: &Arc<Upstream>| {
+            let mut headers = sized(upstream.headers(&self.route.parts().headers, true));
+            traces::hand_on(&mut headers);
             Some(Attempt {
                 // A path that leads out of an upstream's API is not for that upstream.
                 url: self.route.url(upstream).ok()?,
-                headers: sized(upstream.headers(&self.route.parts().headers, true)),
+                headers,
                 body: upstream.renamed(self.body.clone()),
                 upstream: Arc::clone(upstream),
             })
@@ -88,14 +92,28 @@ impl Call {
         Arc::clone(&self.notes)
     }
 
+    /// The span of the call.
+    fn span(&self) -> Span {
+        let model = self.reading.request.model_name();
+        traces::model_call(self.route.primary(), self.asked.protocol, model)
+    }
+
     /// The answer as one document.
     pub(super) async fn whole(self) -> Result<Fill, CallError> {
-        let reply = self.reply().await?;
-        self.fill(reply)
+        let span = self.span();
+        let call = async {
+            let reply = self.first_reply().await?;
+            self.fill(reply)
+        };
+        call.instrument(span).await
     }
 
     /// The first reply that is not a failure of its upstream, or the last.
     pub(super) async fn reply(&self) -> Result<Reply, CallError> {
+        self.first_reply().instrument(self.span()).await
+    }
+
+    async fn first_reply(&self) -> Result<Reply, CallError> {
         let (mut rest, mut stands_in) = (self.attempts().into_iter(), false);
         loop {
             let Some(attempt) = rest.next() else {
@@ -120,6 +138,7 @@ impl Call {
             if stands_in {
                 self.notes.lock().stand_in = Some(upstream.name().to_owned());
             }
+            traces::replied(&upstream, reply.as_ref().map(|reply| reply.status));
             return reply;
         }
     }
@@ -169,11 +188,19 @@ impl Call {
                 Protocol::AnthropicMessages => Usage::from_anthropic(usage),
                 _ => Usage::from_openai(usage),
             });
+        if let Some(usage) = &usage {
+            traces::used(usage);
+        }
         usage.into_iter().fold(fill, Fill::usage)
     }
 
     /// The answer as it comes, frame by frame.
     pub(super) async fn streamed(self, sink: Sink) -> Result<Fill, CallError> {
+        let span = self.span();
+        self.stream(sink).instrument(span).await
+    }
+
+    async fn stream(self, sink: Sink) -> Result<Fill, CallError> {
         let (upstream, mut response) = self.open().await?;
         let status = response.status();
         if status != StatusCode::OK || !is_event_stream(response.headers()) {
@@ -246,6 +273,7 @@ impl Call {
             if stands_in {
                 self.notes.lock().stand_in = Some(upstream.name().to_owned());
             }
+            traces::replied(&upstream, response.as_ref().map(reqwest::Response::status));
             return response.map(|response| (upstream, response));
         }
     }

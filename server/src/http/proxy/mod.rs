@@ -30,11 +30,13 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body::Body as _;
 use serde_json::Value;
+use tracing::Instrument as _;
 
 use super::auth::Caller;
 use super::control::Wishes;
 use super::error::{Problem, provider_error};
 use super::{App, body, status};
+use crate::traces;
 use crate::upstream::{Outgoing, Upstream};
 use call::Call;
 use give::{Asked, call_failed, told};
@@ -113,11 +115,18 @@ async fn relay(
     upstream: &Upstream,
     method: Method,
     url: reqwest::Url,
-    headers: HeaderMap,
+    mut headers: HeaderMap,
     body: Outgoing,
     detail: &'static str,
 ) -> Response {
-    let mut response = match upstream.relay(method, url, headers, body).await {
+    let span = traces::relay(&method);
+    let relayed = async {
+        traces::hand_on(&mut headers);
+        let relayed = upstream.relay(method, url, headers, body).await;
+        traces::replied(upstream, relayed.as_ref().map(Response::status));
+        relayed
+    };
+    let mut response = match relayed.instrument(span).await {
         Ok(response) => response,
         Err(error) => told(upstream.name(), &error, None),
     };
