@@ -8,8 +8,9 @@
 //! data the command cannot know what a model has seen, so whoever publishes figures says so.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -116,6 +117,10 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 
+    /// Write the recorded decisions here, as lines of a log of decisions, which `calibrate` and `replay` take.
+    #[arg(long, value_name = "FILE")]
+    records: Option<PathBuf>,
+
     /// Write the JSON report here, beside what is printed.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -150,6 +155,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
                 done.with_context(|| format!("failed to measure {}", set.name))?;
             }
         }
+    }
+    if let Some(log) = bench.log {
+        log.finish()?;
     }
     let mut report = bench.report;
     report.seconds = start.elapsed().as_secs_f64();
@@ -210,6 +218,39 @@ impl Embedder {
     }
 }
 
+/// A file of recorded decisions, one on a line.
+struct Log {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Log {
+    fn create(path: &Path) -> Result<Self> {
+        let file = File::create(path);
+        let file = file.with_context(|| format!("failed to create {}", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: BufWriter::new(file),
+        })
+    }
+
+    fn write(&mut self, records: &[DecisionRecord]) -> Result<()> {
+        for record in records {
+            let line = serde_json::to_vec(record).context("a decision has no JSON form")?;
+            let written = self.file.write_all(&line);
+            written
+                .and_then(|()| self.file.write_all(b"\n"))
+                .with_context(|| format!("failed to write {}", self.path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        let flushed = self.file.flush();
+        flushed.with_context(|| format!("failed to write {}", self.path.display()))
+    }
+}
+
 /// A running benchmark.
 struct Bench<'a> {
     args: &'a Args,
@@ -221,6 +262,8 @@ struct Bench<'a> {
     limit: Option<usize>,
     progress: Progress,
     vectors: Vectors,
+    /// Where the recorded decisions go.
+    log: Option<Log>,
     report: Report,
 }
 
@@ -261,6 +304,7 @@ impl<'a> Bench<'a> {
             limit,
             progress: Progress::new(args.json),
             vectors: Vectors::default(),
+            log: args.records.as_deref().map(Log::create).transpose()?,
             report: Report {
                 schema: SCHEMA,
                 version: env!("CARGO_PKG_VERSION"),
@@ -314,6 +358,9 @@ impl<'a> Bench<'a> {
         }
         let judged = self.settings(parts, embedder);
         let (records, skipped) = record_set(set, order, &judged).await?;
+        if let Some(log) = &mut self.log {
+            log.write(&records)?;
+        }
         let calibration = self.calibration(set, order, embedder).await?;
         let spaces = records
             .first()
