@@ -16,8 +16,9 @@ use super::split::{Parts, thinned};
 use super::{CalibrateError, platt, prior};
 use crate::decision::{CandidateRecord, DecisionRecord};
 use crate::policy::{
-    Bound, CalibrationMap, Card, CategoryFit, Cutoffs, Evidence, FORMAT, GreyBand, GuardKind,
-    GuardState, PolicyFile, SECOND_SPACE, Scorer, Stage, StageModel, Stages, Verdict, WordingFit,
+    Bound, CalibrationMap, Card, CategoryFit, Cutoffs, Evidence, FORMAT, GreyBand, GuardFit,
+    GuardKind, GuardState, PolicyFile, SECOND_SPACE, Scorer, Stage, StageModel, Stages, Verdict,
+    WordingFit,
 };
 
 /// Best candidates from which on a map is fitted by monotone regression; below, a logistic curve.
@@ -48,6 +49,12 @@ pub enum Models {
     /// A logistic curve over the similarity alone, to compare with and for the smallest data.
     Curve,
 }
+
+/// Probabilities from which on candidates with a guard's conflict are counted.
+const SURE_FROM: [f64; 5] = [0.5, 0.6, 0.7, 0.8, 0.9];
+
+/// Labels that a guard borrows of the others: as many as they are right among these.
+const BORROWED: f64 = 2.0;
 
 /// How a policy is made.
 #[derive(Clone, Debug)]
@@ -135,6 +142,7 @@ pub fn fit(
     file.prior_variance = prior::shift_variance(rows_for_prior(&scorer, &calibration));
     add_categories(&mut file, &calibration)?;
     add_vetoes(&mut file, &calibration, settings, &mut report)?;
+    add_bounds(&mut file, &calibration, settings, &mut report)?;
     certify_all(&mut file, &certification, settings, &mut report)?;
     measure(&file, &certification, &mut report)?;
 
@@ -248,6 +256,7 @@ fn draft(
         same_wording: None,
         prior_variance: 0.0,
         least_similarity: -1.0,
+        guards: BTreeMap::new(),
         vetoes: Vec::new(),
         cutoffs: Cutoffs::default(),
         categories: BTreeMap::new(),
@@ -706,9 +715,86 @@ fn add_vetoes(
             right: fires_right as u64,
             right_at_most: at_most,
             veto,
+            most: None,
         });
     }
     Ok(())
+}
+
+/// Bounds what a guard's conflict leaves of a probability by what the labels show: the greatest lower bound of how
+/// often candidates with that conflict were right, among those above some probability.
+fn add_bounds(
+    file: &mut PolicyFile,
+    records: &[&DecisionRecord],
+    settings: &FitSettings,
+    report: &mut FitReport,
+) -> Result<(), CalibrateError> {
+    let scorer = Scorer::new(file)?;
+    let mode = main_mode(file);
+    let guards = || GuardKind::ALL.into_iter().filter(|kind| kind.is_veto());
+    let conflicts: Vec<(GuardKind, Vec<(f64, bool)>)> = guards()
+        .map(|kind| (kind, surest_conflicts(&scorer, records, kind, mode)))
+        .collect();
+    // A guard that fires rarely is taken for one like the others.
+    let (mut right, mut of) = (0.0, 0.0);
+    for (_, label) in conflicts
+        .iter()
+        .flat_map(|(_, rows)| rows)
+        .filter(|(p, _)| *p >= 0.5)
+    {
+        right += f64::from(u8::from(*label));
+        of += 1.0;
+    }
+    let usual = if of > 0.0 { right / of } else { 0.5 };
+    let confidence = 1.0 - (1.0 - settings.confidence) / SURE_FROM.len() as f64;
+    for (kind, rows) in conflicts {
+        let fits = SURE_FROM.map(|from| {
+            let sure = rows.iter().filter(|(p, _)| *p >= from);
+            let right = sure.clone().filter(|(_, right)| *right).count() as u64;
+            let of = sure.count() as u64;
+            let events = right as f64 + BORROWED * usual;
+            let most = lower_bound(events, of as f64 + BORROWED, confidence);
+            GuardFit { most, right, of }
+        });
+        let own = fits.into_iter().max_by(|a, b| a.most.total_cmp(&b.most));
+        // What more labels tell counts.
+        let known = match &settings.models {
+            Models::Keep(kept) => kept.guards.get(kind.as_str()).copied(),
+            _ => None,
+        };
+        let fit = known.into_iter().chain(own).max_by_key(|fit| fit.of);
+        if let Some(fit) = fit {
+            file.guards.insert(kind.as_str().to_owned(), fit);
+            for row in report
+                .guards
+                .iter_mut()
+                .filter(|row| row.guard == kind.as_str())
+            {
+                row.most = Some(fit);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Of each decision the most probable candidate in which the guard finds a conflict, with its label.
+fn surest_conflicts(
+    scorer: &Scorer,
+    records: &[&DecisionRecord],
+    kind: GuardKind,
+    mode: Mode,
+) -> Vec<(f64, bool)> {
+    let surest = |record: &&DecisionRecord| {
+        record
+            .candidates
+            .iter()
+            .filter(|candidate| candidate.evidence.guards.state(kind) == GuardState::Conflict)
+            .filter_map(|candidate| {
+                Some((score(scorer, &candidate.evidence, mode)?, candidate.right?))
+            })
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+    };
+    records.iter().filter_map(surest).collect()
 }
 
 /// Every promise that is asked for.

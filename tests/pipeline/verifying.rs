@@ -472,7 +472,8 @@ async fn a_tripped_breaker_holds_the_verifier_back_until_it_is_reset() {
         let scope = Scope::tenant(format!("tenant {n}"));
         let stored = ask("sure").scope(scope.clone());
         put_with(&cache, &stored, "It takes 3 days.", StoreOptions::default()).await;
-        let call = || async { Ok::<_, std::io::Error>(Fill::from(Answer::text("It takes 5 days."))) };
+        let call =
+            || async { Ok::<_, std::io::Error>(Fill::from(Answer::text("It takes 5 days."))) };
         let asked = ask("asked").scope(scope);
         cache.get_or_call(&asked, call).await.unwrap();
         for _ in 0..500 {

@@ -14,6 +14,7 @@ use super::split::Part;
 use super::stats::Timing;
 use super::stream::Order;
 use super::table::{Table, interval, percent};
+use super::verdicts::Judged;
 
 /// The form of the JSON report. A field may be added; anything else makes a new form.
 pub(crate) const SCHEMA: &str = "askonce.quality/1";
@@ -73,6 +74,8 @@ pub(crate) struct Row {
     pub(crate) curve: Option<Curve>,
     /// Empty where the score is no probability.
     pub(crate) reliability: Vec<Bin>,
+    /// What a reader made of the hits; `None` without verdicts.
+    pub(crate) judged: Option<Judged>,
     /// Mean time of the policy on one request, all its candidates together, in microseconds; without
     /// embedding, search and evidence.
     pub(crate) decide_us: f64,
@@ -161,6 +164,7 @@ fn write_set(out: &mut String, report: &Report, set: &SetReport) -> fmt::Result 
         rows.filter(|row| of(&row.set, row.order, &row.embedder))
     };
     write_operating(out, rows())?;
+    write_judged(out, rows())?;
     write_curves(out, rows())?;
     let promises = report.promises.iter();
     write_promises(
@@ -218,6 +222,46 @@ fn write_operating<'a>(out: &mut String, rows: impl Iterator<Item = &'a Row>) ->
          95 %.\n  U: savings of right hits less wrong ones at so many savings each, per request. 2nd: requests \
          for which the\n  second cosine was asked. us: microseconds of the policy alone."
     )
+}
+
+fn write_judged<'a>(out: &mut String, rows: impl Iterator<Item = &'a Row>) -> fmt::Result {
+    let mut table = Table::new([
+        "policy",
+        "hits",
+        "labels",
+        "read",
+        "different",
+        "unsure",
+        "wrong/hit",
+        "95 %",
+        "or unsure",
+    ]);
+    let mut any = false;
+    for row in rows {
+        let Some(judged) = &row.judged else { continue };
+        for (labels, stratum) in &judged.strata {
+            any = true;
+            table.row([
+                row.policy.clone(),
+                stratum.hits.to_string(),
+                (*labels).to_owned(),
+                stratum.read.to_string(),
+                stratum.different.to_string(),
+                stratum.unsure.to_string(),
+                percent(judged.wrong_per_hit),
+                interval(judged.interval),
+                percent(judged.wrong_or_unsure_per_hit),
+            ]);
+        }
+    }
+    if !any {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\nHits as a reader judged them, each kind of label standing for all of its hits"
+    )?;
+    table.write(out)
 }
 
 fn write_curves<'a>(out: &mut String, rows: impl Iterator<Item = &'a Row>) -> fmt::Result {

@@ -42,6 +42,9 @@ pub struct PolicyFile {
     pub band: Option<GreyBand>,
     /// No candidate below this similarity is served.
     pub least_similarity: f32,
+    /// What a guard's conflict leaves of a probability, by the guard's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub guards: BTreeMap<String, GuardFit>,
     /// Guards whose conflict is a pass, by name: those that the data proved.
     pub vetoes: Vec<String>,
     /// Cut-offs that hold for all traffic together.
@@ -73,6 +76,18 @@ pub struct WordingFit {
     /// Labelled candidates of that kind that were right.
     pub right: u64,
     /// Labelled candidates of that kind.
+    pub of: u64,
+}
+
+/// What labels showed of candidates in which a guard finds a conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardFit {
+    /// No such candidate is more probable, 0 to 1: a lower bound of how often the surest of them were right.
+    pub most: f64,
+    /// Labelled candidates among those that were right.
+    pub right: u64,
+    /// Labelled candidates that the bound rests on.
     pub of: u64,
 }
 
@@ -319,6 +334,14 @@ impl PolicyFile {
         for veto in &self.vetoes {
             guard_named(veto)?;
         }
+        for (guard, fit) in &self.guards {
+            guard_named(guard)?;
+            if !(0.0..=1.0).contains(&fit.most) {
+                return Err(corrupt(
+                    "what a guard leaves of a probability is out of range",
+                ));
+            }
+        }
         let categories = self.categories.values();
         if !categories
             .clone()
@@ -344,6 +367,12 @@ impl PolicyFile {
     /// The guards whose conflict is a pass.
     pub(super) fn vetoing_guards(&self) -> Result<Vec<GuardKind>> {
         self.vetoes.iter().map(|name| guard_named(name)).collect()
+    }
+
+    /// The most probable that a guard's conflict lets a candidate be.
+    pub(super) fn guard_bounds(&self) -> Result<Vec<(GuardKind, f64)>> {
+        let bound = |(name, fit): (&String, &GuardFit)| Ok((guard_named(name)?, fit.most));
+        self.guards.iter().map(bound).collect()
     }
 }
 

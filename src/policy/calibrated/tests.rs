@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::policy::{Category, EntryRecord, GuardKind, GuardReport, GuardState, TextTraits};
 
@@ -53,6 +55,7 @@ fn file(full: bool) -> PolicyFile {
             high: 0.97,
         }),
         least_similarity: 0.2,
+        guards: BTreeMap::new(),
         vetoes: vec!["negation".to_owned()],
         cutoffs: Cutoffs {
             cascade: if full { cutoffs.clone() } else { Vec::new() },

@@ -20,6 +20,7 @@ use askonce::config::EmbedderConfig;
 use askonce::decision::DecisionRecord;
 use askonce::policy::VcacheRule;
 use clap::Args as ClapArgs;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::quality::corpus::{self, Set};
@@ -28,7 +29,7 @@ use crate::quality::live::{Live, play, play_vcache};
 use crate::quality::machine::Machine;
 use crate::quality::policies::{Blinded, Contender, Cosine, Hidden};
 use crate::quality::promise::promises;
-use crate::quality::record::{Skipped, record_set};
+use crate::quality::record::record_set;
 use crate::quality::remember::Vectors;
 use crate::quality::replay::{Call, calls};
 use crate::quality::report::{
@@ -36,6 +37,7 @@ use crate::quality::report::{
 };
 use crate::quality::score::{Counts, Curve, Operating, reliability};
 use crate::quality::split::Rule;
+use crate::quality::verdicts::{Judged, Verdicts, to_judge};
 use crate::quality::{Order, Part, RecordSettings, html};
 
 /// Requests of a stream that policies run over for real, when no limit is given.
@@ -81,6 +83,20 @@ pub(crate) struct Args {
     /// `semantic.embedder`. May be given several times. Default: that of the default settings.
     #[arg(long = "embedder", value_name = "EMBEDDER")]
     embedders: Vec<String>,
+
+    /// What a reader said of pairs whose labels are in doubt: JSON lines, {"pair": digest, "verdict": "same",
+    /// "different" or "unsure"}. It overrules the labels. May be given several times.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    verdicts: Vec<PathBuf>,
+
+    /// Write pairs for a reader here, with their digests and texts: hits of the first policy and pairs that it came
+    /// nearest to serving, drawn by lot, of each set.
+    #[arg(long, value_name = "FILE")]
+    to_judge: Option<PathBuf>,
+
+    /// How many pairs of each set and order are written for a reader.
+    #[arg(long, value_name = "N", default_value_t = 250, requires = "to_judge")]
+    judge: usize,
 
     /// The orders of requests to play. Default: for questions and clusters retrieval, random, bursty and
     /// time; for other pairs pairs.
@@ -142,7 +158,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     } else {
         corpus::read_linked(&args.data, &args.link)?
     };
-    let (background, sets): (Vec<Set>, Vec<Set>) = sets.into_iter().partition(Set::is_background);
+    let sets = sets.into_iter().map(|set| set.judged(&bench.verdicts));
+    let (background, sets): (Vec<Set>, Vec<Set>) = sets.partition(Set::is_background);
     for embedder in &bench.embedders.clone() {
         for set in &sets {
             for order in bench.orders_of(set) {
@@ -156,8 +173,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             }
         }
     }
-    if let Some(log) = bench.log {
-        log.finish()?;
+    for file in bench.log.into_iter().chain(bench.to_judge) {
+        file.finish()?;
     }
     let mut report = bench.report;
     report.seconds = start.elapsed().as_secs_f64();
@@ -218,13 +235,13 @@ impl Embedder {
     }
 }
 
-/// A file of recorded decisions, one on a line.
-struct Log {
+/// A file of values in JSON, one on a line.
+struct Lines {
     path: PathBuf,
     file: BufWriter<File>,
 }
 
-impl Log {
+impl Lines {
     fn create(path: &Path) -> Result<Self> {
         let file = File::create(path);
         let file = file.with_context(|| format!("failed to create {}", path.display()))?;
@@ -234,9 +251,9 @@ impl Log {
         })
     }
 
-    fn write(&mut self, records: &[DecisionRecord]) -> Result<()> {
-        for record in records {
-            let line = serde_json::to_vec(record).context("a decision has no JSON form")?;
+    fn write<T: Serialize>(&mut self, values: &[T]) -> Result<()> {
+        for value in values {
+            let line = serde_json::to_vec(value).context("a row has no JSON form")?;
             let written = self.file.write_all(&line);
             written
                 .and_then(|()| self.file.write_all(b"\n"))
@@ -263,7 +280,10 @@ struct Bench<'a> {
     progress: Progress,
     vectors: Vectors,
     /// Where the recorded decisions go.
-    log: Option<Log>,
+    log: Option<Lines>,
+    /// Where pairs for a reader go.
+    to_judge: Option<Lines>,
+    verdicts: Arc<Verdicts>,
     report: Report,
 }
 
@@ -304,7 +324,9 @@ impl<'a> Bench<'a> {
             limit,
             progress: Progress::new(args.json),
             vectors: Vectors::default(),
-            log: args.records.as_deref().map(Log::create).transpose()?,
+            log: args.records.as_deref().map(Lines::create).transpose()?,
+            to_judge: args.to_judge.as_deref().map(Lines::create).transpose()?,
+            verdicts: Arc::new(Verdicts::read(&args.verdicts)?),
             report: Report {
                 schema: SCHEMA,
                 version: env!("CARGO_PKG_VERSION"),
@@ -357,11 +379,12 @@ impl<'a> Bench<'a> {
             return Ok(());
         }
         let judged = self.settings(parts, embedder);
-        let (records, skipped) = record_set(set, order, &judged).await?;
+        let recorded = record_set(set, order, &judged).await?;
         if let Some(log) = &mut self.log {
-            log.write(&records)?;
+            log.write(&recorded.records)?;
         }
         let calibration = self.calibration(set, order, embedder).await?;
+        let records = &recorded.records[..];
         let spaces = records
             .first()
             .map_or(Vec::new(), |record| record.spaces.clone());
@@ -380,7 +403,7 @@ impl<'a> Bench<'a> {
             not_run: others.into_iter().map(|other| other.name).collect(),
             decisions: records.len(),
             calibration: calibration.len(),
-            skipped,
+            skipped: recorded.skipped,
         });
         let place = Place {
             set,
@@ -389,11 +412,25 @@ impl<'a> Bench<'a> {
             seed: self.args.seed,
         };
         let best = best_static(&calibration, order);
-        self.baselines(place, &records, &calibration, best.as_ref());
+        self.baselines(place, records, &calibration, best.as_ref());
+        if let (Some(file), Some(first)) = (&mut self.to_judge, fitting.first()) {
+            let chosen = to_judge(
+                &*first.policy,
+                &recorded,
+                set,
+                self.args.judge,
+                self.args.seed,
+            );
+            file.write(&chosen)?;
+        }
         for contender in &fitting {
-            let (judged, decide_us) = timed_calls(contender, &records, order);
+            let (judged, decide_us) = timed_calls(contender, records, order);
             let mut row = place.row(contender, &judged, decide_us, true);
             row.reliability = reliability(&judged);
+            if !self.verdicts.is_empty() {
+                let judged = Judged::of(&*contender.policy, &recorded, set, &self.verdicts);
+                row.judged = Some(judged);
+            }
             self.report.rows.push(row);
             if !calibration.is_empty() {
                 let chosen_on = calls(&*contender.policy, &calibration, order);
@@ -420,8 +457,7 @@ impl<'a> Bench<'a> {
             return Ok(Vec::new());
         }
         let settings = self.settings(parts, embedder);
-        let (records, _): (_, Skipped) = record_set(set, order, &settings).await?;
-        Ok(records)
+        Ok(record_set(set, order, &settings).await?.records)
     }
 
     /// The static grid, its best threshold, and the curves of the bare cosines.
@@ -573,6 +609,7 @@ impl Place<'_> {
             operating: Operating::of(calls, self.seed),
             curve: curve.then(|| Curve::of(calls, self.seed)).flatten(),
             reliability: Vec::new(),
+            judged: None,
             decide_us,
         }
     }
