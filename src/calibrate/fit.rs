@@ -17,8 +17,8 @@ use super::{CalibrateError, platt, prior};
 use crate::decision::{CandidateRecord, DecisionRecord};
 use crate::policy::{
     Bound, CalibrationMap, Card, CategoryFit, Cutoffs, Evidence, FORMAT, GreyBand, GuardFit,
-    GuardKind, GuardState, PolicyFile, SECOND_SPACE, Scorer, Stage, StageModel, Stages, Verdict,
-    WordingFit,
+    GuardKind, GuardState, PolicyFile, Reach, SECOND_SPACE, Scorer, Stage, StageModel, Stages,
+    Verdict, WordingFit,
 };
 
 /// Best candidates from which on a map is fitted by monotone regression; below, a logistic curve.
@@ -53,8 +53,11 @@ pub enum Models {
 /// Probabilities from which on candidates with a guard's conflict are counted.
 const SURE_FROM: [f64; 5] = [0.5, 0.6, 0.7, 0.8, 0.9];
 
-/// Labels that a guard borrows of the others: as many as they are right among these.
-const BORROWED: f64 = 2.0;
+/// How much farther than in the data what is right may lie, at a probability of 0; nothing at 1.
+const FARTHER: f64 = 0.25;
+
+/// No candidate that is less probable than this decides where to look for candidates.
+const LEAST_PROBABILITY: f64 = 0.2;
 
 /// How a policy is made.
 #[derive(Clone, Debug)]
@@ -130,7 +133,7 @@ pub fn fit(
 
     calibrate_stages(&mut file, &calibration, settings)?;
     file.band = choose_band(&file, &calibration, settings)?;
-    file.least_similarity = least_similarity(&file, &calibration)?;
+    file.least_similarity = nearest_for(&file, &calibration, LEAST_PROBABILITY)?;
     // After the band, which is about the models alone.
     // What too few labels tell is taken from the policy whose models are kept; certificates count it anyway.
     let known = match &settings.models {
@@ -144,6 +147,7 @@ pub fn fit(
     add_vetoes(&mut file, &calibration, settings, &mut report)?;
     add_bounds(&mut file, &calibration, settings, &mut report)?;
     certify_all(&mut file, &certification, settings, &mut report)?;
+    file.reach = reach(&file, &calibration)?;
     measure(&file, &certification, &mut report)?;
 
     report.fitted = parts.fit.len() as u64;
@@ -256,6 +260,7 @@ fn draft(
         same_wording: None,
         prior_variance: 0.0,
         least_similarity: -1.0,
+        reach: Vec::new(),
         guards: BTreeMap::new(),
         vetoes: Vec::new(),
         cutoffs: Cutoffs::default(),
@@ -594,25 +599,55 @@ fn loosest_cutoff(
     certify(&outcomes(scorer, records, mode), promise).map_or(0.5, |cutoff| cutoff.probability)
 }
 
-/// A similarity below which nothing that is right is found likely, a little lowered.
-fn least_similarity(file: &PolicyFile, records: &[&DecisionRecord]) -> Result<f32, CalibrateError> {
+/// A similarity below which hardly any right candidate is as probable as this; lowered, and the more so the less
+/// probable, for in other traffic what is right may lie farther.
+fn nearest_for(
+    file: &PolicyFile,
+    records: &[&DecisionRecord],
+    probability: f64,
+) -> Result<f32, CalibrateError> {
     let scorer = Scorer::new(file)?;
+    let reaches = |candidate: &&CandidateRecord| {
+        [Mode::Cascade, Mode::Fast]
+            .into_iter()
+            .any(|mode| score(&scorer, &candidate.evidence, mode).is_some_and(|p| p >= probability))
+    };
     let mut similarities: Vec<f32> = records
         .iter()
         .flat_map(|record| &record.candidates)
         .filter(|candidate| candidate.right == Some(true))
-        .filter(|candidate| {
-            [Mode::Cascade, Mode::Fast]
-                .into_iter()
-                .any(|mode| score(&scorer, &candidate.evidence, mode).is_some_and(|p| p >= 0.5))
-        })
+        .filter(reaches)
         .map(|candidate| candidate.evidence.similarity)
         .collect();
     similarities.sort_by(f32::total_cmp);
+    let lowered = (FARTHER * (1.0 - probability)) as f32;
     let at = similarities.len() / 200;
     Ok(similarities
         .get(at)
-        .map_or(0.0, |similarity| (similarity - 0.02).clamp(-1.0, 1.0)))
+        .map_or(0.0, |similarity| (similarity - lowered).clamp(-1.0, 1.0)))
+}
+
+/// How near a candidate has to be for each cut-off.
+fn reach(file: &PolicyFile, records: &[&DecisionRecord]) -> Result<Vec<Reach>, CalibrateError> {
+    let of_categories = file.categories.values().map(|fit| &fit.cutoffs);
+    let cutoffs = of_categories.chain([&file.cutoffs]);
+    let mut probabilities: Vec<f64> = cutoffs
+        .flat_map(|cutoffs| cutoffs.cascade.iter().chain(&cutoffs.fast))
+        .map(|cutoff| cutoff.probability)
+        .collect();
+    probabilities.sort_by(f64::total_cmp);
+    probabilities.dedup();
+    // A looser cut-off never asks for a nearer candidate.
+    let mut farthest = 1.0_f32;
+    let mut reach = Vec::with_capacity(probabilities.len());
+    for probability in probabilities.into_iter().rev() {
+        farthest = farthest.min(nearest_for(file, records, probability)?);
+        reach.push(Reach {
+            probability,
+            similarity: farthest.max(file.least_similarity),
+        });
+    }
+    Ok(reach)
 }
 
 /// Candidates that online learning would have labelled: with their log-odds.
@@ -721,8 +756,8 @@ fn add_vetoes(
     Ok(())
 }
 
-/// Bounds what a guard's conflict leaves of a probability by what the labels show: the greatest lower bound of how
-/// often candidates with that conflict were right, among those above some probability.
+/// Bounds what a guard's conflict leaves of a probability by what the labels show: what those of all guards together
+/// show, within what those of the guard itself allow.
 fn add_bounds(
     file: &mut PolicyFile,
     records: &[&DecisionRecord],
@@ -735,46 +770,54 @@ fn add_bounds(
     let conflicts: Vec<(GuardKind, Vec<(f64, bool)>)> = guards()
         .map(|kind| (kind, surest_conflicts(&scorer, records, kind, mode)))
         .collect();
-    // A guard that fires rarely is taken for one like the others.
-    let (mut right, mut of) = (0.0, 0.0);
-    for (_, label) in conflicts
-        .iter()
-        .flat_map(|(_, rows)| rows)
-        .filter(|(p, _)| *p >= 0.5)
-    {
-        right += f64::from(u8::from(*label));
-        of += 1.0;
-    }
-    let usual = if of > 0.0 { right / of } else { 0.5 };
     let confidence = 1.0 - (1.0 - settings.confidence) / SURE_FROM.len() as f64;
+    let together = most_shown(conflicts.iter().flat_map(|(_, rows)| rows), confidence);
     for (kind, rows) in conflicts {
-        let fits = SURE_FROM.map(|from| {
-            let sure = rows.iter().filter(|(p, _)| *p >= from);
-            let right = sure.clone().filter(|(_, right)| *right).count() as u64;
-            let of = sure.count() as u64;
-            let events = right as f64 + BORROWED * usual;
-            let most = lower_bound(events, of as f64 + BORROWED, confidence);
-            GuardFit { most, right, of }
-        });
-        let own = fits.into_iter().max_by(|a, b| a.most.total_cmp(&b.most));
+        let own = most_shown(&rows, confidence);
+        let allowed = upper_bound(own.right as f64, own.of as f64, confidence);
+        let own = GuardFit {
+            most: together.most.clamp(own.most, allowed),
+            ..own
+        };
         // What more labels tell counts.
         let known = match &settings.models {
             Models::Keep(kept) => kept.guards.get(kind.as_str()).copied(),
             _ => None,
         };
-        let fit = known.into_iter().chain(own).max_by_key(|fit| fit.of);
-        if let Some(fit) = fit {
-            file.guards.insert(kind.as_str().to_owned(), fit);
-            for row in report
-                .guards
-                .iter_mut()
-                .filter(|row| row.guard == kind.as_str())
-            {
-                row.most = Some(fit);
-            }
+        let Some(fit) = known.into_iter().chain([own]).max_by_key(|fit| fit.of) else {
+            continue;
+        };
+        file.guards.insert(kind.as_str().to_owned(), fit);
+        let rows = report.guards.iter_mut();
+        for row in rows.filter(|row| row.guard == kind.as_str()) {
+            row.most = Some(fit);
         }
     }
     Ok(())
+}
+
+/// The greatest lower bound of how often candidates of at least some probability were right.
+fn most_shown<'a>(rows: impl IntoIterator<Item = &'a (f64, bool)>, confidence: f64) -> GuardFit {
+    let rows: Vec<_> = rows.into_iter().collect();
+    let fits = SURE_FROM.map(|from| {
+        let sure = rows.iter().filter(|(p, _)| *p >= from);
+        let right = sure.clone().filter(|(_, right)| *right).count() as u64;
+        let of = sure.count() as u64;
+        GuardFit {
+            most: lower_bound(right as f64, of as f64, confidence),
+            right,
+            of,
+        }
+    });
+    fits.into_iter().reduce(surer).unwrap_or(GuardFit {
+        most: 0.0,
+        right: 0,
+        of: 0,
+    })
+}
+
+fn surer(a: GuardFit, b: GuardFit) -> GuardFit {
+    if b.most > a.most { b } else { a }
 }
 
 /// Of each decision the most probable candidate in which the guard finds a conflict, with its label.

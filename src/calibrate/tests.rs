@@ -8,7 +8,7 @@ use super::*;
 use crate::decision::{CandidateRecord, DecisionRecord};
 use crate::entry::EntryId;
 use crate::policy::{
-    Bound, Calibrated, CalibratedSettings, Decision, Evidence, HitPolicy, PolicyFile,
+    Bound, Calibrated, CalibratedSettings, Decision, Evidence, GuardState, HitPolicy, PolicyFile,
     WrongAnswerCost,
 };
 
@@ -276,4 +276,33 @@ fn reliability_and_the_curve_are_those_of_the_decisions() {
     assert!(report.curve.first().unwrap().precision > report.curve.last().unwrap().precision);
     assert!(report.area > 0.2 && report.area < 1.0);
     assert_eq!(report.categories.len(), 2);
+}
+
+#[test]
+fn what_a_conflict_leaves_is_what_labels_showed_of_it() {
+    let with = |right: fn(bool) -> bool| {
+        let mut records = records(8, 6_000, false);
+        for (i, candidate) in records
+            .iter_mut()
+            .flat_map(|record| &mut record.candidates)
+            .enumerate()
+        {
+            if i % 4 == 0 {
+                candidate.evidence.guards.number = GuardState::Conflict;
+                candidate.right = candidate.right.map(right);
+            }
+        }
+        let (file, report) = fitted(&records, &settings());
+        let shown = report.guards.iter().find(|row| row.guard == "number");
+        assert_eq!(shown.unwrap().most, Some(file.guards["number"]));
+        file.guards
+    };
+    let harmless = with(|right| right);
+    assert!(harmless["number"].most > 0.8, "{harmless:?}");
+    assert!(harmless["number"].right <= harmless["number"].of);
+    // A guard of which no label speaks is taken for one like the others.
+    assert_eq!(harmless["negation"].of, 0);
+    assert_eq!(harmless["negation"].most, harmless["number"].most);
+    let deadly = with(|_| false);
+    assert!(deadly["number"].most < 0.1, "{deadly:?}");
 }

@@ -34,8 +34,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use calibrated::{
     Bound, Calibrated, CalibratedSettings, CalibrationKnot, CalibrationMap, Card, CategoryFit,
-    Cutoff, Cutoffs, DataSet, FORMAT, GreyBand, GuardFit, Interval, PolicyFile, Stage, StageModel,
-    Stages, WordingFit,
+    Cutoff, Cutoffs, DataSet, FORMAT, GreyBand, GuardFit, Interval, PolicyFile, Reach, Stage,
+    StageModel, Stages, WordingFit,
 };
 pub(crate) use calibrated::{SECOND_SPACE, Scorer, Verdict};
 pub use cost_aware::CostAware;

@@ -42,6 +42,9 @@ pub struct PolicyFile {
     pub band: Option<GreyBand>,
     /// No candidate below this similarity is served.
     pub least_similarity: f32,
+    /// Similarities from which on a cut-off is reached, so that a tight promise looks no farther than it has to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reach: Vec<Reach>,
     /// What a guard's conflict leaves of a probability, by the guard's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub guards: BTreeMap<String, GuardFit>,
@@ -79,11 +82,22 @@ pub struct WordingFit {
     pub of: u64,
 }
 
+/// How near a candidate has to be for a probability.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reach {
+    /// From this probability on ...
+    pub probability: f64,
+    /// ... hardly any right candidate is less similar than this.
+    pub similarity: f32,
+}
+
 /// What labels showed of candidates in which a guard finds a conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuardFit {
-    /// No such candidate is more probable, 0 to 1: a lower bound of how often the surest of them were right.
+    /// No such candidate is more probable, 0 to 1: a lower bound of how often the surest of all guards' were right,
+    /// within what those of this guard allow.
     pub most: f64,
     /// Labelled candidates among those that were right.
     pub right: u64,
@@ -330,6 +344,12 @@ impl PolicyFile {
         }
         if !(-1.0..=1.0).contains(&self.least_similarity) {
             return Err(corrupt("the least similarity is out of range"));
+        }
+        let in_reach = |reach: &Reach| {
+            (0.0..=1.0).contains(&reach.probability) && (-1.0..=1.0).contains(&reach.similarity)
+        };
+        if !self.reach.iter().all(in_reach) {
+            return Err(corrupt("how near a candidate has to be is out of range"));
         }
         for veto in &self.vetoes {
             guard_named(veto)?;

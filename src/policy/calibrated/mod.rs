@@ -46,7 +46,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use file::{
     Bound, Card, CategoryFit, Cutoff, Cutoffs, DataSet, FORMAT, GreyBand, GuardFit, PolicyFile,
-    Stages, WordingFit,
+    Reach, Stages, WordingFit,
 };
 pub use map::{CalibrationKnot, CalibrationMap, Interval};
 pub use model::{Stage, StageModel};
@@ -109,6 +109,8 @@ pub struct Calibrated {
     /// Least probabilities, of the category or of all.
     common: Least,
     own: HashMap<Category, Least>,
+    /// Similarity from which on these are reached.
+    least_similarity: f32,
     utility: Utility,
     floor: f64,
     caution: f64,
@@ -151,13 +153,24 @@ impl Calibrated {
             .usd_per_second(settings.usd_per_second)
             .map_err(|error| field(error, "usd_per_second"))?;
         let common = Least::certified(&file.cutoffs, file.stages.full.is_some(), settings)?;
-        let own = file
+        let own: HashMap<Category, Least> = file
             .categories
             .iter()
             .map(|(name, fit)| (Category::named(name), common.or_own(&fit.cutoffs, settings)))
             .collect();
+        let loosest = own
+            .values()
+            .chain([&common])
+            .map(Least::loosest)
+            .fold(1.0, f64::min);
+        let reached = file
+            .reach
+            .iter()
+            .filter(|reach| reach.probability <= loosest);
+        let nearest = reached.map(|reach| reach.similarity);
         Ok(Self {
             scorer: Scorer::new(&file)?,
+            least_similarity: nearest.fold(file.least_similarity, f32::max),
             file: Arc::new(file),
             common,
             own,
@@ -223,6 +236,10 @@ impl Calibrated {
 }
 
 impl Least {
+    fn loosest(&self) -> f64 {
+        self.cascade.min(self.fast)
+    }
+
     /// The least probability that keeps every promise of `settings`.
     fn certified(cutoffs: &Cutoffs, cascade: bool, settings: &CalibratedSettings) -> Result<Self> {
         let of = |cutoffs: &[Cutoff]| {
@@ -400,7 +417,7 @@ impl HitPolicy for Calibrated {
     }
 
     fn least_similarity(&self) -> f32 {
-        self.scorer.least_similarity
+        self.least_similarity
     }
 }
 

@@ -218,10 +218,10 @@ impl Scorer {
         let probability = sigmoid(centre(mean) / spread(left));
         let cautious = sigmoid(centre(below) / spread(left) - caution * left.sqrt());
         // Last of all: what was learnt of an entry was learnt of other questions than one in conflict with it.
-        let most = self.bound(evidence).map_or(1.0, |(_, most)| most);
+        let bounded = |p: f64| self.bound(evidence).map_or(p, |(_, most)| pressed(p, most));
         Weighed {
-            probability: probability.min(most),
-            cautious: cautious.min(most),
+            probability: bounded(probability),
+            cautious: bounded(cautious),
             unguarded: probability,
         }
     }
@@ -277,6 +277,18 @@ impl Weighed {
 
 /// As many values as any policy can read.
 type Features = [f32; FEATURES];
+
+/// Share of a bound below which it changes nothing.
+const FREE: f64 = 0.9;
+
+/// A probability pressed below a bound: the same well below it, and otherwise still in its order.
+fn pressed(probability: f64, most: f64) -> f64 {
+    let free = FREE * most;
+    if probability <= free {
+        return probability;
+    }
+    free + (most - free) * (probability - free) / (1.0 - free)
+}
 
 /// `value`, where it reaches `least`: what is no number reaches nothing.
 pub(super) fn at_least(value: f64, least: f64) -> Option<f64> {

@@ -35,7 +35,7 @@ use crate::quality::replay::{Call, calls};
 use crate::quality::report::{
     PromiseRow, Report, Row, SCHEMA, SetReport, Settings, StreamRow, render,
 };
-use crate::quality::score::{Counts, Curve, Operating, reliability};
+use crate::quality::score::{Counts, Curve, Operating, compare_proven, reliability};
 use crate::quality::split::Rule;
 use crate::quality::verdicts::{Judged, Verdicts, to_judge};
 use crate::quality::{Order, Part, RecordSettings, html};
@@ -423,9 +423,13 @@ impl<'a> Bench<'a> {
             );
             file.write(&chosen)?;
         }
+        let statics = self.curves_of_thresholds(place);
         for contender in &fitting {
             let (judged, decide_us) = timed_calls(contender, records, order);
             let mut row = place.row(contender, &judged, decide_us, true);
+            if let Some(curve) = &mut row.curve {
+                compare_proven(&statics, curve);
+            }
             row.reliability = reliability(&judged);
             if !self.verdicts.is_empty() {
                 let judged = Judged::of(&*contender.policy, &recorded, set, &self.verdicts);
@@ -491,6 +495,15 @@ impl<'a> Bench<'a> {
                 self.promise(place, &contender.name, &chosen_on, &judged);
             }
         }
+    }
+
+    /// What thresholds on the cosines find, so far as they were measured at this place.
+    fn curves_of_thresholds(&self, place: Place<'_>) -> Vec<Curve> {
+        let rows = self.report.rows.iter().filter(|row| {
+            let at = (&row.set, row.order, &row.embedder);
+            at == (&place.set.name, place.order, &place.embedder.name)
+        });
+        rows.filter_map(|row| row.curve.clone()).collect()
     }
 
     fn promise(&mut self, place: Place<'_>, policy: &str, chosen_on: &[Call], judged: &[Call]) {
