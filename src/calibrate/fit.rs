@@ -867,22 +867,37 @@ fn certify_all(
     report: &mut FitReport,
 ) -> Result<(), CalibrateError> {
     let scorer = Scorer::new(file)?;
+    // What guards stop is a reserve. Spent on other matches, a promise would rest on how rare opposites were here.
+    let unguarded = Scorer::new(&PolicyFile {
+        guards: BTreeMap::new(),
+        ..file.clone()
+    })?;
     let modes: &[(Mode, &'static str)] = if file.stages.full.is_some() {
         &[(Mode::Cascade, "cascade"), (Mode::Fast, "fast")]
     } else {
         &[(Mode::Fast, "fast")]
     };
     for &(mode, stages) in modes {
-        let all = outcomes(&scorer, records, mode);
-        let mut of_category: HashMap<&str, Vec<Outcome>> = HashMap::new();
-        for (record, outcome) in records.iter().zip(&all) {
-            if let Some(name) = &record.category {
-                of_category.entry(name).or_default().push(*outcome);
-            }
-        }
+        let both = |scorer: &Scorer| {
+            let all = outcomes(scorer, records, mode);
+            let by_name = by_category(records, &all);
+            (all, by_name)
+        };
+        let (all, of_category) = both(&scorer);
+        let (all_unguarded, unguarded_of_category) = both(&unguarded);
         for promise in promises(settings) {
-            let mut note = |category: Option<&str>, outcomes: &[Outcome]| {
-                let certified = certify(outcomes, promise);
+            let mut note = |category: Option<&str>, outcomes: &[Outcome], unguarded: &[Outcome]| {
+                let certified = certify(outcomes, promise).and_then(|cutoff| {
+                    if promise.bound == Bound::PerHit {
+                        return Ok(cutoff);
+                    }
+                    let strict = certify(unguarded, promise)?;
+                    Ok(if strict.probability > cutoff.probability {
+                        strict
+                    } else {
+                        cutoff
+                    })
+                });
                 report.promises.push(PromiseReport {
                     stages,
                     category: category.map(str::to_owned),
@@ -899,16 +914,18 @@ fn certify_all(
                 });
                 certified.ok()
             };
-            let common = note(None, &all);
+            let common = note(None, &all, &all_unguarded);
             if let Some(cutoff) = common {
                 list(&mut file.cutoffs, mode).push(cutoff);
             }
             for (name, fit) in &mut file.categories {
-                let own = of_category
-                    .get(name.as_str())
-                    .map_or(&[][..], Vec::as_slice);
+                let of = |outcomes: &HashMap<&str, Vec<Outcome>>| {
+                    let own = outcomes.get(name.as_str());
+                    own.cloned().unwrap_or_default()
+                };
+                let own = of(&of_category);
                 if own.len() >= settings.category_requests
-                    && let Some(cutoff) = note(Some(name), own)
+                    && let Some(cutoff) = note(Some(name), &own, &of(&unguarded_of_category))
                 {
                     list(&mut fit.cutoffs, mode).push(cutoff);
                 }
@@ -916,6 +933,19 @@ fn certify_all(
         }
     }
     Ok(())
+}
+
+fn by_category<'a>(
+    records: &[&'a DecisionRecord],
+    outcomes: &[Outcome],
+) -> HashMap<&'a str, Vec<Outcome>> {
+    let mut by_category: HashMap<&str, Vec<Outcome>> = HashMap::new();
+    for (record, outcome) in records.iter().zip(outcomes) {
+        if let Some(name) = &record.category {
+            by_category.entry(name).or_default().push(*outcome);
+        }
+    }
+    by_category
 }
 
 fn list(cutoffs: &mut Cutoffs, mode: Mode) -> &mut Vec<crate::policy::Cutoff> {
