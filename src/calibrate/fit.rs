@@ -16,8 +16,9 @@ use super::split::{Parts, thinned};
 use super::{CalibrateError, platt, prior};
 use crate::decision::{CandidateRecord, DecisionRecord};
 use crate::policy::{
-    Bound, CalibrationMap, Card, CategoryFit, Cutoffs, Evidence, FORMAT, GreyBand, GuardKind,
-    GuardState, PolicyFile, SECOND_SPACE, Scorer, Stage, StageModel, Stages, Verdict, WordingFit,
+    Bound, CalibrationMap, Card, CategoryFit, Cutoffs, Evidence, FORMAT, GreyBand, GuardFit,
+    GuardKind, GuardState, PolicyFile, Reach, SECOND_SPACE, Scorer, Stage, StageModel, Stages,
+    Verdict, WordingFit,
 };
 
 /// Best candidates from which on a map is fitted by monotone regression; below, a logistic curve.
@@ -48,6 +49,15 @@ pub enum Models {
     /// A logistic curve over the similarity alone, to compare with and for the smallest data.
     Curve,
 }
+
+/// Probabilities from which on candidates with a guard's conflict are counted.
+const SURE_FROM: [f64; 5] = [0.5, 0.6, 0.7, 0.8, 0.9];
+
+/// How much farther than in the data what is right may lie, at a probability of 0; nothing at 1.
+const FARTHER: f64 = 0.25;
+
+/// No candidate that is less probable than this decides where to look for candidates.
+const LEAST_PROBABILITY: f64 = 0.2;
 
 /// How a policy is made.
 #[derive(Clone, Debug)]
@@ -123,7 +133,7 @@ pub fn fit(
 
     calibrate_stages(&mut file, &calibration, settings)?;
     file.band = choose_band(&file, &calibration, settings)?;
-    file.least_similarity = least_similarity(&file, &calibration)?;
+    file.least_similarity = nearest_for(&file, &calibration, LEAST_PROBABILITY)?;
     // After the band, which is about the models alone.
     // What too few labels tell is taken from the policy whose models are kept; certificates count it anyway.
     let known = match &settings.models {
@@ -135,7 +145,9 @@ pub fn fit(
     file.prior_variance = prior::shift_variance(rows_for_prior(&scorer, &calibration));
     add_categories(&mut file, &calibration)?;
     add_vetoes(&mut file, &calibration, settings, &mut report)?;
+    add_bounds(&mut file, &calibration, settings, &mut report)?;
     certify_all(&mut file, &certification, settings, &mut report)?;
+    file.reach = reach(&file, &calibration)?;
     measure(&file, &certification, &mut report)?;
 
     report.fitted = parts.fit.len() as u64;
@@ -248,6 +260,8 @@ fn draft(
         same_wording: None,
         prior_variance: 0.0,
         least_similarity: -1.0,
+        reach: Vec::new(),
+        guards: BTreeMap::new(),
         vetoes: Vec::new(),
         cutoffs: Cutoffs::default(),
         categories: BTreeMap::new(),
@@ -585,25 +599,55 @@ fn loosest_cutoff(
     certify(&outcomes(scorer, records, mode), promise).map_or(0.5, |cutoff| cutoff.probability)
 }
 
-/// A similarity below which nothing that is right is found likely, a little lowered.
-fn least_similarity(file: &PolicyFile, records: &[&DecisionRecord]) -> Result<f32, CalibrateError> {
+/// A similarity below which hardly any right candidate is as probable as this; lowered, and the more so the less
+/// probable, for in other traffic what is right may lie farther.
+fn nearest_for(
+    file: &PolicyFile,
+    records: &[&DecisionRecord],
+    probability: f64,
+) -> Result<f32, CalibrateError> {
     let scorer = Scorer::new(file)?;
+    let reaches = |candidate: &&CandidateRecord| {
+        [Mode::Cascade, Mode::Fast]
+            .into_iter()
+            .any(|mode| score(&scorer, &candidate.evidence, mode).is_some_and(|p| p >= probability))
+    };
     let mut similarities: Vec<f32> = records
         .iter()
         .flat_map(|record| &record.candidates)
         .filter(|candidate| candidate.right == Some(true))
-        .filter(|candidate| {
-            [Mode::Cascade, Mode::Fast]
-                .into_iter()
-                .any(|mode| score(&scorer, &candidate.evidence, mode).is_some_and(|p| p >= 0.5))
-        })
+        .filter(reaches)
         .map(|candidate| candidate.evidence.similarity)
         .collect();
     similarities.sort_by(f32::total_cmp);
+    let lowered = (FARTHER * (1.0 - probability)) as f32;
     let at = similarities.len() / 200;
     Ok(similarities
         .get(at)
-        .map_or(0.0, |similarity| (similarity - 0.02).clamp(-1.0, 1.0)))
+        .map_or(0.0, |similarity| (similarity - lowered).clamp(-1.0, 1.0)))
+}
+
+/// How near a candidate has to be for each cut-off.
+fn reach(file: &PolicyFile, records: &[&DecisionRecord]) -> Result<Vec<Reach>, CalibrateError> {
+    let of_categories = file.categories.values().map(|fit| &fit.cutoffs);
+    let cutoffs = of_categories.chain([&file.cutoffs]);
+    let mut probabilities: Vec<f64> = cutoffs
+        .flat_map(|cutoffs| cutoffs.cascade.iter().chain(&cutoffs.fast))
+        .map(|cutoff| cutoff.probability)
+        .collect();
+    probabilities.sort_by(f64::total_cmp);
+    probabilities.dedup();
+    // A looser cut-off never asks for a nearer candidate.
+    let mut farthest = 1.0_f32;
+    let mut reach = Vec::with_capacity(probabilities.len());
+    for probability in probabilities.into_iter().rev() {
+        farthest = farthest.min(nearest_for(file, records, probability)?);
+        reach.push(Reach {
+            probability,
+            similarity: farthest.max(file.least_similarity),
+        });
+    }
+    Ok(reach)
 }
 
 /// Candidates that online learning would have labelled: with their log-odds.
@@ -706,9 +750,94 @@ fn add_vetoes(
             right: fires_right as u64,
             right_at_most: at_most,
             veto,
+            most: None,
         });
     }
     Ok(())
+}
+
+/// Bounds what a guard's conflict leaves of a probability by what the labels show: what those of all guards together
+/// show, within what those of the guard itself allow.
+fn add_bounds(
+    file: &mut PolicyFile,
+    records: &[&DecisionRecord],
+    settings: &FitSettings,
+    report: &mut FitReport,
+) -> Result<(), CalibrateError> {
+    let scorer = Scorer::new(file)?;
+    let mode = main_mode(file);
+    let guards = || GuardKind::ALL.into_iter().filter(|kind| kind.is_veto());
+    let conflicts: Vec<(GuardKind, Vec<(f64, bool)>)> = guards()
+        .map(|kind| (kind, surest_conflicts(&scorer, records, kind, mode)))
+        .collect();
+    let confidence = 1.0 - (1.0 - settings.confidence) / SURE_FROM.len() as f64;
+    let together = most_shown(conflicts.iter().flat_map(|(_, rows)| rows), confidence);
+    for (kind, rows) in conflicts {
+        let own = most_shown(&rows, confidence);
+        let allowed = upper_bound(own.right as f64, own.of as f64, confidence);
+        let own = GuardFit {
+            most: together.most.clamp(own.most, allowed),
+            ..own
+        };
+        // What more labels tell counts.
+        let known = match &settings.models {
+            Models::Keep(kept) => kept.guards.get(kind.as_str()).copied(),
+            _ => None,
+        };
+        let Some(fit) = known.into_iter().chain([own]).max_by_key(|fit| fit.of) else {
+            continue;
+        };
+        file.guards.insert(kind.as_str().to_owned(), fit);
+        let rows = report.guards.iter_mut();
+        for row in rows.filter(|row| row.guard == kind.as_str()) {
+            row.most = Some(fit);
+        }
+    }
+    Ok(())
+}
+
+/// The greatest lower bound of how often candidates of at least some probability were right.
+fn most_shown<'a>(rows: impl IntoIterator<Item = &'a (f64, bool)>, confidence: f64) -> GuardFit {
+    let rows: Vec<_> = rows.into_iter().collect();
+    let fits = SURE_FROM.map(|from| {
+        let sure = rows.iter().filter(|(p, _)| *p >= from);
+        let right = sure.clone().filter(|(_, right)| *right).count() as u64;
+        let of = sure.count() as u64;
+        GuardFit {
+            most: lower_bound(right as f64, of as f64, confidence),
+            right,
+            of,
+        }
+    });
+    fits.into_iter().reduce(surer).unwrap_or(GuardFit {
+        most: 0.0,
+        right: 0,
+        of: 0,
+    })
+}
+
+fn surer(a: GuardFit, b: GuardFit) -> GuardFit {
+    if b.most > a.most { b } else { a }
+}
+
+/// Of each decision the most probable candidate in which the guard finds a conflict, with its label.
+fn surest_conflicts(
+    scorer: &Scorer,
+    records: &[&DecisionRecord],
+    kind: GuardKind,
+    mode: Mode,
+) -> Vec<(f64, bool)> {
+    let surest = |record: &&DecisionRecord| {
+        record
+            .candidates
+            .iter()
+            .filter(|candidate| candidate.evidence.guards.state(kind) == GuardState::Conflict)
+            .filter_map(|candidate| {
+                Some((score(scorer, &candidate.evidence, mode)?, candidate.right?))
+            })
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+    };
+    records.iter().filter_map(surest).collect()
 }
 
 /// Every promise that is asked for.
@@ -738,22 +867,37 @@ fn certify_all(
     report: &mut FitReport,
 ) -> Result<(), CalibrateError> {
     let scorer = Scorer::new(file)?;
+    // What guards stop is a reserve. Spent on other matches, a promise would rest on how rare opposites were here.
+    let unguarded = Scorer::new(&PolicyFile {
+        guards: BTreeMap::new(),
+        ..file.clone()
+    })?;
     let modes: &[(Mode, &'static str)] = if file.stages.full.is_some() {
         &[(Mode::Cascade, "cascade"), (Mode::Fast, "fast")]
     } else {
         &[(Mode::Fast, "fast")]
     };
     for &(mode, stages) in modes {
-        let all = outcomes(&scorer, records, mode);
-        let mut of_category: HashMap<&str, Vec<Outcome>> = HashMap::new();
-        for (record, outcome) in records.iter().zip(&all) {
-            if let Some(name) = &record.category {
-                of_category.entry(name).or_default().push(*outcome);
-            }
-        }
+        let both = |scorer: &Scorer| {
+            let all = outcomes(scorer, records, mode);
+            let by_name = by_category(records, &all);
+            (all, by_name)
+        };
+        let (all, of_category) = both(&scorer);
+        let (all_unguarded, unguarded_of_category) = both(&unguarded);
         for promise in promises(settings) {
-            let mut note = |category: Option<&str>, outcomes: &[Outcome]| {
-                let certified = certify(outcomes, promise);
+            let mut note = |category: Option<&str>, outcomes: &[Outcome], unguarded: &[Outcome]| {
+                let certified = certify(outcomes, promise).and_then(|cutoff| {
+                    if promise.bound == Bound::PerHit {
+                        return Ok(cutoff);
+                    }
+                    let strict = certify(unguarded, promise)?;
+                    Ok(if strict.probability > cutoff.probability {
+                        strict
+                    } else {
+                        cutoff
+                    })
+                });
                 report.promises.push(PromiseReport {
                     stages,
                     category: category.map(str::to_owned),
@@ -770,16 +914,18 @@ fn certify_all(
                 });
                 certified.ok()
             };
-            let common = note(None, &all);
+            let common = note(None, &all, &all_unguarded);
             if let Some(cutoff) = common {
                 list(&mut file.cutoffs, mode).push(cutoff);
             }
             for (name, fit) in &mut file.categories {
-                let own = of_category
-                    .get(name.as_str())
-                    .map_or(&[][..], Vec::as_slice);
+                let of = |outcomes: &HashMap<&str, Vec<Outcome>>| {
+                    let own = outcomes.get(name.as_str());
+                    own.cloned().unwrap_or_default()
+                };
+                let own = of(&of_category);
                 if own.len() >= settings.category_requests
-                    && let Some(cutoff) = note(Some(name), own)
+                    && let Some(cutoff) = note(Some(name), &own, &of(&unguarded_of_category))
                 {
                     list(&mut fit.cutoffs, mode).push(cutoff);
                 }
@@ -787,6 +933,19 @@ fn certify_all(
         }
     }
     Ok(())
+}
+
+fn by_category<'a>(
+    records: &[&'a DecisionRecord],
+    outcomes: &[Outcome],
+) -> HashMap<&'a str, Vec<Outcome>> {
+    let mut by_category: HashMap<&str, Vec<Outcome>> = HashMap::new();
+    for (record, outcome) in records.iter().zip(outcomes) {
+        if let Some(name) = &record.category {
+            by_category.entry(name).or_default().push(*outcome);
+        }
+    }
+    by_category
 }
 
 fn list(cutoffs: &mut Cutoffs, mode: Mode) -> &mut Vec<crate::policy::Cutoff> {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::policy::{Bound, Cutoff};
+use crate::policy::{Bound, Cutoff, GuardFit};
 
 /// What came out of a calibration, beside the policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -129,4 +129,6 @@ pub struct GuardEarnings {
     pub right_at_most: f64,
     /// Whether it was made a veto: when that bound is below the probability that is served anyway.
     pub veto: bool,
+    /// What its conflict leaves of a probability; `None` for a guard that only the models weigh.
+    pub most: Option<GuardFit>,
 }

@@ -8,8 +8,8 @@ use super::*;
 use crate::decision::{CandidateRecord, DecisionRecord};
 use crate::entry::EntryId;
 use crate::policy::{
-    Bound, Calibrated, CalibratedSettings, Decision, Evidence, HitPolicy, PolicyFile,
-    WrongAnswerCost,
+    Bound, Calibrated, CalibratedSettings, Cutoff, Decision, Evidence, GuardState, HitPolicy,
+    PolicyFile, WrongAnswerCost,
 };
 
 /// Requests with three candidates. The similarity tells a little of the truth, the second cosine more.
@@ -276,4 +276,63 @@ fn reliability_and_the_curve_are_those_of_the_decisions() {
     assert!(report.curve.first().unwrap().precision > report.curve.last().unwrap().precision);
     assert!(report.area > 0.2 && report.area < 1.0);
     assert_eq!(report.categories.len(), 2);
+}
+
+#[test]
+fn what_a_conflict_leaves_is_what_labels_showed_of_it() {
+    let with = |right: fn(bool) -> bool| {
+        let mut records = records(8, 6_000, false);
+        for (i, candidate) in records
+            .iter_mut()
+            .flat_map(|record| &mut record.candidates)
+            .enumerate()
+        {
+            if i % 4 == 0 {
+                candidate.evidence.guards.number = GuardState::Conflict;
+                candidate.right = candidate.right.map(right);
+            }
+        }
+        let (file, report) = fitted(&records, &settings());
+        let shown = report.guards.iter().find(|row| row.guard == "number");
+        assert_eq!(shown.unwrap().most, Some(file.guards["number"]));
+        file.guards
+    };
+    let harmless = with(|right| right);
+    assert!(harmless["number"].most > 0.8, "{harmless:?}");
+    assert!(harmless["number"].right <= harmless["number"].of);
+    // A guard of which no label speaks is taken for one like the others.
+    assert_eq!(harmless["negation"].of, 0);
+    assert_eq!(harmless["negation"].most, harmless["number"].most);
+    let deadly = with(|_| false);
+    assert!(deadly["number"].most < 0.1, "{deadly:?}");
+}
+
+#[test]
+fn what_guards_stop_is_not_spent_on_other_matches() {
+    let with = |state: GuardState| {
+        let mut records = records(9, 6_000, false);
+        let candidates = records.iter_mut().flat_map(|record| &mut record.candidates);
+        for (i, candidate) in candidates.step_by(4).enumerate() {
+            candidate.evidence.guards.number = state;
+            // Worse than others, and not bad enough to be a veto.
+            if i % 5 == 0 {
+                candidate.right = Some(false);
+            }
+        }
+        let (file, _) = fitted(&records, &settings());
+        assert!(file.vetoes.is_empty());
+        file.cutoffs.fast
+    };
+    let (guarded, free) = (with(GuardState::Conflict), with(GuardState::Agree));
+    let per_request = |cutoffs: &[Cutoff]| -> Vec<(f64, f64, f64)> {
+        let of = cutoffs.iter().filter(|c| c.bound == Bound::PerRequest);
+        of.map(|c| (c.rate, c.confidence, c.probability)).collect()
+    };
+    let (guarded, free) = (per_request(&guarded), per_request(&free));
+    assert!(!free.is_empty());
+    for (rate, confidence, least) in free {
+        let kept = guarded.iter().find(|c| (c.0, c.1) == (rate, confidence));
+        let kept = kept.expect("certified with guards too");
+        assert!(kept.2 >= least, "{rate} at {confidence}: {kept:?} {least}");
+    }
 }

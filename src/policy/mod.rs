@@ -34,8 +34,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use calibrated::{
     Bound, Calibrated, CalibratedSettings, CalibrationKnot, CalibrationMap, Card, CategoryFit,
-    Cutoff, Cutoffs, DataSet, FORMAT, GreyBand, Interval, PolicyFile, Stage, StageModel, Stages,
-    WordingFit,
+    Cutoff, Cutoffs, DataSet, FORMAT, GreyBand, GuardFit, Interval, PolicyFile, Reach, Stage,
+    StageModel, Stages, WordingFit,
 };
 pub(crate) use calibrated::{SECOND_SPACE, Scorer, Verdict};
 pub use cost_aware::CostAware;
@@ -60,8 +60,10 @@ pub enum PassReason {
     BelowFloor,
     /// Being wrong would cost more than being right saves.
     NotWorthTheRisk,
-    /// A guard found a conflict between the two texts.
+    /// A guard found a conflict between the two texts, which stops a match whatever its probability.
     Guard(GuardKind),
+    /// A guard found a conflict between the two texts, and the probability that this leaves is below the cut-off.
+    Doubted(GuardKind),
     /// The policy serves exact matches only.
     ExactOnly,
 }
@@ -75,20 +77,34 @@ impl PassReason {
             Self::BelowCutoff => "below_cutoff",
             Self::BelowFloor => "below_floor",
             Self::NotWorthTheRisk => "not_worth_the_risk",
-            Self::Guard(GuardKind::Number) => "guard_number",
-            Self::Guard(GuardKind::Negation) => "guard_negation",
-            Self::Guard(GuardKind::Antonym) => "guard_antonym",
-            Self::Guard(GuardKind::Identifier) => "guard_identifier",
-            Self::Guard(GuardKind::Calendar) => "guard_calendar",
-            Self::Guard(GuardKind::Quote) => "guard_quote",
-            Self::Guard(GuardKind::Order) => "guard_order",
-            Self::Guard(GuardKind::Substitution) => "guard_substitution",
-            Self::Guard(GuardKind::Question) => "guard_question",
-            Self::Guard(GuardKind::Format) => "guard_format",
-            Self::Guard(GuardKind::Language) => "guard_language",
-            Self::Guard(GuardKind::Entity) => "guard_entity",
-            Self::Guard(GuardKind::Pronoun) => "guard_pronoun",
-            Self::Guard(GuardKind::Connective) => "guard_connective",
+            Self::Guard(GuardKind::Number) | Self::Doubted(GuardKind::Number) => "guard_number",
+            Self::Guard(GuardKind::Negation) | Self::Doubted(GuardKind::Negation) => {
+                "guard_negation"
+            }
+            Self::Guard(GuardKind::Antonym) | Self::Doubted(GuardKind::Antonym) => "guard_antonym",
+            Self::Guard(GuardKind::Identifier) | Self::Doubted(GuardKind::Identifier) => {
+                "guard_identifier"
+            }
+            Self::Guard(GuardKind::Calendar) | Self::Doubted(GuardKind::Calendar) => {
+                "guard_calendar"
+            }
+            Self::Guard(GuardKind::Quote) | Self::Doubted(GuardKind::Quote) => "guard_quote",
+            Self::Guard(GuardKind::Order) | Self::Doubted(GuardKind::Order) => "guard_order",
+            Self::Guard(GuardKind::Substitution) | Self::Doubted(GuardKind::Substitution) => {
+                "guard_substitution"
+            }
+            Self::Guard(GuardKind::Question) | Self::Doubted(GuardKind::Question) => {
+                "guard_question"
+            }
+            Self::Guard(GuardKind::Format) | Self::Doubted(GuardKind::Format) => "guard_format",
+            Self::Guard(GuardKind::Language) | Self::Doubted(GuardKind::Language) => {
+                "guard_language"
+            }
+            Self::Guard(GuardKind::Entity) | Self::Doubted(GuardKind::Entity) => "guard_entity",
+            Self::Guard(GuardKind::Pronoun) | Self::Doubted(GuardKind::Pronoun) => "guard_pronoun",
+            Self::Guard(GuardKind::Connective) | Self::Doubted(GuardKind::Connective) => {
+                "guard_connective"
+            }
             Self::ExactOnly => "exact_only",
         }
     }

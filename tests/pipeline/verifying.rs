@@ -15,12 +15,12 @@ use askonce::policy::guard::GuardKind;
 use askonce::policy::{Decision, Evidence, HitPolicy, PassReason};
 use askonce::verify::{Verification, Verifier, VerifierQuestion};
 use askonce::{
-    CacheBuilder, Config, Error, ErrorKind, HitKind, LookupOptions, MissReason, Outcome, Result,
-    SemanticCache, Verdict,
+    Answer, CacheBuilder, Config, Error, ErrorKind, Fill, HitKind, LookupOptions, MissReason,
+    Outcome, Result, Scope, SemanticCache, StoreOptions, Verdict,
 };
 use parking_lot::Mutex;
 
-use crate::support::{AngleEmbedder, answer_to, ask, builder, clock, put, similarity};
+use crate::support::{AngleEmbedder, answer_to, ask, builder, clock, put, put_with, similarity};
 
 /// Stops what lies in this band by a guard, whatever its probability.
 const GUARDED: std::ops::Range<f32> = 44.0..46.0;
@@ -456,6 +456,48 @@ async fn what_is_too_old_for_the_caller_is_neither_shown_nor_served() {
         .unwrap();
     assert_eq!(reasons(&miss), ["too_old"]);
     assert_eq!(oracle.times_asked(), 0);
+}
+
+#[tokio::test]
+async fn a_tripped_breaker_holds_the_verifier_back_until_it_is_reset() {
+    let oracle = Oracle::saying(&[("near", 1.0)]);
+    let mut config = settings();
+    let audit = &mut config.semantic.learning.audit;
+    (audit.enabled, audit.uniform_rate, audit.calls_per_day) = (true, 1.0, 1_000);
+    let cache = given(&clock(), &config).verifier(Arc::clone(&oracle) as _);
+    let cache = cache.build().await.unwrap();
+    // Every hit is audited and found wrong, each in a scope of its own: none is served twice.
+    let mut tripped = false;
+    for n in 0..40 {
+        let scope = Scope::tenant(format!("tenant {n}"));
+        let stored = ask("sure").scope(scope.clone());
+        put_with(&cache, &stored, "It takes 3 days.", StoreOptions::default()).await;
+        let call =
+            || async { Ok::<_, std::io::Error>(Fill::from(Answer::text("It takes 5 days."))) };
+        let asked = ask("asked").scope(scope);
+        cache.get_or_call(&asked, call).await.unwrap();
+        for _ in 0..500 {
+            let learning = cache.stats().await.learning;
+            let category = learning.categories.get("");
+            let audits = category.and_then(|of| of.labels.get("audit").copied());
+            tripped = category.is_some_and(|of| of.tripped);
+            if tripped || audits == Some([0, n + 1]) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if tripped {
+            break;
+        }
+    }
+    assert!(tripped);
+    put(&cache, "near", "near").await;
+    let reason = answer_to(&cache, &ask("asked")).await.unwrap_err();
+    assert_eq!(reason, "below_cutoff");
+    assert_eq!(oracle.times_asked(), 0);
+    cache.reset_breaker(None);
+    assert_eq!(answer_to(&cache, &ask("asked")).await, Ok("near".into()));
+    assert_eq!(oracle.times_asked(), 1);
 }
 
 #[tokio::test]

@@ -476,6 +476,8 @@ fn words(file: &PolicyFile, report: &FitReport) -> Result<String> {
         "wrong hits stopped",
         "right hits lost",
         "veto",
+        "leaves at most",
+        "shown by",
     ]);
     for guard in &report.guards {
         table.row([
@@ -486,6 +488,10 @@ fn words(file: &PolicyFile, report: &FitReport) -> Result<String> {
             percent(Some(guard.wrong_stopped)),
             percent(Some(guard.right_lost)),
             guard.veto.to_string(),
+            percent(guard.most.map(|fit| fit.most)),
+            guard
+                .most
+                .map_or("-".to_owned(), |fit| format!("{} of {}", fit.right, fit.of)),
         ]);
     }
     table.write(&mut out)?;

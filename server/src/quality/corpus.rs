@@ -18,6 +18,7 @@ use super::components::DisjointSets;
 use super::data::{self, Rows, Source};
 use super::seed::Rng;
 use super::split::{Part, Rule, digest, normalise, parts_of_kinds};
+use super::verdicts::{Verdict, Verdicts};
 
 /// A text, by its place in [`Texts`].
 pub(crate) type TextId = u32;
@@ -44,6 +45,8 @@ pub(crate) struct Texts {
     /// `None` for a text without letters and digits, which is in no part.
     parts: Vec<Option<Part>>,
     apart: HashSet<(AnswerId, AnswerId)>,
+    /// What a reader said, over the labels.
+    verdicts: Arc<Verdicts>,
 }
 
 impl Texts {
@@ -67,8 +70,18 @@ impl Texts {
         self.parts[text as usize]
     }
 
-    /// What the labels say of two texts.
+    /// What a reader says of two texts, or else the labels.
     pub(crate) fn truth(&self, asked: TextId, stored: TextId) -> Truth {
+        match self.verdicts.of(self.text(asked), self.text(stored)) {
+            Some(Verdict::Same) => Truth::Right,
+            Some(Verdict::Different) => Truth::Wrong,
+            Some(Verdict::Unsure) => Truth::Unknown,
+            None => self.label(asked, stored),
+        }
+    }
+
+    /// What the labels say of two texts.
+    pub(crate) fn label(&self, asked: TextId, stored: TextId) -> Truth {
         let (a, b) = (self.answer(asked), self.answer(stored));
         if a == b {
             Truth::Right
@@ -151,6 +164,18 @@ impl Set {
             texts: Arc::new(texts),
             members: placed.into_iter().map(|(_, text)| text).collect(),
             ..self.clone()
+        }
+    }
+
+    /// The same set with what a reader said, over its labels.
+    pub(crate) fn judged(self, verdicts: &Arc<Verdicts>) -> Self {
+        let texts = Texts {
+            verdicts: Arc::clone(verdicts),
+            ..(*self.texts).clone()
+        };
+        Self {
+            texts: Arc::new(texts),
+            ..self
         }
     }
 
@@ -322,6 +347,7 @@ fn graph(files: Vec<(usize, File)>) -> Vec<(usize, Set)> {
         texts: names.texts,
         answers,
         apart,
+        verdicts: Arc::default(),
     });
     unlinked
         .into_iter()

@@ -133,6 +133,17 @@ pub(crate) fn decisions(path: &Path) -> Result<Dataset<DecisionRecord>> {
     read(path, Ok)
 }
 
+/// Reads a file of what a reader said of pairs, row by row.
+///
+/// # Errors
+/// As [`pairs`].
+pub(crate) fn verdicts<R: DeserializeOwned, T>(
+    path: &Path,
+    accept: impl Fn(R) -> Result<T>,
+) -> Result<Vec<T>> {
+    Ok(read(path, accept)?.rows)
+}
+
 /// Rows of either kind.
 #[derive(Clone, Debug)]
 pub(crate) enum Rows {

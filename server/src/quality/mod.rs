@@ -12,6 +12,7 @@
 //! | `score.rs`, `promise.rs` | figures with intervals; promises and what became of them |
 //! | `live.rs` | a policy over a stream for real, and the rule of vCache |
 //! | `report.rs`, `table.rs`, `plot.rs`, `html.rs` | the result as data, as text, as pictures, as a page |
+//! | `verdicts.rs` | what a reader said of pairs whose labels are in doubt |
 //! | `stats.rs`, `seed.rs` | intervals, ranking, percentiles; random numbers that repeat |
 //!
 //! Always true: decisions are recorded by explaining requests to a real [`SemanticCache`], so evidence is
@@ -39,6 +40,7 @@ pub(crate) mod split;
 pub(crate) mod stats;
 pub(crate) mod stream;
 pub(crate) mod table;
+pub(crate) mod verdicts;
 
 pub(crate) use record::{RecordSettings, record};
 pub(crate) use split::Part;

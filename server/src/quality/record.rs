@@ -97,7 +97,7 @@ pub(crate) async fn record(
         records.extend(
             recorded
                 .with_context(|| format!("failed to record {}", set.name))?
-                .0,
+                .records,
         );
     }
     Ok(records)
@@ -124,6 +124,29 @@ pub(crate) struct Skipped {
     pub(crate) pairs: usize,
 }
 
+/// Decisions, and what they are about.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
+    pub(crate) records: Vec<DecisionRecord>,
+    pub(crate) skipped: Skipped,
+    /// What was asked, by the place that a record has in the stream.
+    asked: Vec<TextId>,
+    stored: BTreeMap<EntryId, TextId>,
+}
+
+impl Recorded {
+    /// The text that was asked, and that of the candidate at this place.
+    pub(crate) fn texts_of(
+        &self,
+        record: &DecisionRecord,
+        place: usize,
+    ) -> Option<(TextId, TextId)> {
+        let asked = self.asked.get(usize::try_from(record.at).ok()?)?;
+        let stored = self.stored.get(&record.candidates.get(place)?.entry)?;
+        Some((*asked, *stored))
+    }
+}
+
 /// Records the decisions on one set.
 ///
 /// # Errors
@@ -132,7 +155,7 @@ pub(crate) async fn record_set(
     set: &Set,
     order: Order,
     settings: &RecordSettings,
-) -> Result<(Vec<DecisionRecord>, Skipped)> {
+) -> Result<Recorded> {
     let plan = plan(set, &settings.parts, order, settings.seed, settings.limit);
     let policy = Recording {
         refine: settings.refine,
@@ -152,18 +175,22 @@ pub(crate) async fn record_set(
         bar.inc(1);
     }
     lab.cache.refined_all().await;
-    let records = if plan.fills {
+    let (records, stored) = if plan.fills {
         one_by_one(set, order, &plan, &lab, stored, &bar).await?
     } else {
         at_once(set, order, &plan, &lab, stored, &bar).await?
     };
     bar.finish_and_clear();
-    let exact = plan.asked.len() - records.len();
     let skipped = Skipped {
-        exact,
+        exact: plan.asked.len() - records.len(),
         pairs: plan.left_out,
     };
-    Ok((records, skipped))
+    Ok(Recorded {
+        records,
+        skipped,
+        asked: plan.asked,
+        stored,
+    })
 }
 
 /// Asks, then stores.
@@ -174,7 +201,7 @@ async fn one_by_one(
     lab: &Lab,
     mut stored: Stored,
     bar: &ProgressBar,
-) -> Result<Vec<DecisionRecord>> {
+) -> Result<(Vec<DecisionRecord>, BTreeMap<EntryId, TextId>)> {
     let mut records = Vec::with_capacity(plan.asked.len());
     for (at, &text) in plan.asked.iter().enumerate() {
         records.extend(ask(set, order, lab, &stored, text, at).await?);
@@ -182,7 +209,7 @@ async fn one_by_one(
         lab.cache.refined_all().await;
         bar.inc(1);
     }
-    Ok(records)
+    Ok((records, stored.texts))
 }
 
 /// Requests given to one task at a time.
@@ -196,10 +223,11 @@ async fn at_once(
     lab: &Lab,
     stored: Stored,
     bar: &ProgressBar,
-) -> Result<Vec<DecisionRecord>> {
+) -> Result<(Vec<DecisionRecord>, BTreeMap<EntryId, TextId>)> {
     let asked: Vec<(usize, TextId)> = plan.asked.iter().copied().enumerate().collect();
     let batches: Vec<_> = asked.chunks(BATCH).map(<[_]>::to_vec).collect();
-    let shared = (Arc::new(set.clone()), lab.clone(), Arc::new(stored));
+    let stored = Arc::new(stored);
+    let shared = (Arc::new(set.clone()), lab.clone(), Arc::clone(&stored));
     let bar = bar.clone();
     let work = move |batch: Vec<(usize, TextId)>| {
         let ((set, lab, stored), bar) = (shared.clone(), bar.clone());
@@ -212,7 +240,8 @@ async fn at_once(
             Ok(records)
         }
     };
-    Ok(spread(batches, work).await?.into_iter().flatten().collect())
+    let records = spread(batches, work).await?.into_iter().flatten().collect();
+    Ok((records, stored.texts.clone()))
 }
 
 /// Stores after which the vectors of the second space are waited for: more of them wait in no queue.
@@ -259,6 +288,10 @@ async fn ask(
     if explained.hit.as_ref().is_some_and(|hit| exact(&hit.kind)) {
         return Ok(None);
     }
+    let candidates = candidates(set, order, stored, text, &explained)?;
+    let known = stored.answers.contains_key(&set.texts.answer(text));
+    // A reader may find a right answer where the labels know none.
+    let found = candidates.iter().any(|found| found.right == Some(true));
     Ok(Some(DecisionRecord {
         at: at as u64,
         group: set.texts.group(text),
@@ -270,8 +303,8 @@ async fn ask(
             .chain(&explained.refiner)
             .cloned()
             .collect(),
-        candidates: candidates(set, order, stored, text, &explained)?,
-        answerable: Some(stored.answers.contains_key(&set.texts.answer(text))),
+        candidates,
+        answerable: Some(known || found),
         ..DecisionRecord::default()
     }))
 }

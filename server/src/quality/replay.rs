@@ -201,7 +201,7 @@ fn pair_calls(policy: &dyn HitPolicy, record: &DecisionRecord, calls: &mut Vec<C
 #[cfg(test)]
 pub(crate) mod tests {
     use askonce::EntryId;
-    use askonce::policy::{CalibratedSettings, GuardReport, PolicyConfig, Threshold};
+    use askonce::policy::{CalibratedSettings, GuardReport, PolicyConfig, PolicyFile, Threshold};
 
     use super::*;
 
@@ -269,10 +269,12 @@ pub(crate) mod tests {
 
     #[test]
     fn a_similarity_is_never_taken_for_a_probability() {
-        // Not looked at, for it is farther than the policy serves.
+        // Not looked at, for it is farther than the policy serves at any cut-off.
+        let farthest = PolicyFile::builtin().unwrap().least_similarity;
         let policy = CalibratedSettings::default();
         let policy = PolicyConfig::Calibrated(policy).build().unwrap();
-        let far = candidate(policy.least_similarity() - 0.01, Some(false));
+        assert!(policy.least_similarity() > farthest);
+        let far = candidate(farthest - 0.01, Some(false));
         assert_eq!(replay(&*policy, &[far]).scores, [f64::NEG_INFINITY]);
         let threshold = Threshold::new(0.95).unwrap();
         let scores = replay(&threshold, &[far]).scores;

@@ -9,11 +9,12 @@ use super::live::Window;
 use super::machine::Machine;
 use super::promise::Promise;
 use super::record::Skipped;
-use super::score::{Bin, Curve, Figure, Operating, PER_HIT, PER_REQUEST};
+use super::score::{Bin, Curve, Figure, Operating, PER_HIT, PER_REQUEST, PROVEN, Proven};
 use super::split::Part;
 use super::stats::Timing;
 use super::stream::Order;
 use super::table::{Table, interval, percent};
+use super::verdicts::Judged;
 
 /// The form of the JSON report. A field may be added; anything else makes a new form.
 pub(crate) const SCHEMA: &str = "askonce.quality/1";
@@ -73,6 +74,8 @@ pub(crate) struct Row {
     pub(crate) curve: Option<Curve>,
     /// Empty where the score is no probability.
     pub(crate) reliability: Vec<Bin>,
+    /// What a reader made of the hits; `None` without verdicts.
+    pub(crate) judged: Option<Judged>,
     /// Mean time of the policy on one request, all its candidates together, in microseconds; without
     /// embedding, search and evidence.
     pub(crate) decide_us: f64,
@@ -161,7 +164,9 @@ fn write_set(out: &mut String, report: &Report, set: &SetReport) -> fmt::Result 
         rows.filter(|row| of(&row.set, row.order, &row.embedder))
     };
     write_operating(out, rows())?;
+    write_judged(out, rows())?;
     write_curves(out, rows())?;
+    write_proven(out, rows())?;
     let promises = report.promises.iter();
     write_promises(
         out,
@@ -220,6 +225,46 @@ fn write_operating<'a>(out: &mut String, rows: impl Iterator<Item = &'a Row>) ->
     )
 }
 
+fn write_judged<'a>(out: &mut String, rows: impl Iterator<Item = &'a Row>) -> fmt::Result {
+    let mut table = Table::new([
+        "policy",
+        "hits",
+        "labels",
+        "read",
+        "different",
+        "unsure",
+        "wrong/hit",
+        "95 %",
+        "or unsure",
+    ]);
+    let mut any = false;
+    for row in rows {
+        let Some(judged) = &row.judged else { continue };
+        for (labels, stratum) in &judged.strata {
+            any = true;
+            table.row([
+                row.policy.clone(),
+                stratum.hits.to_string(),
+                (*labels).to_owned(),
+                stratum.read.to_string(),
+                stratum.different.to_string(),
+                stratum.unsure.to_string(),
+                percent(judged.wrong_per_hit),
+                interval(judged.interval),
+                percent(judged.wrong_or_unsure_per_hit),
+            ]);
+        }
+    }
+    if !any {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\nHits as a reader judged them, each kind of label standing for all of its hits"
+    )?;
+    table.write(out)
+}
+
 fn write_curves<'a>(out: &mut String, rows: impl Iterator<Item = &'a Row>) -> fmt::Result {
     let header = |share: f64, of: &str| format!("@{}%{of}", share * 100.0);
     let [a, b, c] = PER_REQUEST.map(|share| header(share, "/req"));
@@ -262,6 +307,44 @@ fn write_curves<'a>(out: &mut String, rows: impl Iterator<Item = &'a Row>) -> fm
         "  The cut-off is the loosest that the judged decisions allow: this compares scores, it promises \
          nothing.\n  area: under precision against hit rate. proven: while the upper bound at 95 % on wrong/hit \
          is within 1 %."
+    )
+}
+
+fn write_proven<'a>(out: &mut String, rows: impl Iterator<Item = &'a Row>) -> fmt::Result {
+    let [a, b, c, d] = PROVEN.map(|bound| format!("@{}%/hit", bound * 100.0));
+    let mut table = Table::new([
+        "score of", &a, "times", &b, "times", &c, "times", &d, "times",
+    ]);
+    let mut any = false;
+    for row in rows {
+        let Some(curve) = &row.curve else { continue };
+        any |= curve.proven.iter().any(|proven| proven.found > 0.0);
+        let times = |proven: &Proven| {
+            let times = proven.against_static;
+            times.map_or("-".to_owned(), |times| format!("{times:.2}"))
+        };
+        let [a, b, c, d] = &curve.proven;
+        let found = |proven: &Proven| percent(Some(proven.found));
+        let cells = [a, b, c, d].map(|proven| [found(proven), times(proven)]);
+        let [[a, at], [b, bt], [c, ct], [d, dt]] = cells;
+        table.row([row.policy.clone(), a, at, b, bt, c, ct, d, dt]);
+    }
+    if !any {
+        return writeln!(
+            out,
+            "\nNo score has enough right hits for a proof of {} % wrong per hit or less.",
+            PROVEN[PROVEN.len() - 1] * 100.0
+        );
+    }
+    writeln!(
+        out,
+        "\nHits (right ones, of the requests with a right answer stored) while the upper bound at 95 % on wrong/hit \
+         is within a bound"
+    )?;
+    table.write(out)?;
+    writeln!(
+        out,
+        "  times: those of the best threshold on a cosine of the same embedding; - where no threshold has any."
     )
 }
 

@@ -28,6 +28,9 @@ pub(crate) const PER_REQUEST: [f64; 3] = [0.01, 0.02, 0.05];
 /// Wrong answers per hit up to which hits are given.
 pub(crate) const PER_HIT: f64 = 0.01;
 
+/// Bounds on wrong answers per hit that clean labels may prove.
+pub(crate) const PROVEN: [f64; 4] = [PER_HIT, 0.02, 0.05, 0.1];
+
 /// A figure and where it lies with 95 % confidence.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Figure {
@@ -191,8 +194,21 @@ pub(crate) struct Curve {
     /// The same while an upper bound at 95 % on the share of wrong hits is at most [`PER_HIT`]; nought
     /// where there are too few hits to show it.
     pub(crate) hits_at_proven_wrong_per_hit: f64,
+    /// The same at each of [`PROVEN`].
+    pub(crate) proven: [Proven; PROVEN.len()],
     /// Precision against hit rate, from strict to loose.
     pub(crate) points: Vec<Point>,
+}
+
+/// Right hits while an upper bound at 95 % on the share of wrong ones is within a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Proven {
+    pub(crate) wrong_per_hit: f64,
+    /// Right hits per request with a right answer stored; nought where there are too few to show it.
+    pub(crate) found: f64,
+    /// How many times those of the best threshold on a cosine of the same embedding; `None` where no threshold has
+    /// any, and for thresholds.
+    pub(crate) against_static: Option<f64>,
 }
 
 /// A cut-off of a [`Curve`].
@@ -277,9 +293,23 @@ impl Curve {
                 figure(&|swept: &Swept| swept.at_request[i])
             }),
             hits_at_wrong_per_hit: figure(&|swept| swept.at_hit),
-            hits_at_proven_wrong_per_hit: proven(&scored, m),
+            hits_at_proven_wrong_per_hit: proven(&scored, m, PER_HIT),
+            proven: PROVEN.map(|bound| Proven {
+                wrong_per_hit: bound,
+                found: proven(&scored, m, bound),
+                against_static: None,
+            }),
             points: points(&scored, calls.len() as f64),
         })
+    }
+}
+
+/// Says of each curve how many times it proves what the best of the curves of thresholds does.
+pub(crate) fn compare_proven(statics: &[Curve], curve: &mut Curve) {
+    for (at, proven) in curve.proven.iter_mut().enumerate() {
+        let found = statics.iter().filter_map(|curve| curve.proven.get(at));
+        let best = found.map(|proven| proven.found).fold(0.0, f64::max);
+        proven.against_static = (best > 0.0).then(|| proven.found / best);
     }
 }
 
@@ -329,7 +359,7 @@ fn sweep(scored: &[Scored], weights: &[f64], requests: f64, answerable: f64) -> 
     swept
 }
 
-fn proven(scored: &[Scored], answerable: f64) -> f64 {
+fn proven(scored: &[Scored], answerable: f64, bound: f64) -> f64 {
     let groups = scored
         .iter()
         .map(|one| one.group)
@@ -338,7 +368,7 @@ fn proven(scored: &[Scored], answerable: f64) -> f64 {
     let mut best = 0.0;
     walk(scored, &vec![1.0; groups], |_, _, right, wrong| {
         let upper = upper_bound(wrong as usize, (right + wrong) as usize);
-        if upper.is_some_and(|upper| upper <= PER_HIT) && answerable > 0.0 {
+        if upper.is_some_and(|upper| upper <= bound) && answerable > 0.0 {
             best = right / answerable;
         }
     });
@@ -458,6 +488,26 @@ mod tests {
         assert!((curve.area.value.unwrap() - area).abs() < 1e-12);
         assert_eq!(curve.hits_at_wrong_per_request[0].value, Some(0.5));
         assert_eq!(curve.hits_at_proven_wrong_per_hit, 0.0);
+    }
+
+    #[test]
+    fn what_is_proven_is_compared_with_the_best_threshold() {
+        // Four hundred right ones without a wrong one prove 1 %; the other has a wrong one in twenty.
+        let clean: Vec<Call> = (0..400)
+            .map(|i| call(i, 1.0 - i as f64 / 1e3, true, true))
+            .collect();
+        let noisy: Vec<Call> = (0..400)
+            .map(|i| call(i, 1.0 - i as f64 / 1e3, i % 20 != 19, true))
+            .collect();
+        let mut curve = Curve::of(&clean, 1).unwrap();
+        assert_eq!(curve.proven[0].found, 1.0);
+        let none = Curve::of(&noisy, 1).unwrap();
+        assert_eq!(none.proven[0].found, 0.0);
+        assert!(none.proven[3].found > 0.5);
+        compare_proven(std::slice::from_ref(&none), &mut curve);
+        assert_eq!(curve.proven[0].against_static, None);
+        let times = curve.proven[3].against_static.unwrap();
+        assert!((times - 1.0 / none.proven[3].found).abs() < 1e-12);
     }
 
     #[test]

@@ -42,6 +42,12 @@ pub struct PolicyFile {
     pub band: Option<GreyBand>,
     /// No candidate below this similarity is served.
     pub least_similarity: f32,
+    /// Similarities from which on a cut-off is reached, so that a tight promise looks no farther than it has to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reach: Vec<Reach>,
+    /// What a guard's conflict leaves of a probability, by the guard's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub guards: BTreeMap<String, GuardFit>,
     /// Guards whose conflict is a pass, by name: those that the data proved.
     pub vetoes: Vec<String>,
     /// Cut-offs that hold for all traffic together.
@@ -73,6 +79,29 @@ pub struct WordingFit {
     /// Labelled candidates of that kind that were right.
     pub right: u64,
     /// Labelled candidates of that kind.
+    pub of: u64,
+}
+
+/// How near a candidate has to be for a probability.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reach {
+    /// From this probability on ...
+    pub probability: f64,
+    /// ... hardly any right candidate is less similar than this.
+    pub similarity: f32,
+}
+
+/// What labels showed of candidates in which a guard finds a conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardFit {
+    /// No such candidate is more probable, 0 to 1: a lower bound of how often the surest of all guards' were right,
+    /// within what those of this guard allow.
+    pub most: f64,
+    /// Labelled candidates among those that were right.
+    pub right: u64,
+    /// Labelled candidates that the bound rests on.
     pub of: u64,
 }
 
@@ -316,8 +345,22 @@ impl PolicyFile {
         if !(-1.0..=1.0).contains(&self.least_similarity) {
             return Err(corrupt("the least similarity is out of range"));
         }
+        let in_reach = |reach: &Reach| {
+            (0.0..=1.0).contains(&reach.probability) && (-1.0..=1.0).contains(&reach.similarity)
+        };
+        if !self.reach.iter().all(in_reach) {
+            return Err(corrupt("how near a candidate has to be is out of range"));
+        }
         for veto in &self.vetoes {
             guard_named(veto)?;
+        }
+        for (guard, fit) in &self.guards {
+            guard_named(guard)?;
+            if !(0.0..=1.0).contains(&fit.most) {
+                return Err(corrupt(
+                    "what a guard leaves of a probability is out of range",
+                ));
+            }
         }
         let categories = self.categories.values();
         if !categories
@@ -344,6 +387,12 @@ impl PolicyFile {
     /// The guards whose conflict is a pass.
     pub(super) fn vetoing_guards(&self) -> Result<Vec<GuardKind>> {
         self.vetoes.iter().map(|name| guard_named(name)).collect()
+    }
+
+    /// The most probable that a guard's conflict lets a candidate be.
+    pub(super) fn guard_bounds(&self) -> Result<Vec<(GuardKind, f64)>> {
+        let bound = |(name, fit): (&String, &GuardFit)| Ok((guard_named(name)?, fit.most));
+        self.guards.iter().map(bound).collect()
     }
 }
 

@@ -16,7 +16,9 @@
 //!   says [`Decision::Refine`], and the second decides with both cosines.
 //! - Texts that are the same but for case, punctuation, contractions, spelling and courtesy have a measured
 //!   probability of their own ([`WordingFit`]), and the surer of the two counts, unless a guard finds a conflict.
-//! - A guard is a veto only where the data proved it; otherwise the model has weighed it already.
+//! - A guard's conflict is weighed by the model, and leaves no more of the probability than labels have shown
+//!   ([`GuardFit`]): at a tight promise such a candidate is not served, at a loose one it may be. It is a veto only
+//!   where the data proved it.
 //!
 //! The promise holds for traffic like that of the certificate. Prices can only withhold answers that the
 //! cut-off would let through: that keeps a promise per request, and a promise per hit as long as prices do
@@ -43,8 +45,8 @@ use super::{Category, Decision, Evidence, HitPolicy, PassReason, WrongAnswerCost
 use crate::error::{Error, ErrorKind, Result};
 
 pub use file::{
-    Bound, Card, CategoryFit, Cutoff, Cutoffs, DataSet, FORMAT, GreyBand, PolicyFile, Stages,
-    WordingFit,
+    Bound, Card, CategoryFit, Cutoff, Cutoffs, DataSet, FORMAT, GreyBand, GuardFit, PolicyFile,
+    Reach, Stages, WordingFit,
 };
 pub use map::{CalibrationKnot, CalibrationMap, Interval};
 pub use model::{Stage, StageModel};
@@ -77,8 +79,9 @@ pub struct CalibratedSettings {
     /// How many standard deviations of what is not known about a probability are taken off before it is
     /// compared with the floor and the cost, 0 or more. Default: 0.
     pub caution: f64,
-    /// Whether a guard's conflict is a pass, however probable the models find the answer. Default: true. Without
-    /// it only the guards that the data proved are, and the models weigh the others.
+    /// Whether a guard's conflict is a pass, whatever is promised. Default: false: the conflict leaves no more of the
+    /// probability than labels have shown, so it stops a match at a tight promise and may not at a loose one; a pass
+    /// in any case is only what the data proved.
     pub guards: bool,
 }
 
@@ -93,7 +96,7 @@ impl Default for CalibratedSettings {
             floor: 0.5,
             usd_per_second: 0.0,
             caution: 0.0,
-            guards: true,
+            guards: false,
         }
     }
 }
@@ -106,6 +109,8 @@ pub struct Calibrated {
     /// Least probabilities, of the category or of all.
     common: Least,
     own: HashMap<Category, Least>,
+    /// Similarity from which on these are reached.
+    least_similarity: f32,
     utility: Utility,
     floor: f64,
     caution: f64,
@@ -148,13 +153,24 @@ impl Calibrated {
             .usd_per_second(settings.usd_per_second)
             .map_err(|error| field(error, "usd_per_second"))?;
         let common = Least::certified(&file.cutoffs, file.stages.full.is_some(), settings)?;
-        let own = file
+        let own: HashMap<Category, Least> = file
             .categories
             .iter()
             .map(|(name, fit)| (Category::named(name), common.or_own(&fit.cutoffs, settings)))
             .collect();
+        let loosest = own
+            .values()
+            .chain([&common])
+            .map(Least::loosest)
+            .fold(1.0, f64::min);
+        let reached = file
+            .reach
+            .iter()
+            .filter(|reach| reach.probability <= loosest);
+        let nearest = reached.map(|reach| reach.similarity);
         Ok(Self {
             scorer: Scorer::new(&file)?,
+            least_similarity: nearest.fold(file.least_similarity, f32::max),
             file: Arc::new(file),
             common,
             own,
@@ -192,6 +208,14 @@ impl Calibrated {
         self.file.prior_variance
     }
 
+    /// Why a candidate of too small a probability is passed: a guard, where it would do without that.
+    fn too_improbable(&self, weighed: Weighed, least: f64, evidence: &Evidence) -> PassReason {
+        match self.scorer.bound(evidence) {
+            Some((guard, _)) if weighed.unguarded >= least => PassReason::Doubted(guard),
+            _ => PassReason::BelowCutoff,
+        }
+    }
+
     /// What stops a candidate with this probability, or what serving it gains.
     fn stopped(
         &self,
@@ -199,7 +223,8 @@ impl Calibrated {
         least: f64,
         evidence: &Evidence,
     ) -> Result<f64, PassReason> {
-        at_least(weighed.probability, least).ok_or(PassReason::BelowCutoff)?;
+        at_least(weighed.probability, least)
+            .ok_or_else(|| self.too_improbable(weighed, least, evidence))?;
         at_least(weighed.cautious, self.floor).ok_or(PassReason::BelowFloor)?;
         let gain = self.utility.gain(weighed.cautious, evidence);
         if gain > 0.0 {
@@ -211,6 +236,10 @@ impl Calibrated {
 }
 
 impl Least {
+    fn loosest(&self) -> f64 {
+        self.cascade.min(self.fast)
+    }
+
     /// The least probability that keeps every promise of `settings`.
     fn certified(cutoffs: &Cutoffs, cascade: bool, settings: &CalibratedSettings) -> Result<Self> {
         let of = |cutoffs: &[Cutoff]| {
@@ -336,11 +365,15 @@ impl HitPolicy for Calibrated {
                 Verdict::Grey { fast, above } => {
                     let fast = fast.aged(evidence);
                     let served = self.stopped(fast, least.cascade, evidence);
-                    let verdict = match served {
-                        Ok(gain) if above => Ok(gain),
+                    // Where a guard leaves too little, no second cosine would change it.
+                    let bound = self.scorer.bound(evidence);
+                    let doubted = bound.filter(|&(_, most)| most < least.cascade);
+                    let verdict = match (served, doubted) {
+                        (Ok(gain), _) if above => Ok(gain),
+                        (_, Some((guard, _))) => Err(Stop::Pass(PassReason::Doubted(guard))),
                         _ if evidence.can_refine && evidence.refined.is_none() => Err(Stop::Refine),
-                        Ok(_) => Err(Stop::Pass(PassReason::BelowCutoff)),
-                        Err(reason) => Err(Stop::Pass(reason)),
+                        (Ok(_), _) => Err(Stop::Pass(PassReason::BelowCutoff)),
+                        (Err(reason), _) => Err(Stop::Pass(reason)),
                     };
                     (fast, verdict)
                 }
@@ -384,7 +417,7 @@ impl HitPolicy for Calibrated {
     }
 
     fn least_similarity(&self) -> f32 {
-        self.scorer.least_similarity
+        self.least_similarity
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Scorer {
     same_wording: Option<f64>,
     prior_variance: f64,
     offsets: HashMap<Category, f64>,
+    /// The most probable that a guard's conflict lets a candidate be.
+    bounds: Vec<(GuardKind, f64)>,
     pub(super) vetoes: Vec<GuardKind>,
     pub(super) least_similarity: f32,
 }
@@ -39,6 +41,8 @@ pub(crate) struct Weighed {
     pub(crate) probability: f64,
     /// The same, less what is not known about it.
     pub(crate) cautious: f64,
+    /// The probability without the bound that a guard's conflict sets.
+    pub(super) unguarded: f64,
 }
 
 impl Weighed {
@@ -48,6 +52,7 @@ impl Weighed {
         Self {
             probability: self.probability * left,
             cautious: self.cautious * left,
+            unguarded: self.unguarded * left,
         }
     }
 }
@@ -97,6 +102,7 @@ impl Scorer {
                 .iter()
                 .map(|(name, fit)| (Category::named(name), fit.offset))
                 .collect(),
+            bounds: file.guard_bounds()?,
             vetoes: file.vetoing_guards()?,
             least_similarity: file.least_similarity,
         })
@@ -108,6 +114,15 @@ impl Scorer {
             .iter()
             .copied()
             .find(|&kind| evidence.guards.state(kind) == GuardState::Conflict)
+    }
+
+    /// The guard whose conflict leaves least of the probability of this candidate, and how much that is at most.
+    pub(crate) fn bound(&self, evidence: &Evidence) -> Option<(GuardKind, f64)> {
+        self.bounds
+            .iter()
+            .copied()
+            .filter(|&(kind, _)| evidence.guards.state(kind) == GuardState::Conflict)
+            .min_by(|a, b| a.1.total_cmp(&b.1))
     }
 
     /// Whether there is a stage for the second cosine.
@@ -200,9 +215,14 @@ impl Scorer {
         // A mixture of two rising values rises too.
         let trust = caution.clamp(0.0, 1.0);
         let below = mean + trust * (low - mean).min(0.0);
+        let probability = sigmoid(centre(mean) / spread(left));
+        let cautious = sigmoid(centre(below) / spread(left) - caution * left.sqrt());
+        // Last of all: what was learnt of an entry was learnt of other questions than one in conflict with it.
+        let bounded = |p: f64| self.bound(evidence).map_or(p, |(_, most)| pressed(p, most));
         Weighed {
-            probability: sigmoid(centre(mean) / spread(left)),
-            cautious: sigmoid(centre(below) / spread(left) - caution * left.sqrt()),
+            probability: bounded(probability),
+            cautious: bounded(cautious),
+            unguarded: probability,
         }
     }
 
@@ -257,6 +277,18 @@ impl Weighed {
 
 /// As many values as any policy can read.
 type Features = [f32; FEATURES];
+
+/// Share of a bound below which it changes nothing.
+const FREE: f64 = 0.9;
+
+/// A probability pressed below a bound: the same well below it, and otherwise still in its order.
+fn pressed(probability: f64, most: f64) -> f64 {
+    let free = FREE * most;
+    if probability <= free {
+        return probability;
+    }
+    free + (most - free) * (probability - free) / (1.0 - free)
+}
 
 /// `value`, where it reaches `least`: what is no number reaches nothing.
 pub(super) fn at_least(value: f64, least: f64) -> Option<f64> {

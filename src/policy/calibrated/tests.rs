@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::policy::{Category, EntryRecord, GuardKind, GuardReport, GuardState, TextTraits};
 
@@ -53,6 +55,8 @@ fn file(full: bool) -> PolicyFile {
             high: 0.97,
         }),
         least_similarity: 0.2,
+        reach: Vec::new(),
+        guards: BTreeMap::new(),
         vetoes: vec!["negation".to_owned()],
         cutoffs: Cutoffs {
             cascade: if full { cutoffs.clone() } else { Vec::new() },
@@ -316,6 +320,68 @@ fn only_a_proved_guard_is_a_veto() {
     let number = with("wait 3 days", "wait 5 days");
     assert!(number.guards.conflict().is_some());
     assert!(serves(&policy, &number));
+}
+
+#[test]
+fn a_conflict_stops_a_match_at_a_tight_promise_and_leaves_it_at_a_loose_one() {
+    let policy = |rate: f64| {
+        let mut file = file(false);
+        let shown = GuardFit {
+            most: 0.8,
+            right: 92,
+            of: 109,
+        };
+        file.guards.insert("number".to_owned(), shown);
+        let settings = CalibratedSettings {
+            wrong_per_request: Some(rate),
+            ..free()
+        };
+        Calibrated::new(file, &settings).unwrap()
+    };
+    let conflict = |p: f64| Evidence {
+        guards: GuardReport::compare("wait 3 days", "wait 5 days"),
+        ..Evidence::similarity(cosine(p))
+    };
+    // The cut-offs are 0.9 and 0.7.
+    let (tight, loose) = (policy(0.01), policy(0.05));
+    let Decision::Pass { reason, .. } = tight.decide(&conflict(0.99)) else {
+        panic!("served");
+    };
+    assert_eq!(reason, PassReason::Doubted(GuardKind::Number));
+    assert_eq!(reason.as_str(), "guard_number");
+    assert!(serves(&tight, &Evidence::similarity(cosine(0.99))));
+    assert!(serves(&loose, &conflict(0.99)));
+    // What would be too improbable without it is not put down to the guard.
+    let Decision::Pass { reason, .. } = tight.decide(&conflict(0.8)) else {
+        panic!("served");
+    };
+    assert_eq!(reason, PassReason::BelowCutoff);
+}
+
+proptest! {
+    #[test]
+    fn what_a_conflict_leaves_keeps_its_order_and_stays_within_the_bound(
+        most in 0.05..1.0_f64,
+        p in 0.0..1.0_f64,
+        more in 0.0..1.0_f64,
+    ) {
+        let mut file = file(false);
+        let shown = GuardFit { most, right: 1, of: 2 };
+        file.guards.insert("number".to_owned(), shown);
+        let policy = Calibrated::new(file, &free()).unwrap();
+        let left = |p: f64| {
+            let evidence = Evidence {
+                guards: GuardReport::compare("wait 3 days", "wait 5 days"),
+                ..Evidence::similarity(cosine(p.clamp(0.01, 0.999)))
+            };
+            let known = probability(policy.decide(&evidence));
+            prop_assert!(known <= most + 1e-12);
+            let free = probability(policy.decide(&Evidence { guards: GuardReport::default(), ..evidence }));
+            prop_assert!(known <= free + 1e-12);
+            Ok(known)
+        };
+        prop_assert!(left(p)? <= left(p + more * (1.0 - p))? + 1e-12);
+    }
 }
 
 #[test]

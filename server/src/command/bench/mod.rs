@@ -108,7 +108,7 @@ enum Part {
     /// Measure the vector indexes: lookups at equal recall, inserts, memory, a load of writes, growth.
     Index(index::Args),
     /// Measure hit quality: hits at a bound on wrong ones, per set, embedding and policy, with intervals.
-    Quality(quality::Args),
+    Quality(Box<quality::Args>),
 }
 
 /// The structure of the vector index, as on the command line.
@@ -140,7 +140,7 @@ impl From<Index> for IndexType {
 pub(crate) async fn run(args: Args) -> Result<()> {
     match args.part {
         Some(Part::Index(args)) => return index::run(args).await,
-        Some(Part::Quality(args)) => return quality::run(args).await,
+        Some(Part::Quality(args)) => return quality::run(*args).await,
         None => {}
     }
     let start = Instant::now();

@@ -8,8 +8,9 @@
 //! data the command cannot know what a model has seen, so whoever publishes figures says so.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use askonce::config::EmbedderConfig;
 use askonce::decision::DecisionRecord;
 use askonce::policy::VcacheRule;
 use clap::Args as ClapArgs;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::quality::corpus::{self, Set};
@@ -27,14 +29,15 @@ use crate::quality::live::{Live, play, play_vcache};
 use crate::quality::machine::Machine;
 use crate::quality::policies::{Blinded, Contender, Cosine, Hidden};
 use crate::quality::promise::promises;
-use crate::quality::record::{Skipped, record_set};
+use crate::quality::record::record_set;
 use crate::quality::remember::Vectors;
 use crate::quality::replay::{Call, calls};
 use crate::quality::report::{
     PromiseRow, Report, Row, SCHEMA, SetReport, Settings, StreamRow, render,
 };
-use crate::quality::score::{Counts, Curve, Operating, reliability};
+use crate::quality::score::{Counts, Curve, Operating, compare_proven, reliability};
 use crate::quality::split::Rule;
+use crate::quality::verdicts::{Judged, Verdicts, to_judge};
 use crate::quality::{Order, Part, RecordSettings, html};
 
 /// Requests of a stream that policies run over for real, when no limit is given.
@@ -81,6 +84,20 @@ pub(crate) struct Args {
     #[arg(long = "embedder", value_name = "EMBEDDER")]
     embedders: Vec<String>,
 
+    /// What a reader said of pairs whose labels are in doubt: JSON lines, {"pair": digest, "verdict": "same",
+    /// "different" or "unsure"}. It overrules the labels. May be given several times.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    verdicts: Vec<PathBuf>,
+
+    /// Write pairs for a reader here, with their digests and texts: hits of the first policy and pairs that it came
+    /// nearest to serving, drawn by lot, of each set.
+    #[arg(long, value_name = "FILE")]
+    to_judge: Option<PathBuf>,
+
+    /// How many pairs of each set and order are written for a reader.
+    #[arg(long, value_name = "N", default_value_t = 250, requires = "to_judge")]
+    judge: usize,
+
     /// The orders of requests to play. Default: for questions and clusters retrieval, random, bursty and
     /// time; for other pairs pairs.
     #[arg(
@@ -116,6 +133,10 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 
+    /// Write the recorded decisions here, as lines of a log of decisions, which `calibrate` and `replay` take.
+    #[arg(long, value_name = "FILE")]
+    records: Option<PathBuf>,
+
     /// Write the JSON report here, beside what is printed.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -137,7 +158,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     } else {
         corpus::read_linked(&args.data, &args.link)?
     };
-    let (background, sets): (Vec<Set>, Vec<Set>) = sets.into_iter().partition(Set::is_background);
+    let sets = sets.into_iter().map(|set| set.judged(&bench.verdicts));
+    let (background, sets): (Vec<Set>, Vec<Set>) = sets.partition(Set::is_background);
     for embedder in &bench.embedders.clone() {
         for set in &sets {
             for order in bench.orders_of(set) {
@@ -150,6 +172,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
                 done.with_context(|| format!("failed to measure {}", set.name))?;
             }
         }
+    }
+    for file in bench.log.into_iter().chain(bench.to_judge) {
+        file.finish()?;
     }
     let mut report = bench.report;
     report.seconds = start.elapsed().as_secs_f64();
@@ -210,6 +235,39 @@ impl Embedder {
     }
 }
 
+/// A file of values in JSON, one on a line.
+struct Lines {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Lines {
+    fn create(path: &Path) -> Result<Self> {
+        let file = File::create(path);
+        let file = file.with_context(|| format!("failed to create {}", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: BufWriter::new(file),
+        })
+    }
+
+    fn write<T: Serialize>(&mut self, values: &[T]) -> Result<()> {
+        for value in values {
+            let line = serde_json::to_vec(value).context("a row has no JSON form")?;
+            let written = self.file.write_all(&line);
+            written
+                .and_then(|()| self.file.write_all(b"\n"))
+                .with_context(|| format!("failed to write {}", self.path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        let flushed = self.file.flush();
+        flushed.with_context(|| format!("failed to write {}", self.path.display()))
+    }
+}
+
 /// A running benchmark.
 struct Bench<'a> {
     args: &'a Args,
@@ -221,6 +279,11 @@ struct Bench<'a> {
     limit: Option<usize>,
     progress: Progress,
     vectors: Vectors,
+    /// Where the recorded decisions go.
+    log: Option<Lines>,
+    /// Where pairs for a reader go.
+    to_judge: Option<Lines>,
+    verdicts: Arc<Verdicts>,
     report: Report,
 }
 
@@ -261,6 +324,9 @@ impl<'a> Bench<'a> {
             limit,
             progress: Progress::new(args.json),
             vectors: Vectors::default(),
+            log: args.records.as_deref().map(Lines::create).transpose()?,
+            to_judge: args.to_judge.as_deref().map(Lines::create).transpose()?,
+            verdicts: Arc::new(Verdicts::read(&args.verdicts)?),
             report: Report {
                 schema: SCHEMA,
                 version: env!("CARGO_PKG_VERSION"),
@@ -313,8 +379,12 @@ impl<'a> Bench<'a> {
             return Ok(());
         }
         let judged = self.settings(parts, embedder);
-        let (records, skipped) = record_set(set, order, &judged).await?;
+        let recorded = record_set(set, order, &judged).await?;
+        if let Some(log) = &mut self.log {
+            log.write(&recorded.records)?;
+        }
         let calibration = self.calibration(set, order, embedder).await?;
+        let records = &recorded.records[..];
         let spaces = records
             .first()
             .map_or(Vec::new(), |record| record.spaces.clone());
@@ -333,7 +403,7 @@ impl<'a> Bench<'a> {
             not_run: others.into_iter().map(|other| other.name).collect(),
             decisions: records.len(),
             calibration: calibration.len(),
-            skipped,
+            skipped: recorded.skipped,
         });
         let place = Place {
             set,
@@ -342,11 +412,29 @@ impl<'a> Bench<'a> {
             seed: self.args.seed,
         };
         let best = best_static(&calibration, order);
-        self.baselines(place, &records, &calibration, best.as_ref());
+        self.baselines(place, records, &calibration, best.as_ref());
+        if let (Some(file), Some(first)) = (&mut self.to_judge, fitting.first()) {
+            let chosen = to_judge(
+                &*first.policy,
+                &recorded,
+                set,
+                self.args.judge,
+                self.args.seed,
+            );
+            file.write(&chosen)?;
+        }
+        let statics = self.curves_of_thresholds(place);
         for contender in &fitting {
-            let (judged, decide_us) = timed_calls(contender, &records, order);
+            let (judged, decide_us) = timed_calls(contender, records, order);
             let mut row = place.row(contender, &judged, decide_us, true);
+            if let Some(curve) = &mut row.curve {
+                compare_proven(&statics, curve);
+            }
             row.reliability = reliability(&judged);
+            if !self.verdicts.is_empty() {
+                let judged = Judged::of(&*contender.policy, &recorded, set, &self.verdicts);
+                row.judged = Some(judged);
+            }
             self.report.rows.push(row);
             if !calibration.is_empty() {
                 let chosen_on = calls(&*contender.policy, &calibration, order);
@@ -373,8 +461,7 @@ impl<'a> Bench<'a> {
             return Ok(Vec::new());
         }
         let settings = self.settings(parts, embedder);
-        let (records, _): (_, Skipped) = record_set(set, order, &settings).await?;
-        Ok(records)
+        Ok(record_set(set, order, &settings).await?.records)
     }
 
     /// The static grid, its best threshold, and the curves of the bare cosines.
@@ -408,6 +495,15 @@ impl<'a> Bench<'a> {
                 self.promise(place, &contender.name, &chosen_on, &judged);
             }
         }
+    }
+
+    /// What thresholds on the cosines find, so far as they were measured at this place.
+    fn curves_of_thresholds(&self, place: Place<'_>) -> Vec<Curve> {
+        let rows = self.report.rows.iter().filter(|row| {
+            let at = (&row.set, row.order, &row.embedder);
+            at == (&place.set.name, place.order, &place.embedder.name)
+        });
+        rows.filter_map(|row| row.curve.clone()).collect()
     }
 
     fn promise(&mut self, place: Place<'_>, policy: &str, chosen_on: &[Call], judged: &[Call]) {
@@ -526,6 +622,7 @@ impl Place<'_> {
             operating: Operating::of(calls, self.seed),
             curve: curve.then(|| Curve::of(calls, self.seed)).flatten(),
             reliability: Vec::new(),
+            judged: None,
             decide_us,
         }
     }
