@@ -384,6 +384,10 @@ impl HitPolicy for Calibrated {
             (weighed, verdict.map_err(Stop::Pass))
         };
         let probability = Some(weighed.probability);
+        // Too far for these promises, though not for any.
+        if evidence.similarity < self.least_similarity {
+            return pass(PassReason::BelowThreshold, probability);
+        }
         if let Some(guard) = self.scorer.veto(evidence) {
             return pass(PassReason::Guard(guard), probability);
         }
