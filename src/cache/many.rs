@@ -43,7 +43,7 @@ struct Led {
 /// The part of this caller in a flight.
 enum Part {
     Led(Miss),
-    Followed(Missed),
+    Followed(Box<Missed>),
 }
 
 impl SemanticCache {
@@ -119,7 +119,7 @@ impl SemanticCache {
                         Some(Err(failed.error))
                     }
                     (Part::Followed(missed), _) => {
-                        open.push((place, missed));
+                        open.push((place, *missed));
                         None
                     }
                 };
@@ -181,7 +181,9 @@ impl SemanticCache {
                         lead,
                     });
                 }
-                Claim::Follows(wait) => waits.push((place, Part::Followed(missed), wait)),
+                Claim::Follows(wait) => {
+                    waits.push((place, Part::Followed(Box::new(missed)), wait));
+                }
             }
         }
         if !batch.is_empty() {

@@ -16,6 +16,7 @@ use super::embeddings::{self, Vectors};
 use super::fetch::{CallError, Fetch, declined, whole};
 use super::give::{Asked, ResponseBody, json_response, refused};
 use super::status;
+use crate::admit::Refused;
 use crate::cache::{Outcome, SemanticCache, Served, Source, StoreOptions, Streamed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::replay::{Document, Wanted, asking_for_usage};
@@ -372,7 +373,7 @@ impl Gateway {
                         let judged = cache
                             .admission()
                             .document_for(first.as_ref()?, vectors.document());
-                        judged.err().map(|refused| refused.as_str())
+                        judged.err().map(Refused::as_str)
                     });
                     let mut made = made.lock();
                     made.usage.input_tokens += vectors.usage().unwrap_or_default().input_tokens;
