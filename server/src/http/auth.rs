@@ -123,7 +123,8 @@ impl Auth {
         headers: &HeaderMap,
         peer: SocketAddr,
     ) -> Result<Caller, Problem> {
-        let key = presented(headers);
+        let marks = Marks::of(headers);
+        let key = marks.key();
         if self.owns_keys() {
             let caller = key.and_then(|key| self.keys.get(&sha256(key)));
             return caller.cloned().ok_or_else(|| {
@@ -141,9 +142,9 @@ impl Auth {
                 admin: false,
             });
         }
-        let local = peer.ip().to_canonical().is_loopback() && !is_relayed(headers);
+        let local = peer.ip().to_canonical().is_loopback() && !marks.relayed;
         if local {
-            refuse_other_sites(headers)?;
+            marks.refuse_other_sites()?;
         } else if !self.allow_anonymous {
             return Err(unauthorized("an API key is needed from other machines"));
         }
@@ -174,52 +175,75 @@ fn sha256(key: impl AsRef<[u8]>) -> [u8; 32] {
     Sha256::digest(key).into()
 }
 
-fn presented(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = KEY_HEADERS
-        .iter()
-        .find_map(|name| headers.get(name))?
-        .as_bytes();
-    let key = match value.split_first_chunk::<7>() {
-        Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key,
-        _ => value,
-    };
-    Some(key.trim_ascii()).filter(|key| !key.is_empty())
+/// What the headers say of who is calling. All of it is found in one pass, for most of it is not there.
+#[derive(Default)]
+struct Marks<'a> {
+    /// As in [`KEY_HEADERS`], in that order.
+    keys: [Option<&'a HeaderValue>; 3],
+    /// Whether another proxy passed the request on: its peer address says nothing of the caller then.
+    relayed: bool,
+    site: Option<&'a HeaderValue>,
+    host: Option<&'a HeaderValue>,
 }
 
-/// Whether another proxy passed the request on: its peer address says nothing of the caller then.
-fn is_relayed(headers: &HeaderMap) -> bool {
-    const MARKS: [HeaderName; 3] = [
-        header::FORWARDED,
-        HeaderName::from_static("x-forwarded-for"),
-        HeaderName::from_static("x-real-ip"),
-    ];
-    MARKS.iter().any(|name| headers.contains_key(name))
-}
-
-fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Problem> {
-    const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-    let site = headers.get(SITE).map(HeaderValue::as_bytes);
-    let other_site = site.is_some_and(|site| site != b"same-origin" && site != b"none");
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or("localhost");
-    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
-        if port.bytes().all(|byte| byte.is_ascii_digit()) {
-            name
-        } else {
-            host
+impl<'a> Marks<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut marks = Self::default();
+        let [authorization, others @ ..] = &mut marks.keys;
+        let [x_api_key, api_key] = others;
+        for (name, value) in headers {
+            // The first of a name counts.
+            let place = match name.as_str() {
+                "authorization" => &mut *authorization,
+                "x-api-key" => &mut *x_api_key,
+                "api-key" => &mut *api_key,
+                "sec-fetch-site" => &mut marks.site,
+                "host" => &mut marks.host,
+                "forwarded" | "x-forwarded-for" | "x-real-ip" => {
+                    marks.relayed = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            place.get_or_insert(value);
         }
-    });
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    // A name that another site has pointed at this machine.
-    let other_name = !name.eq_ignore_ascii_case("localhost") && name.parse::<IpAddr>().is_err();
-    if other_site || other_name {
-        return Err(Problem::forbidden(
-            "a page of another site may not call without an API key",
-        ));
+        marks
     }
-    Ok(())
+
+    /// The key that was sent.
+    fn key(&self) -> Option<&'a [u8]> {
+        let value = self.keys.iter().find_map(|key| *key)?.as_bytes();
+        let key = match value.split_first_chunk::<7>() {
+            Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key,
+            _ => value,
+        };
+        Some(key.trim_ascii()).filter(|key| !key.is_empty())
+    }
+
+    fn refuse_other_sites(&self) -> Result<(), Problem> {
+        let site = self.site.map(HeaderValue::as_bytes);
+        let other_site = site.is_some_and(|site| site != b"same-origin" && site != b"none");
+        let host = self
+            .host
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or("localhost");
+        let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+            if port.bytes().all(|byte| byte.is_ascii_digit()) {
+                name
+            } else {
+                host
+            }
+        });
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        // A name that another site has pointed at this machine.
+        let other_name = !name.eq_ignore_ascii_case("localhost") && name.parse::<IpAddr>().is_err();
+        if other_site || other_name {
+            return Err(Problem::forbidden(
+                "a page of another site may not call without an API key",
+            ));
+        }
+        Ok(())
+    }
 }
 
 fn unauthorized(detail: &'static str) -> Problem {

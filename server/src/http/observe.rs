@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -22,6 +22,7 @@ use super::error::Problem;
 use super::status;
 use crate::traces;
 
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const REQUESTS: &str = "askonce_http_requests_total";
 pub(super) const REQUEST_SECONDS: &str = "askonce_http_request_duration_seconds";
 
@@ -77,12 +78,9 @@ where
                 Err(panic) => panicked(&*panic),
             };
             let route = name_of(route.as_ref());
-            record(route, &response, started.elapsed());
-            traces::answered(
-                &span,
-                response.status(),
-                status::part_of(last_status(&response)),
-            );
+            let part = status::part_of(last_status(&response));
+            record(route, response.status(), part, started.elapsed());
+            traces::answered(&span, response.status(), part);
             tracing::debug!(
                 %method,
                 route,
@@ -102,7 +100,7 @@ fn name_of(route: Option<&MatchedPath>) -> &str {
 
 fn last_status(response: &Response) -> Option<&axum::http::HeaderValue> {
     let headers = response.headers();
-    headers.get_all("cache-status").iter().next_back()
+    headers.get_all(CACHE_STATUS).iter().next_back()
 }
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -113,11 +111,11 @@ type Kept = Map<(u16, &'static str), Map<Arc<str>, Meters>>;
 type Meters = (Counter, Histogram);
 
 /// Counts and times a request. The route is a pattern from the router, so labels are bounded.
-fn record(route: &str, response: &Response, took: Duration) {
+fn record(route: &str, status: StatusCode, part: &'static str, took: Duration) {
     /// By route, status and what the cache did, for the recorder takes long to find what labels name.
     static KEPT: LazyLock<RwLock<Kept>> = LazyLock::new(RwLock::default);
-    let status = response.status().as_u16();
-    let key = (status, status::part_of(last_status(response)));
+    let status = status.as_u16();
+    let key = (status, part);
     let move_them = |(requests, seconds): &Meters| {
         requests.increment(1);
         seconds.record(took.as_secs_f64());

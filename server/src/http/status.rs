@@ -11,10 +11,12 @@ pub(crate) fn part_of(status: Option<&HeaderValue>) -> &'static str {
         .and_then(|status| status.strip_prefix("askonce;"));
     match status {
         None => "none",
+        Some(status) if status.starts_with(" hit") => match status.ends_with("detail=semantic") {
+            true => "semantic",
+            false => "exact",
+        },
         Some(status) if status.contains("fwd=bypass") => "bypass",
-        Some(status) if !status.starts_with(" hit") => "miss",
-        Some(status) if status.ends_with("detail=semantic") => "semantic",
-        Some(_) => "exact",
+        Some(_) => "miss",
     }
 }
 
