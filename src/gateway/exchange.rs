@@ -16,7 +16,6 @@ use super::embeddings::{self, Vectors};
 use super::fetch::{CallError, Fetch, declined, whole};
 use super::give::{Asked, ResponseBody, json_response, refused};
 use super::status;
-use crate::admit::Refused;
 use crate::cache::{Outcome, SemanticCache, Served, Source, StoreOptions, Streamed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::replay::{Document, Wanted, asking_for_usage};
@@ -373,7 +372,8 @@ impl Gateway {
                         let judged = cache
                             .admission()
                             .document_for(first.as_ref()?, vectors.document());
-                        judged.err().map(Refused::as_str)
+                        let refused = judged.err()?;
+                        Some(refused.as_str())
                     });
                     let mut made = made.lock();
                     made.usage.input_tokens += vectors.usage().unwrap_or_default().input_tokens;
