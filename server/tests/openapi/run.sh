@@ -40,12 +40,13 @@ for _ in $(seq 100); do
 done
 url=$(python3 -c 'import json; print(json.load(open("ready.json"))["listening"])')
 
-# The stream of events has no end. Keys are asked for by this machine's callers only if they are listed.
+# One worker: the parser that Python has for its own source counts its depth for all threads together, and fails
+# when two are in it. The stream of events has no end. Keys are asked for by this machine's callers only if they are listed.
 status=0
 timeout 300 "$target/venv/bin/schemathesis" run "$url/openapi.json" \
     --exclude-path /cache/v1/events --checks all --exclude-checks ignored_auth \
     --phases examples,coverage,fuzzing --max-examples "${EXAMPLES:-60}" --generation-deterministic \
-    --continue-on-failure --workers 2 --suppress-health-check all --warnings off --no-color || status=$?
+    --continue-on-failure --workers 1 --suppress-health-check all --warnings off --no-color || status=$?
 kill -0 "$server" || { echo "the server is gone:" && tail -n 20 server.log && status=1; }
 if grep -n panicked server.log; then status=1; fi
 if [ "$status" -eq 0 ]; then
