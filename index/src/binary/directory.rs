@@ -26,6 +26,8 @@ pub(super) struct Center {
     pub(super) scale: f32,
     /// Length of the center, below 1 as it is the mean of unit vectors.
     pub(super) norm: f32,
+    /// What a component is worth of the center's direction: each search asks every center.
+    unit_scale: f32,
 }
 
 impl Center {
@@ -33,7 +35,17 @@ impl Center {
     pub(super) const NONE: Self = Self {
         scale: 0.0,
         norm: 0.0,
+        unit_scale: 0.0,
     };
+
+    pub(super) fn new(scale: f32, norm: f32) -> Self {
+        let unit_scale = if norm > 0.0 { scale / norm } else { 0.0 };
+        Self {
+            scale,
+            norm,
+            unit_scale,
+        }
+    }
 
     /// Squared distance of a unit vector from the center, by its cosine to it.
     pub(super) fn squared_distance(&self, cosine: f32) -> f32 {
@@ -43,11 +55,7 @@ impl Center {
     /// The cosine to the center that a product with its components stands for, if a step of the
     /// other factor is worth `step`.
     pub(super) fn cosine(&self, product: i32, step: f32) -> f32 {
-        if self.norm > 0.0 {
-            product as f32 * step * (self.scale / self.norm)
-        } else {
-            0.0
-        }
+        product as f32 * step * self.unit_scale
     }
 }
 
@@ -134,9 +142,20 @@ impl Directory {
     }
 }
 
-/// Place of the largest.
+/// Place of the largest, the first of equal ones.
 pub(super) fn most_similar(similarities: &[f32]) -> usize {
-    let all = similarities.iter().enumerate();
-    all.max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)))
-        .map_or(0, |(at, _)| at)
+    const LANES: usize = 8;
+    // Lane by lane, so that it is done with vector instructions.
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (whole, rest) = similarities.as_chunks::<LANES>();
+    let mut largest = [f32::NEG_INFINITY; LANES];
+    for lanes in whole {
+        for (largest, &similarity) in largest.iter_mut().zip(lanes) {
+            *largest = larger(*largest, similarity);
+        }
+    }
+    let largest = largest.iter().chain(rest).copied();
+    let largest = largest.fold(f32::NEG_INFINITY, larger);
+    let mut places = similarities.iter();
+    places.position(|&s| s == largest).unwrap_or(0)
 }

@@ -5,20 +5,25 @@
 //! 2. In each, the rows whose codes are within a radius. The radius follows the bar: the threshold
 //!    asked for, or the score of the `k`-th best so far if that is higher. See [`super::tuning`].
 //! 3. Of these, the score by the first plane and the first 8 bits of the query; and for those at the
-//!    bar or near it, by all bits there are.
+//!    bar or near it, by all bits there are. That is done after the codes of the next cell were looked
+//!    through, for it takes that long until the rows are there; and of many, the nearest is scored first,
+//!    which mostly rules out the others.
 //!
 //! What is listed is always scored by all bits and was live when it was looked at. A search takes
 //! no lock, unless rows were moved under it several times in a row.
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
+use super::cell::Cell;
 use super::config::Precision;
 use super::directory::{Directory, most_similar};
 use super::encode::{Encoded, Encoder};
-use super::tuning::{Table, Tuning, gap};
+use super::sync::Guard;
+use super::tuning::{Table, Tuning, from_center, gap};
 use crate::Query;
-use crate::kernel::{CodeLine, Near};
+use crate::kernel::{CodeLine, Near, prefetch, prefetch_value};
 use crate::neighbor::TopK;
 
 /// Farthest that a score by the first 8 bits of row and query is from the one by all bits: over six
@@ -27,6 +32,15 @@ const COARSE: f32 = 0.008;
 
 /// Score from which on a row is the query's own vector, or as good as that.
 const SAME: f32 = 0.999_9;
+
+/// Distance from a center below which all directions are alike.
+const AT_CENTER: f32 = 1e-3;
+
+/// Lines of codes that are brought near before a cell is scanned; the CPU follows the others by itself.
+const CODE_LINES: usize = 8;
+
+/// Near codes of one cell from which on the nearest is tried first.
+const MANY: usize = 16;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -50,6 +64,8 @@ struct Room {
     products: Vec<i32>,
     code: Vec<u64>,
     near: Vec<Near>,
+    /// What was near in the cell before.
+    last: Vec<Near>,
     tail: Vec<CodeLine>,
     at: Vec<u32>,
 }
@@ -113,6 +129,7 @@ impl Searcher<'_> {
         let mut probe = Probe::new(self, query, encoded, &table);
         let home = most_similar(similarities);
         let best = similarities[home];
+        self.bring(home as u32);
         self.certain(home, twins, similarities, certain);
         for candidate in &*certain {
             probe.cell(*candidate, room, top);
@@ -120,12 +137,34 @@ impl Searcher<'_> {
         let reach = self.reach();
         let least = self.least(best, reach, probe.bar);
         self.choose(least, similarities, certain, order);
-        for candidate in &*order {
+        // What is to be read is asked for one cell ahead: it takes that long to come.
+        let mut next = order.first().map(|first| self.bring(first.cell));
+        let mut last = None;
+        for (at, candidate) in order.iter().enumerate() {
             // The bar may have risen since the cells were chosen.
-            if candidate.similarity < self.least(best, reach, probe.bar) {
+            let Some(cell) =
+                next.take_if(|_| candidate.similarity >= self.least(best, reach, probe.bar))
+            else {
                 break;
+            };
+            next = order.get(at + 1).map(|next| self.bring(next.cell));
+            let scanned = probe.scan(*candidate, cell, room);
+            if let Some(next) = &next {
+                prefetch(next.rows().blocks(), CODE_LINES, 0);
             }
-            probe.cell(*candidate, room, top);
+            let Some(scanned) = scanned else {
+                continue;
+            };
+            probe.fetch(&scanned, room);
+            let last = last.replace(scanned);
+            std::mem::swap(&mut room.near, &mut room.last);
+            if let Some(last) = last {
+                probe.look(&last, room, top);
+            }
+        }
+        if let Some(last) = last {
+            std::mem::swap(&mut room.near, &mut room.last);
+            probe.look(&last, room, top);
         }
         if !twins.is_empty() && probe.best < SAME {
             self.look_for_own(&mut probe, certain, room, top);
@@ -208,6 +247,13 @@ impl Searcher<'_> {
         probe.met_dead
     }
 
+    /// Loads a cell, and has it brought near.
+    fn bring(&self, cell: u32) -> Guard<Arc<Cell>> {
+        let cell = self.directory.cells[cell as usize].load();
+        prefetch_value(&**cell);
+        cell
+    }
+
     fn similarities(&self, encoded: &Encoded, room: &mut Room, out: &mut Vec<f32>) {
         let step = 256.0 * encoded.step as f32;
         self.directory
@@ -240,13 +286,21 @@ impl Searcher<'_> {
         seen: &[Candidate],
         order: &mut Vec<Candidate>,
     ) {
+        const TOGETHER: usize = 16;
         order.clear();
-        let candidates = (0..)
-            .zip(similarities)
-            .map(|(cell, &similarity)| Candidate { similarity, cell });
-        order.extend(candidates.filter(|candidate| {
-            candidate.similarity >= least && !seen.iter().any(|seen| seen.cell == candidate.cell)
-        }));
+        for (first, together) in (0..).step_by(TOGETHER).zip(similarities.chunks(TOGETHER)) {
+            // Mostly none, which one question tells.
+            if !together.iter().fold(false, |any, &s| any | (s >= least)) {
+                continue;
+            }
+            let candidates = (first..)
+                .zip(together)
+                .map(|(cell, &similarity)| Candidate { similarity, cell });
+            order.extend(candidates.filter(|candidate| {
+                candidate.similarity >= least
+                    && !seen.iter().any(|seen| seen.cell == candidate.cell)
+            }));
+        }
         let most = match self.probes {
             Some(probes) => probes.saturating_sub(1),
             None => self.tuning.most(similarities.len()),
@@ -268,6 +322,15 @@ impl Searcher<'_> {
     fn least(&self, best: f32, reach: Option<f32>, bar: f32) -> f32 {
         reach.map_or(f32::NEG_INFINITY, |reach| best - gap(reach, bar))
     }
+}
+
+/// A cell whose near codes were found, and that holds some.
+struct Scanned {
+    cell: Guard<Arc<Cell>>,
+    /// From the center to the query.
+    distance: f32,
+    /// Square of it.
+    squared: f32,
 }
 
 /// A search under way.
@@ -306,27 +369,36 @@ impl<'p> Probe<'p> {
     }
 
     fn cell(&mut self, candidate: Candidate, room: &mut Room, top: &mut TopK<'_>) {
+        let cell = self.searcher.directory.cells[candidate.cell as usize].load();
+        if let Some(scanned) = self.scan(candidate, cell, room) {
+            self.look(&scanned, room, top);
+        }
+    }
+
+    /// Lists the codes of a cell that are near, if any.
+    fn scan(
+        &self,
+        candidate: Candidate,
+        cell: Guard<Arc<Cell>>,
+        room: &mut Room,
+    ) -> Option<Scanned> {
         let (number, similarity) = (candidate.cell as usize, candidate.similarity);
         let Searcher {
             encoder, directory, ..
         } = self.searcher;
-        let cell = directory.cells[number].load();
         let rows = cell.rows();
         if rows.len() == 0 {
-            return;
+            return None;
         }
         let about = directory.about[number];
         let squared = about.squared_distance(similarity);
         let distance = squared.sqrt();
-        // Of a row at the bar, with room for what rounding does to scores.
-        let beyond = squared - (2.0 - 2.0 * (self.bar - COARSE));
-        let (least, largest) = rows.spreads();
-        let radius = if distance < 1e-3 {
+        let beyond = self.beyond(squared);
+        let radius = if distance < AT_CENTER {
             encoder.bits() as u32
         } else {
-            let spread = beyond.max(0.0).sqrt().min(largest).max(least).max(1e-6);
-            let cosine = (beyond + spread * spread) / (2.0 * distance * spread);
-            self.table.radius(cosine.clamp(-1.0, 1.0))
+            let cosine = from_center(distance, beyond, rows.spreads());
+            self.table.radius(cosine)
         };
 
         room.code.clear();
@@ -355,7 +427,64 @@ impl<'p> Probe<'p> {
             }
         }
 
+        (!room.near.is_empty()).then_some(Scanned {
+            cell,
+            distance,
+            squared,
+        })
+    }
+
+    /// Squared distance of the center from the query, less that of a row at the bar; with room for what
+    /// rounding does to scores.
+    fn beyond(&self, squared: f32) -> f32 {
+        squared - (2.0 - 2.0 * (self.bar - COARSE))
+    }
+
+    /// Scores the row with the nearest of many codes: if that raises the bar, most of the others need
+    /// not be looked at.
+    fn try_nearest(&mut self, scanned: &Scanned, room: &mut Room, top: &mut TopK<'_>) {
+        let Some(nearest) = room.near.iter().min_by_key(|near| near.distance) else {
+            return;
+        };
+        let (position, bar) = (nearest.position, self.bar);
+        room.at.clear();
+        room.at.push(position);
+        self.score(&scanned.cell, room, top);
+        let mut radius = u32::MAX;
+        if self.bar > bar && scanned.distance >= AT_CENTER {
+            let beyond = self.beyond(scanned.squared);
+            let spreads = scanned.cell.rows().spreads();
+            radius = self
+                .table
+                .radius(from_center(scanned.distance, beyond, spreads));
+        }
+        room.near
+            .retain(|near| near.distance <= radius && near.position != position);
+    }
+
+    /// Has what is near brought nearer.
+    fn fetch(&self, scanned: &Scanned, room: &Room) {
+        let rows = scanned.cell.rows();
         let metas = rows.metas();
+        for near in &room.near {
+            prefetch(metas, 1, near.position);
+            prefetch(rows.high(), self.searcher.encoder.lines(), near.position);
+        }
+    }
+
+    /// Scores what is near.
+    fn look(&mut self, scanned: &Scanned, room: &mut Room, top: &mut TopK<'_>) {
+        let &Scanned {
+            ref cell,
+            distance,
+            squared,
+        } = scanned;
+        let rows = cell.rows();
+        let metas = rows.metas();
+        if room.near.len() >= MANY {
+            self.try_nearest(scanned, room, top);
+        }
+        let beyond = self.beyond(squared);
         // Without a branch, as none could be foretold, and so that the rows are fetched side by side.
         let mut kept = 0;
         room.at.resize(room.near.len(), 0);
@@ -370,7 +499,7 @@ impl<'p> Probe<'p> {
         }
         room.at.truncate(kept);
         if !room.at.is_empty() {
-            self.score(&cell, room, top);
+            self.score(cell, room, top);
         }
     }
 

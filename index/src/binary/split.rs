@@ -104,7 +104,7 @@ pub(super) fn center_of(mean: &[f32]) -> (Vec<RowLine>, Center) {
     if norm < 1e-6 {
         return (lines, Center::NONE);
     }
-    (lines, Center { scale, norm })
+    (lines, Center::new(scale, norm))
 }
 
 /// Rounds to 8 bits a component; and what a component is worth.

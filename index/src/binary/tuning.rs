@@ -149,6 +149,16 @@ pub(super) fn gap(reach: f32, threshold: f32) -> f32 {
     reach * (1.0 - threshold * threshold.abs()).clamp(0.0, 1.0).sqrt()
 }
 
+/// The least cosine to the query, seen from a center at this distance from it, of a row that is as near
+/// to the query as is asked. `beyond` is the square of the distance less the square of how near that
+/// is; rows are from the least to the largest of `spreads` away from the center.
+pub(super) fn from_center(distance: f32, beyond: f32, spreads: (f32, f32)) -> f32 {
+    let (least, largest) = spreads;
+    // The tangent's length where rows are that far from the center; else as near to it as they are.
+    let spread = beyond.max(0.0).sqrt().min(largest).max(least).max(1e-6);
+    ((beyond + spread * spread) / (2.0 * distance * spread)).clamp(-1.0, 1.0)
+}
+
 /// Expected distance of the codes of two vectors at this cosine, and `spread` deviations more.
 fn radius(bits: usize, cosine: f32, spread: f32) -> f32 {
     let p = cosine.clamp(-1.0, 1.0).acos() / PI;

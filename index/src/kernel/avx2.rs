@@ -10,16 +10,17 @@ use std::arch::x86_64::{
     __m256, __m256i, _CMP_LT_OQ, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si32,
     _mm_cvtss_f32, _mm_loadl_epi64, _mm_loadu_si128, _mm_movehdup_ps, _mm_movehl_ps,
     _mm_shuffle_epi32, _mm_storeu_si128, _mm256_abs_epi8, _mm256_add_epi8, _mm256_add_epi32,
-    _mm256_add_epi64, _mm256_add_ps, _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_pd,
-    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpeq_epi8, _mm256_cmpgt_epi64,
+    _mm256_add_epi64, _mm256_add_ps, _mm256_and_si256, _mm256_castps_si256, _mm256_castps256_ps128,
+    _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpeq_epi8,
     _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_extractf128_ps,
     _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_load_si256,
-    _mm256_loadu_ps, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_pd,
-    _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_permute_ps, _mm256_permute2f128_ps,
-    _mm256_sad_epu8, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi64x, _mm256_set1_ps,
-    _mm256_setr_epi8, _mm256_setr_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_shuffle_epi8,
-    _mm256_sign_epi8, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps,
-    _mm256_testz_si256, _mm256_xor_ps, _mm256_xor_si256,
+    _mm256_loadu_ps, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_movemask_ps, _mm256_mul_ps,
+    _mm256_or_si256, _mm256_permute_ps, _mm256_permute2f128_ps, _mm256_permute4x64_epi64,
+    _mm256_sad_epu8, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_epi64x,
+    _mm256_set1_ps, _mm256_setr_epi8, _mm256_setr_ps, _mm256_setzero_ps, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_shuffle_ps, _mm256_sign_epi8, _mm256_srli_epi16, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm256_sub_epi32, _mm256_sub_ps, _mm256_testz_si256, _mm256_xor_ps,
+    _mm256_xor_si256,
 };
 
 use super::{CodeLine, LANES, Near, RowLine, prefetch_ahead, scalar};
@@ -209,7 +210,7 @@ fn near_codes(query: &[u64], blocks: &[CodeLine], radius: u32, start: u32, out: 
     lengths!(1 2 4 6 8 12 24);
 }
 
-/// Codes of `WORDS` words.
+/// Codes of `WORDS` words. Two blocks at a time: mostly neither has a near code, which is one question.
 #[target_feature(enable = "avx2,fma")]
 fn near_fixed<const WORDS: usize>(
     query: &[u64; WORDS],
@@ -218,60 +219,87 @@ fn near_fixed<const WORDS: usize>(
     mut start: u32,
     out: &mut Vec<Near>,
 ) {
+    let limit = limit(radius);
     let (blocks, _) = blocks.as_chunks::<WORDS>();
-    for block in blocks {
-        near_block(query, block, radius, start, out);
-        start += LANES as u32;
+    let (pairs, rest) = blocks.as_chunks::<2>();
+    for [first, second] in pairs {
+        let (first, second) = (distances(query, first), distances(query, second));
+        let far = _mm256_and_si256(
+            _mm256_sub_epi32(limit, first),
+            _mm256_sub_epi32(limit, second),
+        );
+        if signs(far) != 0xff {
+            push(first, limit, start, out);
+            push(second, limit, start + LANES as u32, out);
+        }
+        start += 2 * LANES as u32;
+    }
+    for block in rest {
+        push(distances(query, block), limit, start, out);
     }
 }
 
 /// Codes of any length.
 #[target_feature(enable = "avx2,fma")]
 fn near_any(query: &[u64], blocks: &[CodeLine], radius: u32, start: u32, out: &mut Vec<Near>) {
+    let limit = limit(radius);
     let starts = (start..).step_by(LANES);
     for (start, block) in starts.zip(blocks.chunks_exact(query.len())) {
-        near_block(query, block, radius, start, out);
+        push(distances(query, block), limit, start, out);
     }
+}
+
+/// The radius in every lane. No code has 2^31 bits.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn limit(radius: u32) -> __m256i {
+    _mm256_set1_epi32(radius.min(i32::MAX.cast_unsigned()).cast_signed())
 }
 
 /// Words whose differing bits can be counted in bytes: each adds up to 8 to a byte.
 const COUNTED: usize = 31;
 
-/// One block of codes: two registers of four codes each.
+/// Distances of the codes of a block, in the order 0 1 4 5 2 3 6 7.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn near_block(query: &[u64], block: &[CodeLine], radius: u32, start: u32, out: &mut Vec<Near>) {
-    let mut sums = [_mm256_setzero_si256(); 2];
-    for (words, lines) in query.chunks(COUNTED).zip(block.chunks(COUNTED)) {
-        let mut bytes = [_mm256_setzero_si256(); 2];
-        for (&word, line) in words.iter().zip(lines) {
-            let word = _mm256_set1_epi64x(word.cast_signed());
-            for (bytes, half) in bytes.iter_mut().zip(load_codes(line)) {
-                *bytes = _mm256_add_epi8(*bytes, count_ones(_mm256_xor_si256(word, half)));
+fn distances(query: &[u64], block: &[CodeLine]) -> __m256i {
+    let [low, high] = if query.len() <= COUNTED {
+        count_differing(query, block)
+    } else {
+        let mut sums = [_mm256_setzero_si256(); 2];
+        for (words, lines) in query.chunks(COUNTED).zip(block.chunks(COUNTED)) {
+            for (sum, added) in sums.iter_mut().zip(count_differing(words, lines)) {
+                *sum = _mm256_add_epi64(*sum, added);
             }
         }
-        for (sum, bytes) in sums.iter_mut().zip(bytes) {
-            let added = _mm256_sad_epu8(bytes, _mm256_setzero_si256());
-            *sum = _mm256_add_epi64(*sum, added);
-        }
-    }
-    let limit = _mm256_set1_epi64x(radius.into());
-    let [low, high] = sums;
-    let (low, high) = (
-        _mm256_cmpgt_epi64(low, limit),
-        _mm256_cmpgt_epi64(high, limit),
-    );
-    if signs(_mm256_and_si256(low, high)) != 0xf {
-        let far = signs(low) | signs(high) << (LANES / 2);
-        push(!far & 0xff, start, sums, out);
-    }
+        sums
+    };
+    // The lower half of each lane: the upper ones are zero.
+    _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(
+        _mm256_castsi256_ps(low),
+        _mm256_castsi256_ps(high),
+    ))
 }
 
-/// The sign of each of the four lanes, as a bit.
+/// Bits in which up to [`COUNTED`] words of the query differ from those of four codes each.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn count_differing(words: &[u64], lines: &[CodeLine]) -> [__m256i; 2] {
+    let mut bytes = [_mm256_setzero_si256(); 2];
+    for (&word, line) in words.iter().zip(lines) {
+        let word = _mm256_set1_epi64x(word.cast_signed());
+        for (bytes, half) in bytes.iter_mut().zip(load_codes(line)) {
+            *bytes = _mm256_add_epi8(*bytes, count_ones(_mm256_xor_si256(word, half)));
+        }
+    }
+    bytes.map(|bytes| _mm256_sad_epu8(bytes, _mm256_setzero_si256()))
+}
+
+/// The sign of each of the eight lanes, as a bit.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn signs(lanes: __m256i) -> u32 {
-    _mm256_movemask_pd(_mm256_castsi256_pd(lanes)).cast_unsigned()
+    _mm256_movemask_ps(_mm256_castsi256_ps(lanes)).cast_unsigned()
 }
 
 /// Bits set in each byte.
@@ -291,23 +319,25 @@ fn count_ones(bits: __m256i) -> __m256i {
     )
 }
 
-/// Appends the lanes whose bits are set in `near`, with their distances.
+/// Appends the codes of a block that are within the limit, given their [`distances`].
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn push(mut near: u32, start: u32, sums: [__m256i; 2], out: &mut Vec<Near>) {
-    let mut distances = [0u64; LANES];
-    let (halves, _) = distances.as_chunks_mut::<{ LANES / 2 }>();
-    for (half, sum) in halves.iter_mut().zip(sums) {
-        // SAFETY: the reference covers the 32 bytes that are written, at any alignment.
-        unsafe { _mm256_storeu_si256(half.as_mut_ptr().cast(), sum) }
+fn push(distances: __m256i, limit: __m256i, start: u32, out: &mut Vec<Near>) {
+    let distances = _mm256_permute4x64_epi64::<0b11_01_10_00>(distances);
+    let mut near = !signs(_mm256_sub_epi32(limit, distances)) & 0xff;
+    if near == 0 {
+        return;
     }
+    let mut each = [0u32; LANES];
+    // SAFETY: the array is the 32 bytes that are written, at any alignment.
+    unsafe { _mm256_storeu_si256(each.as_mut_ptr().cast(), distances) }
+    out.reserve(LANES);
     while near != 0 {
         let lane = near.trailing_zeros();
         near &= near - 1;
         out.push(Near {
             position: start + lane,
-            // A code has less than 2^32 bits.
-            distance: distances[lane as usize % LANES] as u32,
+            distance: each[lane as usize % LANES],
         });
     }
 }

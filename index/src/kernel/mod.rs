@@ -332,12 +332,21 @@ fn prefetch_ahead(rows: &[RowLine], length: usize, at: &[u32], i: usize) {
 /// Has the row at this position brought near, to be read soon. A position outside `rows` does no
 /// harm.
 #[inline]
-fn prefetch(rows: &[RowLine], length: usize, position: u32) {
+pub(crate) fn prefetch<T>(rows: &[T], length: usize, position: u32) {
     let row = rows
         .as_ptr()
         .wrapping_add((position as usize).wrapping_mul(length));
     for i in 0..length.min(AHEAD_LINES) {
         fetch(row.wrapping_add(i));
+    }
+}
+
+/// Has a value brought near, to be read soon.
+#[inline]
+pub(crate) fn prefetch_value<T>(value: &T) {
+    let start = std::ptr::from_ref(value).cast::<u8>();
+    for at in (0..size_of::<T>()).step_by(64) {
+        fetch(start.wrapping_add(at));
     }
 }
 

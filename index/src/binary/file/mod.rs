@@ -275,10 +275,9 @@ impl Image {
         let mut about = Vec::with_capacity(cells + 1);
         for _ in 0..cells {
             counts.push(u32::from_le_bytes(entries.array()?) as usize);
-            about.push(Center {
-                scale: f32::from_le_bytes(entries.array()?),
-                norm: f32::from_le_bytes(entries.array()?),
-            });
+            let scale = f32::from_le_bytes(entries.array()?);
+            let norm = f32::from_le_bytes(entries.array()?);
+            about.push(Center::new(scale, norm));
         }
         if !about
             .iter()
