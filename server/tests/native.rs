@@ -375,6 +375,11 @@ async fn requests_that_make_no_sense_name_the_field_and_store_nothing() {
             "answer",
         ),
         (
+            "store",
+            json!({ "protocol": "openai_embeddings", "body": { "model": "m", "input": "p" }, "answer": { "embedding": [] } }),
+            "answer",
+        ),
+        (
             "lookup",
             json!({ "protocol": "openai_embeddings", "body": { "model": "m", "input": ["p", "q"] } }),
             "body.input",
@@ -554,6 +559,13 @@ async fn a_call_of_every_protocol_can_be_stored_found_and_explained() {
             "/v1/messages",
             Some("anthropic_messages"),
             json!({ "model": "m", "max_tokens": 9, "messages": asked }),
+            message.clone(),
+        ),
+        // Whatever the provider takes is a request like others.
+        (
+            "/v1/messages",
+            Some("anthropic_messages"),
+            json!({ "model": "m", "messages": [{ "role": "user", "content": " " }] }),
             message,
         ),
     ];

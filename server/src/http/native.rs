@@ -88,12 +88,12 @@ pub(crate) async fn store(
     let caller = app.auth.identify(&headers, peer)?;
     let known = ["answer", "ttl", "tags", "usage", "latency", "approved"];
     let mut fields = read_fields(&app, body, &known).await?;
-    let (request, wishes) = fields.request(&caller, &headers)?;
-    // An embedding's input may be a list of tokens.
-    let may_be_blank = request.protocol() == Protocol::OpenAiEmbeddings;
-    if !may_be_blank && request.message_texts().all(|text| text.trim().is_empty()) {
+    let prompt = fields.0.get("prompt").and_then(Value::as_str);
+    // A body may be whatever its provider takes.
+    if prompt.is_some_and(|prompt| prompt.trim().is_empty()) {
         return Err(Problem::bad_request("the prompt is empty").field("prompt"));
     }
+    let (request, wishes) = fields.request(&caller, &headers)?;
     let options: Options = fields.rest()?;
     if options.approved {
         caller.require_admin("approve an answer")?;
@@ -582,14 +582,21 @@ fn misfit(protocol: Protocol, answer: &Value) -> Option<&'static str> {
             "the answer to messages is text or a message",
         ),
         Protocol::OpenAiEmbeddings => (
-            answer
-                .get("embedding")
-                .is_some_and(|vector| vector.is_array() || vector.is_string()),
-            "the answer to an input is an object with its embedding",
+            answer.get("embedding").is_some_and(is_embedding),
+            "the answer to an input is an object with its embedding: numbers, or Base64",
         ),
         _ => return None,
     };
     (!fits).then_some(expected)
+}
+
+/// Whether this may be an embedding, in numbers or in Base64.
+fn is_embedding(value: &Value) -> bool {
+    match value {
+        Value::Array(numbers) => !numbers.is_empty() && numbers.iter().all(Value::is_number),
+        Value::String(base64) => !base64.is_empty(),
+        _ => false,
+    }
 }
 
 /// The fields of a body, all of them known.
