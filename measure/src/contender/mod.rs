@@ -217,9 +217,9 @@ fn numbered(knob: &str, numbers: &[usize]) -> Vec<Setting> {
 /// Candidates that a graph search keeps, close enough together that no graph pays for much more than
 /// it needs.
 #[cfg(any(feature = "peers", feature = "faiss", feature = "usearch"))]
-const EF: [usize; 26] = [
-    1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256,
-    384, 768,
+const EF: [usize; 38] = [
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 24, 26, 28, 32, 36,
+    40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 384, 768,
 ];
 
 #[cfg(test)]
