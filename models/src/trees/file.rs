@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::grow::Child;
-use super::walk::{MOST_FEATURES, Walk};
+use super::scan::{MOST_FEATURES, Scan};
 use super::{Child32, Forest, Node};
 
 /// Lists of equal length describe the cuts. A child is the number of a cut that comes later, or the number
@@ -92,7 +92,7 @@ impl TryFrom<ForestFile> for Forest {
             })
             .collect();
         Ok(Self {
-            walk: Walk::new(&file.roots, &nodes, &file.leaves)?,
+            scan: Scan::new(features, &file.roots, &nodes, &file.leaves)?,
             base: file.base,
             nodes,
             leaves: file.leaves,

@@ -14,8 +14,8 @@
 mod bins;
 mod file;
 mod grow;
+mod scan;
 mod settings;
-mod walk;
 
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -27,7 +27,7 @@ use crate::fit::{TrainingRows, log_loss, sigmoid};
 use bins::Binned;
 use file::ForestFile;
 use grow::{Child, Grower, Grown, Sum};
-use walk::Walk;
+use scan::Scan;
 
 pub use settings::{EarlyStop, ForestSettings};
 
@@ -60,8 +60,8 @@ pub struct Forest {
     roots: Vec<Child32>,
     /// Per feature, its share of what all cuts gained.
     importance: Vec<f32>,
-    /// The trees once more, laid out to be walked fast.
-    walk: Walk,
+    /// The trees once more, laid out to be asked fast.
+    scan: Scan,
 }
 
 /// A cut: values up to the threshold go left.
@@ -133,10 +133,16 @@ impl Forest {
                 }
             })
             .collect();
-        let walk = Walk::new(&growth.roots, &growth.nodes, &growth.leaves);
+        let Growth {
+            roots,
+            nodes,
+            leaves,
+            ..
+        } = &growth;
+        let scan = Scan::new(columns.len(), roots, nodes, leaves);
         Ok(Self {
-            // At most 1,024 leaves a tree: far from what a walk can hold.
-            walk: walk.map_err(|_| FitError::Setting {
+            // At most 10,000 trees of 1,024 leaves: far from what can be laid out.
+            scan: scan.map_err(|_| FitError::Setting {
                 field: "leaves",
                 found: settings.leaves.to_string(),
                 remedy: "give 2 to 1,024",
@@ -155,11 +161,11 @@ impl Forest {
     pub fn margin(&self, features: &[f32]) -> f64 {
         let count = self.features().max(1);
         let sum = match features.get(..count) {
-            Some(features) => self.walk.sum(features),
+            Some(features) => self.scan.sum(features),
             None => {
                 let mut padded = features.to_vec();
                 padded.resize(count, f32::NAN);
-                self.walk.sum(&padded)
+                self.scan.sum(&padded)
             }
         };
         self.base + sum

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::walk::MOST_FEATURES;
+use super::scan::MOST_FEATURES;
 use crate::FitError;
 use crate::fit::check_monotone;
 

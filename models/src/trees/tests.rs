@@ -423,7 +423,7 @@ proptest! {
     }
 
     #[test]
-    fn the_fast_walk_ends_where_a_plain_one_does(seed in 0u64..1000, trees in 1u32..20) {
+    fn the_fast_scan_ends_where_a_plain_walk_does(seed in 0u64..1000, trees in 1u32..20, leaves in 2u16..400) {
         let mut columns: Vec<_> = (0..3).map(|at| noise(300, seed * 3 + at)).collect();
         let labels: Vec<bool> = (0..300)
             .map(|row| columns[0][row] * columns[1][row] > 0.2 * columns[2][row])
@@ -431,7 +431,9 @@ proptest! {
         for row in (0..300).step_by(7) {
             columns[row % 3][row] = f32::NAN;
         }
-        let forest = Forest::fit(&columns, &labels, &[], &exact(trees)).unwrap();
+        // Up to five words of leaves a tree, and more words than are scanned together.
+        let settings = ForestSettings { leaves, trees: trees * 5, ..exact(trees) };
+        let forest = Forest::fit(&columns, &labels, &[], &settings).unwrap();
         for at in 0..300 {
             let values = row(&columns, at);
             let plain: f64 = (0..forest.trees())
