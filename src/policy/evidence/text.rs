@@ -141,8 +141,13 @@ impl TextTraits {
             return TextFeatures::default();
         }
         let shared = Shared::of(&self.content, &entry.content);
-        let query = Side::of(self, entry, &shared.of_query);
-        let other = Side::of(entry, self, &shared.of_entry);
+        let mut cosines = Cosines::between(self, entry);
+        let query = Side::of(self, &shared.of_query, |place, row| {
+            cosines.nearest_of_entry(place, row)
+        });
+        let other = Side::of(entry, &shared.of_entry, |place, row| {
+            cosines.nearest_of_query(place, row)
+        });
         let union = shared.count + query.unmatched + other.unmatched;
         let (shorter, longer) = (
             self.words.min(entry.words) as f32,
@@ -282,9 +287,8 @@ struct Side {
 }
 
 impl Side {
-    fn of(text: &TextTraits, other: &TextTraits, shared: &Bits) -> Self {
-        let embedder = StaticEmbedder::builtin();
-        let rows = &other.rows[..other.rows.len().min(2 * MOST_ALIGNED)];
+    /// `nearest` is the greatest cosine of the row at this place of the text with one of the other text.
+    fn of(text: &TextTraits, shared: &Bits, mut nearest: impl FnMut(usize, u32) -> f32) -> Self {
         let mut side = Self::default();
         for (i, word) in text.content.iter().enumerate() {
             side.weight += word.weight;
@@ -294,8 +298,12 @@ impl Side {
             side.unmatched += 1;
             side.unmatched_weight += word.weight;
             side.rarest = side.rarest.max(word.weight);
-            let nearness = if side.unmatched <= MOST_ALIGNED {
-                nearness(&embedder, text.rows_of(word), rows)
+            let rows = text.rows_of(word);
+            // Mean over the word's pieces.
+            let nearness = if side.unmatched <= MOST_ALIGNED && !rows.is_empty() {
+                let places = usize::from(word.first_row)..;
+                let each = places.zip(rows).map(|(place, &row)| nearest(place, row));
+                each.sum::<f32>() / rows.len() as f32
             } else {
                 0.0
             };
@@ -317,17 +325,61 @@ impl Side {
     }
 }
 
-/// Mean over a word's pieces of the greatest cosine with a piece of the other text, 0 to 1.
-fn nearness(embedder: &StaticEmbedder, word: &[u32], rows: &[u32]) -> f32 {
-    if word.is_empty() {
-        return 0.0;
+/// Cosines of the first rows of a query with those of an entry. Both sides ask for them, so each is kept.
+struct Cosines<'t> {
+    embedder: StaticEmbedder,
+    of_query: &'t [u32],
+    of_entry: &'t [u32],
+    /// Row by row of the query; not-a-number where none was asked for yet.
+    known: Vec<f32>,
+}
+
+impl<'t> Cosines<'t> {
+    fn between(query: &'t TextTraits, entry: &'t TextTraits) -> Self {
+        let first = |text: &'t TextTraits| &text.rows[..text.rows.len().min(2 * MOST_ALIGNED)];
+        let (of_query, of_entry) = (first(query), first(entry));
+        Self {
+            embedder: StaticEmbedder::builtin(),
+            known: vec![f32::NAN; of_query.len() * of_entry.len()],
+            of_query,
+            of_entry,
+        }
     }
-    let nearest = |&piece: &u32| {
-        rows.iter()
-            .map(|&row| embedder.row_cosine(piece, row))
-            .fold(0.0, f32::max)
-    };
-    word.iter().map(nearest).sum::<f32>() / word.len() as f32
+
+    /// The greatest cosine of a row of the query, at this place of its rows, with one of the entry; 0 at least.
+    fn nearest_of_entry(&mut self, place: usize, row: u32) -> f32 {
+        let width = self.of_entry.len();
+        let mut known = self.known.chunks_exact_mut(width.max(1)).nth(place);
+        let mut nearest = 0.0;
+        for (at, &other) in self.of_entry.iter().enumerate() {
+            let kept = known.as_mut().and_then(|known| known.get_mut(at));
+            nearest = f32::max(nearest, cosine(&self.embedder, row, other, kept));
+        }
+        nearest
+    }
+
+    /// The same of a row of the entry with those of the query.
+    fn nearest_of_query(&mut self, place: usize, row: u32) -> f32 {
+        let width = self.of_entry.len();
+        let mut nearest = 0.0;
+        for (at, &other) in self.of_query.iter().enumerate() {
+            let kept = (place < width).then(|| self.known.get_mut(at * width + place));
+            nearest = f32::max(nearest, cosine(&self.embedder, other, row, kept.flatten()));
+        }
+        nearest
+    }
+}
+
+/// A cosine, from where it is kept if it is.
+fn cosine(embedder: &StaticEmbedder, a: u32, b: u32, kept: Option<&mut f32>) -> f32 {
+    match kept {
+        Some(kept) if !kept.is_nan() => *kept,
+        Some(kept) => {
+            *kept = embedder.row_cosine(a, b);
+            *kept
+        }
+        None => embedder.row_cosine(a, b),
+    }
 }
 
 /// Cosine of what each text has alone; not-a-number where one has nothing.
