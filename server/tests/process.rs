@@ -3,7 +3,9 @@
 
 mod support;
 
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
@@ -349,6 +351,51 @@ async fn the_commands_talk_to_a_running_server() {
         ],
     );
     assert_eq!(stdout(&here), "answer 2\n", "{}", stderr(&here));
+}
+
+/// The body of a call, from a file or from standard input, in place of a prompt.
+#[test]
+fn the_body_of_a_call_is_stored_and_found_by_the_commands() {
+    let server = Setup::default().start();
+    let directory = directory();
+    let call = json!({
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 64,
+        "messages": [{ "role": "user", "content": "How do I reset my password?" }],
+    });
+    write(directory.path(), "call.json", call.to_string());
+    let command = |args: &[&str]| {
+        let mut command = askonce(directory.path());
+        command.args(args).env("ASKONCE_SERVER", &server.url);
+        command
+    };
+    let named = ["--body", "call.json", "--protocol", "anthropic_messages"];
+    let mut store = command(&[&["store", "--answer", "Open Settings"], &named[..]].concat());
+    let stored = store.output().unwrap();
+    assert!(stored.status.success(), "{}", stderr(&stored));
+
+    for (text, expected) in [
+        (call.to_string(), "hit (exact)"),
+        (call.to_string().replace("64", "65"), "miss: "),
+    ] {
+        let mut lookup = command(&["lookup", "--body", "-", "--protocol", "anthropic_messages"]);
+        let piped = lookup.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut asked = piped.spawn().unwrap();
+        asked
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        let found = asked.wait_with_output().unwrap();
+        assert!(stdout(&found).starts_with(expected), "{}", stdout(&found));
+    }
+
+    let said = complaint(directory.path(), &["lookup", "--body", "none.json"]);
+    assert!(said.contains("none.json"), "{said}");
+    write(directory.path(), "broken.json", "{");
+    let said = complaint(directory.path(), &["lookup", "--body", "broken.json"]);
+    assert!(said.contains("broken.json"), "{said}");
 }
 
 #[test]

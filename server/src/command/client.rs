@@ -186,14 +186,14 @@ pub(crate) struct PromptArgs {
     /// The prompt; `-` reads it from standard input.
     #[arg(required_unless_present_any = ["chat", "body"])]
     prompt: Option<String>,
-    /// A file with the whole body of a call, in place of a prompt.
+    /// A file with the whole body of a call, in place of a prompt; `-` is standard input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "chat"])]
     body: Option<PathBuf>,
     /// The protocol of `--body`. Default: `openai_chat`.
     #[arg(long, value_name = "NAME", requires = "body",
         value_parser = PossibleValuesParser::new(PROTOCOLS.map(Protocol::as_str)))]
     protocol: Option<String>,
-    /// A file with a whole chat completions request, in place of a prompt.
+    /// A file with a whole chat completions request, in place of a prompt; `-` is standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     chat: Option<PathBuf>,
     /// The model that is to answer.
@@ -217,8 +217,12 @@ impl PromptArgs {
         let files = [("openai_chat", &self.chat), ("body", &self.body)];
         for (name, file) in files {
             let Some(file) = file else { continue };
-            let text = std::fs::read_to_string(file)
-                .with_context(|| format!("{} cannot be read", file.display()))?;
+            let text = if file.as_os_str() == "-" {
+                std::io::read_to_string(std::io::stdin())
+            } else {
+                std::fs::read_to_string(file)
+            };
+            let text = text.with_context(|| format!("{} cannot be read", file.display()))?;
             let body: Value = serde_json::from_str(&text)
                 .with_context(|| format!("{} is not JSON", file.display()))?;
             fields.insert(name.to_owned(), body);
