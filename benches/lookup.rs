@@ -1,13 +1,13 @@
 //! What a lookup and a store cost inside a process, by number of entries.
 //!
-//! Measured: an exact hit, a hit on a reworded prompt, a miss, a store, and embedding alone, on one
-//! thread, through the public API, on caches of 1,000, 10,000 and 100,000 entries of one partition.
+//! Measured: an exact hit, a hit on a reworded prompt, a miss, a lookup of a reworded prompt by the built-in
+//! policy, which weighs evidence of more candidates, a store, and embedding alone, on one thread, through the
+//! public API, on caches of 1,000, 10,000 and 100,000 entries of one partition.
 //! Every call gets a request of its own: keys and texts are computed once per request, and a real
 //! caller pays for that. Prompts are made from templates by a fixed seed, about ten words each; answers
 //! are short, and token counts are stated, as a gateway would from the provider's reply.
 //!
-//! The index is flat, as the default one is up to its limit; above it the default becomes a graph in the
-//! background, which no timing here should meet halfway. `benches/index.rs` times the indexes.
+//! The index is the default one. `benches/index.rs` times the indexes by themselves.
 //!
 //! Left out: the network, the HTTP layer, other tiers, and contention between threads.
 //!
@@ -19,27 +19,28 @@
 
 use std::sync::{Arc, OnceLock};
 
-use askonce::config::IndexType;
 use askonce::policy::Threshold;
 use askonce::savings::Usage;
-use askonce::{Answer, Config, EntryId, Outcome, Request, SemanticCache, StoreOptions};
+use askonce::{Answer, CacheBuilder, EntryId, Outcome, Request, SemanticCache, StoreOptions};
 use askonce_models::StaticEmbedder;
 use divan::Bencher;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 
 /// Prompts that are asked in turn, so that no timing hangs on one of them.
 const QUERIES: usize = 512;
 
-/// The policy of all caches here: a fixed number, so that timings do not move with a calibration.
+/// The policy, but where the built-in one is named: a fixed number, so that timings do not move with a
+/// calibration.
 const THRESHOLD: f64 = 0.85;
 
 fn main() {
     // `cargo bench` says `--bench`; a list or a test run need not wait for full caches.
     if std::env::args().any(|argument| argument == "--bench") {
         for size in SIZES {
-            Filled::of(size).report();
+            Filled::of(size).report(&format!("served at {THRESHOLD}"));
+            Filled::built_in(size).report("served by the built-in policy");
         }
     }
     divan::main();
@@ -155,9 +156,19 @@ fn unrelated_prompt(i: usize) -> String {
     format!("Who wrote the novel about a {kind} {thing} and the ghost of the {place}?")
 }
 
+/// Which of the sizes this is.
+fn place(size: usize) -> usize {
+    SIZES.iter().position(|known| *known == size).unwrap()
+}
+
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Builder::new_current_thread().enable_all().build().unwrap())
+    RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    })
 }
 
 /// A cache that holds the prompts below `size`.
@@ -174,15 +185,25 @@ struct Filled {
 impl Filled {
     fn of(size: usize) -> &'static Self {
         static CACHES: [OnceLock<Filled>; SIZES.len()] = [const { OnceLock::new() }; SIZES.len()];
-        let place = SIZES.iter().position(|known| *known == size).unwrap();
-        CACHES[place].get_or_init(|| runtime().block_on(Self::fill(size)))
+        CACHES[place(size)].get_or_init(|| {
+            let policy = Arc::new(Threshold::new(THRESHOLD).unwrap().guards(false));
+            let filled =
+                runtime().block_on(Self::fill(size, SemanticCache::builder().policy(policy)));
+            assert!(
+                filled.served > 0,
+                "no reworded prompt hits: there is nothing to time"
+            );
+            filled
+        })
     }
 
-    async fn fill(size: usize) -> Self {
-        let policy = Arc::new(Threshold::new(THRESHOLD).unwrap().guards(false));
-        let mut config = Config::default();
-        config.semantic.index.kind = IndexType::Flat;
-        let builder = SemanticCache::builder().config(&config).policy(policy);
+    fn built_in(size: usize) -> &'static Self {
+        static CACHES: [OnceLock<Filled>; SIZES.len()] = [const { OnceLock::new() }; SIZES.len()];
+        CACHES[place(size)]
+            .get_or_init(|| runtime().block_on(Self::fill(size, SemanticCache::builder())))
+    }
+
+    async fn fill(size: usize, builder: CacheBuilder) -> Self {
         let cache = builder.build().await.unwrap();
         let mut entries = Vec::with_capacity(size);
         for i in 0..size {
@@ -219,17 +240,13 @@ impl Filled {
             let unrelated = Request::prompt(unrelated_prompt(i));
             filled.unrelated_served += usize::from(filled.cache.lookup(&unrelated).await.is_hit());
         }
-        assert!(
-            filled.served > 0,
-            "no reworded prompt hits: there is nothing to time"
-        );
         filled
     }
 
-    fn report(&self) {
+    fn report(&self, how: &str) {
         println!(
-            "{:>7} entries: of {QUERIES} reworded prompts {} are served at {THRESHOLD}, {} by the \
-             right entry; of as many unrelated ones {}",
+            "{:>7} entries: of {QUERIES} reworded prompts {} are {how}, {} by the right entry; of as many \
+             unrelated ones {}",
             self.entries.len(),
             self.served,
             self.rightly,
@@ -237,8 +254,13 @@ impl Filled {
         );
     }
 
-    /// Times lookups of requests that `prompt` makes; `i` counts the lookups.
-    fn time(&self, bencher: Bencher<'_, '_>, hits: bool, prompt: impl Fn(usize) -> String + Sync) {
+    /// Times lookups of requests that `prompt` makes; `i` counts the lookups. `hits` is what each must be.
+    fn time(
+        &self,
+        bencher: Bencher<'_, '_>,
+        hits: Option<bool>,
+        prompt: impl Fn(usize) -> String + Sync,
+    ) {
         let mut i = 0;
         bencher
             .with_inputs(|| {
@@ -247,7 +269,7 @@ impl Filled {
             })
             .bench_local_values(|request| {
                 let outcome = runtime().block_on(self.cache.lookup(&request));
-                assert_eq!(outcome.is_hit(), hits);
+                assert!(hits.is_none_or(|hits| hits == outcome.is_hit()));
                 outcome
             });
     }
@@ -260,15 +282,25 @@ fn options() -> StoreOptions {
 #[divan::bench(args = SIZES)]
 fn exact_hit(bencher: Bencher<'_, '_>, entries: usize) {
     let filled = Filled::of(entries);
-    filled.time(bencher, true, |i| stored_prompt((i * 7_919) % entries));
+    filled.time(bencher, Some(true), |i| {
+        stored_prompt((i * 7_919) % entries)
+    });
 }
 
 #[divan::bench(args = SIZES)]
 fn semantic_hit(bencher: Bencher<'_, '_>, entries: usize) {
     let filled = Filled::of(entries);
-    filled.time(bencher, true, |i| {
+    filled.time(bencher, Some(true), |i| {
         reworded_prompt(filled.reworded[i % filled.reworded.len()])
     });
+}
+
+/// Hits and misses: what the built-in policy serves of these is reported first.
+#[divan::bench(args = SIZES)]
+fn reworded_by_the_built_in_policy(bencher: Bencher<'_, '_>, entries: usize) {
+    let step = entries / QUERIES.min(entries);
+    let prompt = |i: usize| reworded_prompt((i % QUERIES) * step);
+    Filled::built_in(entries).time(bencher, None, prompt);
 }
 
 #[divan::bench(args = SIZES)]
@@ -279,7 +311,9 @@ fn miss(bencher: Bencher<'_, '_>, entries: usize) {
         "some of these prompts would hit"
     );
     let step = entries / QUERIES.min(entries);
-    filled.time(bencher, false, |i| unrelated_prompt((i % QUERIES) * step));
+    filled.time(bencher, Some(false), |i| {
+        unrelated_prompt((i % QUERIES) * step)
+    });
 }
 
 /// The cache starts empty and grows with every store.
