@@ -2,7 +2,7 @@
 //!
 //! Measured: an exact hit, a hit on a reworded prompt, a miss, a lookup of a reworded prompt by the built-in
 //! policy, which weighs evidence of more candidates, a store, and embedding alone, on one thread, through the
-//! public API, on caches of 1,000, 10,000 and 100,000 entries of one partition.
+//! public API, on caches of 1,000, 10,000 and 100,000 entries of one partition, each with an answer of its own.
 //! Every call gets a request of its own: keys and texts are computed once per request, and a real
 //! caller pays for that. Prompts are made from templates by a fixed seed, about ten words each; answers
 //! are short, and token counts are stated, as a gateway would from the provider's reply.
@@ -209,7 +209,11 @@ impl Filled {
         for i in 0..size {
             let request = Request::prompt(stored_prompt(i));
             let stored = cache
-                .store(&request, Answer::text("Like this."), options())
+                .store(
+                    &request,
+                    Answer::text(format!("Like this: {i}.")),
+                    options(),
+                )
                 .await;
             entries.push(stored.entry().unwrap());
         }

@@ -21,6 +21,15 @@ fn with_last_user_text(body: &Value, f: impl Fn(&str) -> String) -> Option<Value
     Some(changed)
 }
 
+/// A message with its content as a list of parts, which is the same message.
+fn in_parts(message: &Value) -> Value {
+    let mut message = message.clone();
+    if let Some(text) = message["content"].as_str() {
+        message["content"] = json!([{ "type": "text", "text": text }]);
+    }
+    message
+}
+
 proptest! {
     #[test]
     fn the_order_of_keys_and_the_spelling_of_numbers_never_count(
@@ -101,7 +110,7 @@ proptest! {
         let i = pick.index(messages.len());
         match how {
             0 if messages.len() > 1 => { messages.remove(i); }
-            1 if i > 0 && messages[i] != messages[i - 1] => messages.swap(i, i - 1),
+            1 if i > 0 && in_parts(&messages[i]) != in_parts(&messages[i - 1]) => messages.swap(i, i - 1),
             _ => messages.insert(i, messages[i].clone()),
         }
         let (before, after) = (read(&body), read(&changed));

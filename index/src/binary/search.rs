@@ -250,7 +250,7 @@ impl Searcher<'_> {
     /// Loads a cell, and has it brought near.
     fn bring(&self, cell: u32) -> Guard<Arc<Cell>> {
         let cell = self.directory.cells[cell as usize].load();
-        prefetch_value(&**cell);
+        prefetch_value::<Cell>(&cell);
         cell
     }
 
