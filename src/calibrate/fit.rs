@@ -536,7 +536,9 @@ fn map(rows: &[Labelled]) -> Result<CalibrationMap, CalibrateError> {
     })
 }
 
-/// The band in which the second cosine is asked for.
+/// The band in which the second cosine is asked for. Below, hardly anything would be served at the loosest promise; above,
+/// hardly anything would be stopped at the tightest: so what is served at once is what would be served anyway, whatever
+/// is promised.
 fn choose_band(
     file: &PolicyFile,
     records: &[&DecisionRecord],
@@ -547,8 +549,9 @@ fn choose_band(
     }
     let scorer = Scorer::new(file)?;
     let loosest = loosest_cutoff(&scorer, records, settings, Mode::Cascade);
-    // Of every candidate with both cosines: what the fast stage says, and whether both together serve it.
-    let mut pairs: Vec<(f64, bool)> = Vec::new();
+    let tightest = tightest_cutoff(&scorer, records, settings, Mode::Cascade);
+    // Of every candidate with both cosines: what the fast stage says, and what both say together.
+    let mut pairs: Vec<(f64, f64)> = Vec::new();
     for record in records {
         for candidate in &record.candidates {
             if candidate.evidence.refined.is_none() {
@@ -557,22 +560,18 @@ fn choose_band(
             let full = score(&scorer, &candidate.evidence, Mode::Cascade);
             pairs.push((
                 scorer.fast(&candidate.evidence, 0.0).probability,
-                full.is_some_and(|p| p >= loosest),
+                full.unwrap_or_default(),
             ));
         }
     }
     pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let served = pairs.iter().filter(|(_, served)| *served).count();
-    let spared = (served as f64 * BAND_LOSS) as usize;
-    let low = pairs
-        .iter()
-        .filter(|(_, served)| *served)
-        .nth(spared)
-        .map_or(1.0, |(fast, _)| *fast);
+    let served = pairs.iter().filter(|(_, full)| *full >= loosest);
+    let spared = (served.clone().count() as f64 * BAND_LOSS) as usize;
+    let low = served.clone().nth(spared).map_or(1.0, |(fast, _)| *fast);
     // From the top down, as long as the second cosine would stop few.
     let (mut stopped, mut high) = (0, 1.0);
-    for (seen, (fast, served)) in pairs.iter().rev().enumerate() {
-        stopped += usize::from(!served);
+    for (seen, (fast, full)) in pairs.iter().rev().enumerate() {
+        stopped += usize::from(*full < tightest);
         if stopped as f64 <= BAND_LOSS * (seen as f64 + 1.0) && seen >= LEAST_LABELS {
             high = *fast;
         }
@@ -591,12 +590,34 @@ fn loosest_cutoff(
     mode: Mode,
 ) -> f64 {
     let rate = settings.per_request.iter().copied().fold(0.02, f64::max);
+    average_cutoff(scorer, records, rate, mode).unwrap_or(0.5)
+}
+
+/// The same of the tightest promise: what reaches it is served whatever is promised. 1 where none keeps it.
+fn tightest_cutoff(
+    scorer: &Scorer,
+    records: &[&DecisionRecord],
+    settings: &FitSettings,
+    mode: Mode,
+) -> f64 {
+    let rate = settings.per_request.iter().copied().fold(0.02, f64::min);
+    average_cutoff(scorer, records, rate, mode).unwrap_or(1.0)
+}
+
+/// The cut-off that keeps a rate of wrong answers per request on average.
+fn average_cutoff(
+    scorer: &Scorer,
+    records: &[&DecisionRecord],
+    rate: f64,
+    mode: Mode,
+) -> Option<f64> {
     let promise = Promise {
         bound: Bound::PerRequest,
         rate,
         confidence: 0.0,
     };
-    certify(&outcomes(scorer, records, mode), promise).map_or(0.5, |cutoff| cutoff.probability)
+    let certified = certify(&outcomes(scorer, records, mode), promise);
+    certified.ok().map(|cutoff| cutoff.probability)
 }
 
 /// A similarity below which hardly any right candidate is as probable as this; lowered, and the more so the less

@@ -8,8 +8,8 @@ use super::*;
 use crate::decision::{CandidateRecord, DecisionRecord};
 use crate::entry::EntryId;
 use crate::policy::{
-    Bound, Calibrated, CalibratedSettings, Cutoff, Decision, Evidence, GuardState, HitPolicy,
-    PolicyFile, WrongAnswerCost,
+    Bound, Calibrated, CalibratedSettings, Cutoff, Decision, Evidence, GreyBand, GuardState,
+    HitPolicy, PolicyFile, WrongAnswerCost,
 };
 
 /// Requests with three candidates. The similarity tells a little of the truth, the second cosine more.
@@ -161,6 +161,37 @@ fn the_second_cosine_earns_hits_at_the_same_promise() {
         "{}",
         report.refined
     );
+}
+
+#[test]
+fn what_is_served_at_once_would_be_served_at_the_tightest_promise() {
+    let settings = settings();
+    let tightest = settings.per_request.iter().copied().fold(1.0, f64::min);
+    let (file, _) = fitted(&records(5, 12_000, true), &settings);
+    let always_asked = PolicyFile {
+        band: file.band.map(|band| GreyBand {
+            low: band.low,
+            high: 1.0,
+        }),
+        ..file.clone()
+    };
+    let least = budget(Some(tightest), None);
+    let as_it_is = Calibrated::new(file, &least).unwrap();
+    let always_asked = Calibrated::new(always_asked, &least).unwrap();
+    let (mut at_once, mut stopped) = (0, 0);
+    for candidate in records(78, 10_000, true).iter().flat_map(|r| &r.candidates) {
+        let asked = Evidence {
+            refined: None,
+            ..candidate.evidence
+        };
+        if matches!(as_it_is.decide(&asked), Decision::Serve { .. }) {
+            at_once += 1;
+            let full = always_asked.decide(&candidate.evidence);
+            stopped += usize::from(!matches!(full, Decision::Serve { .. }));
+        }
+    }
+    assert!(at_once >= 20, "{at_once}");
+    assert!(20 * stopped <= at_once, "{stopped} of {at_once}");
 }
 
 #[test]

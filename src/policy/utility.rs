@@ -111,6 +111,15 @@ impl Utility {
         Ok(self)
     }
 
+    /// The probability from which on serving an answer of a typical saving gains something; none where the cost is in
+    /// dollars, and so depends on the prices.
+    pub(super) fn least_probability(&self) -> Option<f64> {
+        match self.cost {
+            WrongAnswerCost::TimesSaving(times) => Some(times / (1.0 + times)),
+            WrongAnswerCost::Usd(_) => None,
+        }
+    }
+
     /// Expected gain of serving at probability `p`, in dollars or, when nothing is priced, in units of
     /// a typical saving.
     pub(super) fn gain(&self, p: f64, evidence: &Evidence) -> f64 {
@@ -150,5 +159,16 @@ mod tests {
         for text in ["20", "-1x", "$", "infx", "€5"] {
             assert!(text.parse::<WrongAnswerCost>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn serving_gains_from_the_least_probability_on() {
+        let utility = Utility::new(WrongAnswerCost::TimesSaving(4.0));
+        let least = utility.least_probability().unwrap();
+        let evidence = Evidence::similarity(0.9);
+        assert!(utility.gain(least + 1e-6, &evidence) > 0.0);
+        assert!(utility.gain(least - 1e-6, &evidence) < 0.0);
+        let dollars = Utility::new(WrongAnswerCost::Usd(0.05));
+        assert_eq!(dollars.least_probability(), None);
     }
 }

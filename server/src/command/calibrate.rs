@@ -28,7 +28,7 @@ use crate::config::ServerConfig;
 use crate::quality::lab::Progress;
 use crate::quality::plot::{Line, Picture, draw};
 use crate::quality::table::{Table, percent};
-use crate::quality::{Part, RecordSettings, corpus, data, record};
+use crate::quality::{Part, RecordSettings, Wording, corpus, data, record};
 
 /// Settings of `calibrate`.
 #[derive(Debug, ClapArgs)]
@@ -87,6 +87,11 @@ pub(crate) struct Args {
     /// Most requests played of each set and part. Default: all.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
+
+    /// How answers to texts that ask for the same are worded in the cache that `--data` is played through: all the same,
+    /// or each anew, as a model does.
+    #[arg(long, value_name = "WORDING", value_enum, default_value_t)]
+    answers: Wording,
 
     /// Seed of every random choice.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -194,6 +199,7 @@ impl Records {
                 links: args.link.clone(),
                 seed: args.seed,
                 limit: args.limit.and_then(|limit| usize::try_from(limit).ok()),
+                wording: args.answers,
                 embedder: config.semantic.embedder.clone(),
                 progress: Progress::new(global.json),
                 ..RecordSettings::default()
@@ -331,6 +337,9 @@ fn made_by(args: &Args) -> String {
         " --confidence {} --seed {}",
         args.confidence, args.seed
     );
+    if args.answers == Wording::Anew {
+        text.push_str(" --answers anew");
+    }
     text
 }
 

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::corpus::{AnswerId, Set, TextId, Truth};
 use super::lab::Lab;
 use super::policies::Contender;
-use super::record::{RecordSettings, answer_text};
+use super::record::{RecordSettings, is_answer};
 use super::replay::Call;
 use super::seed::Rng;
 use super::stats::{Timing, timing};
@@ -99,13 +99,13 @@ pub(crate) async fn play(
         match outcome {
             Outcome::Hit(hit) if matches!(hit.kind, HitKind::Exact { .. }) => stream.exact(),
             Outcome::Hit(hit) => {
-                let right = hit.answer.as_str() == answer_text(set.texts.answer(text));
+                let right = is_answer(hit.answer.as_str(), set.texts.answer(text));
                 stream.count(text, Some(right));
             }
             Outcome::Miss(_) => {
                 stream.count(text, None);
-                lab.store(&request, &answer_text(set.texts.answer(text)))
-                    .await?;
+                let answer = settings.wording.answer(set.texts.answer(text), text);
+                lab.store(&request, &answer).await?;
                 stream.stored(text);
             }
         }
@@ -176,9 +176,8 @@ pub(crate) async fn play_vcache(
             }
         }
         if store {
-            let entry = lab
-                .store(&request, &answer_text(set.texts.answer(text)))
-                .await?;
+            let answer = settings.wording.answer(set.texts.answer(text), text);
+            let entry = lab.store(&request, &answer).await?;
             entries.insert(entry, (text, Vec::new()));
             stream.stored(text);
         }

@@ -42,6 +42,6 @@ pub(crate) mod stream;
 pub(crate) mod table;
 pub(crate) mod verdicts;
 
-pub(crate) use record::{RecordSettings, record};
+pub(crate) use record::{RecordSettings, Wording, record};
 pub(crate) use split::Part;
 pub(crate) use stream::Order;

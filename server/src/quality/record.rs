@@ -4,8 +4,10 @@
 //! there with its evidence, and every asked text of a filling stream is stored. What a policy would have
 //! done is worked out of the records later: they do not depend on any policy.
 //!
-//! Texts with one answer are stored with the same answer text, as a model would give that is never asked
-//! twice for one answer: the margin to the next *other* answer means what it does in a cache that serves.
+//! What is stored for texts with one answer is worded the same for all, or anew for each ([`Wording`]): in the
+//! one case another entry with the right answer is known for what it is, and the margin to the next *other*
+//! answer means what it does in a cache that never asks twice for one answer; in the other case it is a rival
+//! like any other.
 //!
 //! What is right: a candidate that labels link to the question. What is wrong: any other candidate, except
 //! under [`Order::Pairs`], where a candidate that no label compares with the question has no truth.
@@ -42,6 +44,8 @@ pub(crate) struct RecordSettings {
     pub(crate) seed: u64,
     /// Most requests of one set.
     pub(crate) limit: Option<usize>,
+    /// How answers are worded.
+    pub(crate) wording: Wording,
     /// Whether the second cosine is asked for wherever it can be had.
     pub(crate) refine: bool,
     /// The embedding.
@@ -63,6 +67,7 @@ impl Default for RecordSettings {
             order: None,
             seed: 42,
             limit: None,
+            wording: Wording::default(),
             refine: true,
             embedder: EmbedderConfig::default(),
             index: IndexType::Flat,
@@ -169,7 +174,7 @@ pub(crate) async fn record_set(
     .await?;
     let (bar, what) = (settings.progress, set.name.clone());
     let bar = bar.bar(what, plan.stored.len() + plan.asked.len());
-    let mut stored = Stored::default();
+    let mut stored = Stored::new(settings.wording);
     for &text in &plan.stored {
         stored.store(&lab, set, text).await?;
         bar.inc(1);
@@ -248,17 +253,28 @@ async fn at_once(
 const MADE_BETWEEN_WAITS: usize = 1_000;
 
 /// What the cache under test holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Stored {
+    wording: Wording,
     texts: BTreeMap<EntryId, TextId>,
     answers: BTreeMap<AnswerId, usize>,
 }
 
 impl Stored {
+    fn new(wording: Wording) -> Self {
+        Self {
+            wording,
+            texts: BTreeMap::new(),
+            answers: BTreeMap::new(),
+        }
+    }
+
     async fn store(&mut self, lab: &Lab, set: &Set, text: TextId) -> Result<()> {
         let answer = set.texts.answer(text);
         let request = Request::prompt(set.texts.text(text));
-        let entry = lab.store(&request, &answer_text(answer)).await?;
+        let entry = lab
+            .store(&request, &self.wording.answer(answer, text))
+            .await?;
         self.texts.insert(entry, text);
         if self.texts.len().is_multiple_of(MADE_BETWEEN_WAITS) {
             lab.cache.refined_all().await;
@@ -268,9 +284,33 @@ impl Stored {
     }
 }
 
-/// The stored answer: short, and different for different answers.
-pub(crate) fn answer_text(answer: AnswerId) -> String {
-    format!("answer {answer}")
+/// How the answers are worded that are stored for texts which ask for the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Wording {
+    /// All in the same words, as where answers come out of a table, or were found to be the same.
+    #[default]
+    Same,
+    /// Each in its own words, as a model gives them: the cache cannot tell that they are one answer.
+    Anew,
+}
+
+impl Wording {
+    /// The stored answer: short, and different for different answers.
+    pub(crate) fn answer(self, answer: AnswerId, text: TextId) -> String {
+        match self {
+            Self::Anew => format!("answer {answer}, worded for {text}"),
+            Self::Same => format!("answer {answer}"),
+        }
+    }
+}
+
+/// Whether this is what is stored for the answer.
+pub(crate) fn is_answer(stored: &str, answer: AnswerId) -> bool {
+    stored
+        .strip_prefix("answer ")
+        .and_then(|rest| rest.split(',').next())
+        .is_some_and(|number| number == answer.to_string())
 }
 
 /// The record of one request; `None` when it matched exactly.
@@ -408,6 +448,41 @@ mod tests {
                 .is_some_and(|candidate| candidate.right == Some(true))
         };
         assert!(records.iter().filter(right).count() > 100);
+    }
+
+    #[tokio::test]
+    async fn an_answer_in_other_words_is_a_rival_to_the_margin() {
+        let worded = async |wording| {
+            let settings = RecordSettings {
+                order: Some(Order::Random),
+                wording,
+                ..RecordSettings::default()
+            };
+            record(&[], &settings).await.unwrap()
+        };
+        let (same, anew) = (worded(Wording::Same).await, worded(Wording::Anew).await);
+        let firsts = |records: &[DecisionRecord]| -> Vec<(f32, Option<bool>, f32)> {
+            let first = |record: &DecisionRecord| {
+                let found = record.candidates.first()?;
+                let margin = found.evidence.margin.unwrap_or(f32::INFINITY);
+                Some((found.evidence.similarity, found.right, margin))
+            };
+            records.iter().filter_map(first).collect()
+        };
+        let (same, anew) = (firsts(&same), firsts(&anew));
+        assert_eq!(same.len(), anew.len());
+        let pairs = || same.iter().zip(&anew);
+        // What is right does not hang on the words.
+        assert!(pairs().all(|(a, b)| (a.0, a.1) == (b.0, b.1) && a.2 >= b.2));
+        assert!(pairs().any(|(a, b)| a.2 > b.2));
+    }
+
+    #[test]
+    fn an_answer_is_known_in_any_words() {
+        for wording in [Wording::Same, Wording::Anew] {
+            assert!(is_answer(&wording.answer(12, 7), 12));
+            assert!(!is_answer(&wording.answer(12, 7), 1));
+        }
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::live::Window;
 use super::machine::Machine;
 use super::promise::Promise;
-use super::record::Skipped;
+use super::record::{Skipped, Wording};
 use super::score::{Bin, Curve, Figure, Operating, PER_HIT, PER_REQUEST, PROVEN, Proven};
 use super::split::Part;
 use super::stats::Timing;
@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     pub(crate) limit: Option<usize>,
     pub(crate) parts: Vec<Part>,
+    /// How answers were worded.
+    pub(crate) answers: Wording,
 }
 
 /// A set, and what of it was played.

@@ -163,6 +163,14 @@ impl Calibrated {
             .chain([&common])
             .map(Least::loosest)
             .fold(1.0, f64::min);
+        if let Some(worth) = utility.least_probability().filter(|p| *p > common.cascade) {
+            tracing::info!(
+                cutoff = common.cascade,
+                worth_from = worth,
+                "what a wrong answer costs holds back matches that the promise would serve: lower \
+                 wrong_answer_cost to have them"
+            );
+        }
         let reached = file
             .reach
             .iter()

@@ -38,7 +38,7 @@ use crate::quality::report::{
 use crate::quality::score::{Counts, Curve, Operating, compare_proven, reliability};
 use crate::quality::split::Rule;
 use crate::quality::verdicts::{Judged, Verdicts, to_judge};
-use crate::quality::{Order, Part, RecordSettings, html};
+use crate::quality::{Order, Part, RecordSettings, Wording, html};
 
 /// Requests of a stream that policies run over for real, when no limit is given.
 const STREAM_LIMIT: usize = 5_000;
@@ -71,11 +71,11 @@ pub(crate) struct Args {
 
     /// A policy beside the baselines: default, calibrated, exact_only, threshold:NUMBER, or a policy file;
     /// with @RATE a calibrated one runs under that promise of wrong answers per request. May be given
-    /// several times. Default: default.
+    /// several times. Default: default, and beside it the built-in policy under the promises of 0.005, 0.02 and 0.05.
     #[arg(long = "policy", value_name = "POLICY")]
     policies: Vec<String>,
 
-    /// Also run each policy with this evidence hidden from it.
+    /// Also run each policy that was given, or the default, with this evidence hidden from it.
     #[arg(long, value_name = "EVIDENCE", value_enum, value_delimiter = ',', num_args = 0.., default_missing_value = "margin,density,guards,text,refined")]
     ablate: Vec<Hidden>,
 
@@ -120,6 +120,11 @@ pub(crate) struct Args {
     /// stream that policies run over for real.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
+
+    /// How answers to texts that ask for the same are worded in the cache: all the same, or each anew, as a model
+    /// does.
+    #[arg(long, value_name = "WORDING", value_enum, default_value_t)]
+    answers: Wording,
 
     /// Seed of every random choice.
     #[arg(long, value_name = "N", default_value_t = 42)]
@@ -192,6 +197,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         .write_all(text.as_bytes())
         .context("failed to print the report")
 }
+
+/// What the built-in policy is judged under, beside its default promise of 1 % wrong answers per request.
+const OTHER_PROMISES: [f64; 3] = [0.005, 0.02, 0.05];
 
 /// An embedder under the name it was given.
 #[derive(Clone, Debug)]
@@ -294,10 +302,17 @@ impl<'a> Bench<'a> {
             .iter()
             .map(|policy| Contender::named(policy))
             .collect::<Result<_>>()?;
+        let mut alive: BTreeSet<String> = given.iter().map(|given| given.name.clone()).collect();
+        let mut others = Vec::new();
         if given.is_empty() {
-            given.push(Contender::by_default()?);
+            let default = Contender::by_default()?;
+            alive.insert(default.name.clone());
+            given.push(default);
+            // A policy does not ask for what its promise has no use for, so each bound is judged by its own, as far
+            // as the built-in file certifies it.
+            let names = OTHER_PROMISES.map(|promise| format!("calibrated@{promise}"));
+            others.extend(names.iter().filter_map(|name| Contender::named(name).ok()));
         }
-        let alive = given.iter().map(|given| given.name.clone()).collect();
         let hidden: BTreeSet<Hidden> = args.ablate.iter().copied().collect();
         let contenders = given.into_iter().flat_map(|given| {
             let blinded = hidden
@@ -319,7 +334,7 @@ impl<'a> Bench<'a> {
             .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(Self {
             embedders,
-            contenders: contenders.collect(),
+            contenders: contenders.chain(others).collect(),
             alive,
             limit,
             progress: Progress::new(args.json),
@@ -335,6 +350,7 @@ impl<'a> Bench<'a> {
                     seed: args.seed,
                     limit,
                     parts: args.parts.clone(),
+                    answers: args.answers,
                 },
                 sets: Vec::new(),
                 rows: Vec::new(),
@@ -365,6 +381,7 @@ impl<'a> Bench<'a> {
             parts: parts.to_vec(),
             seed: self.args.seed,
             limit: self.limit,
+            wording: self.args.answers,
             embedder: embedder.config.clone(),
             vectors: self.vectors.clone(),
             progress: self.progress,
