@@ -12,8 +12,8 @@ use super::model::Stage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{Evidence, GuardKind};
 
-/// The version of the format that this build reads and writes.
-pub const FORMAT: u32 = 1;
+/// The version of the format that this build reads and writes: 2 since density counts other answers only.
+pub const FORMAT: u32 = 2;
 
 /// The most bytes of a file that is read.
 const MOST_BYTES: u64 = 64 << 20;
@@ -258,11 +258,12 @@ impl PolicyFile {
         };
         let Version { format } = serde_json::from_slice(bytes).map_err(corrupt)?;
         if format != FORMAT {
-            return Err(
-                Error::new(ErrorKind::Unsupported, "the policy file has another format")
-                    .with("found", format)
-                    .with("expected", FORMAT),
-            );
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the policy file has another format: make it anew with `askonce calibrate`",
+            )
+            .with("found", format)
+            .with("expected", FORMAT));
         }
         let file: Self = serde_json::from_slice(bytes).map_err(corrupt)?;
         let digest = file.content_digest()?;

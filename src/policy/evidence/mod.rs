@@ -41,8 +41,10 @@ pub struct Evidence {
     pub margin: Option<f32>,
     /// The margin in the second space, among the candidates that have a cosine there.
     pub refined_margin: Option<f32>,
-    /// Candidates whose similarity is at most 0.03 below this one's, itself left out.
+    /// Candidates with a *different* answer whose similarity is at most 0.03 below this one's.
     pub density: u16,
+    /// Candidates within the same 0.03 that are known to give this one's answer, itself left out.
+    pub support: u16,
     /// Place among the candidates by similarity, from 0.
     pub rank: u16,
     /// Entries in the partition, dead rows among them.
@@ -99,21 +101,12 @@ impl Evidence {
             "margin",
             "refined_margin",
             "density",
+            "support",
             "log_rows",
         ]
         .into_iter()
         .chain(TextFeatures::NAMES)
         .chain(GuardKind::ALL.into_iter().map(GuardKind::as_str))
-    }
-
-    /// Which way each value of [`features`](Self::features) speaks, in their order: 1 where more of it
-    /// can only speak for a match, -1 where it can only speak against it, 0 where that depends.
-    pub fn feature_signs() -> impl Iterator<Item = i8> {
-        // Similarities and margins for; a denser neighbourhood and a fuller partition against.
-        [1, 1, 1, 1, -1, -1]
-            .into_iter()
-            .chain(TextFeatures::SIGNS)
-            .chain(GuardKind::ALL.into_iter().map(GuardKind::sign))
     }
 
     /// The evidence as numbers for a fitted model, written over `out`: not-a-number for what is not
@@ -131,6 +124,7 @@ impl Evidence {
             self.margin.unwrap_or(f32::NAN),
             self.refined_margin.unwrap_or(f32::NAN),
             f32::from(self.density),
+            f32::from(self.support),
             (self.rows as f32).ln_1p(),
         ];
         let guards = GuardKind::ALL.map(|kind| match self.guards.state(kind) {
@@ -150,7 +144,7 @@ impl Evidence {
 }
 
 /// Number of the values of [`Evidence::features`].
-pub(crate) const FEATURES: usize = 6 + TextFeatures::NAMES.len() + GuardKind::ALL.len();
+pub(crate) const FEATURES: usize = 7 + TextFeatures::NAMES.len() + GuardKind::ALL.len();
 
 impl Default for Evidence {
     /// No similarity, no conflict, nothing known.
@@ -162,6 +156,7 @@ impl Default for Evidence {
             margin: None,
             refined_margin: None,
             density: 0,
+            support: 0,
             rank: 0,
             rows: 0,
             guards: GuardReport::default(),

@@ -543,12 +543,6 @@ impl TextFeatures {
         "number_differences",
     ];
 
-    /// Which way each value speaks, in the order of [`NAMES`](Self::NAMES): 1 for a match, -1 against
-    /// it, 0 where that depends.
-    pub const SIGNS: [i8; COUNT] = [
-        -1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1,
-    ];
-
     /// The values, in the order of [`NAMES`](Self::NAMES).
     #[must_use]
     pub fn values(&self) -> [f32; COUNT] {

@@ -114,16 +114,6 @@ impl GuardKind {
         }
     }
 
-    /// -1 where a fitted model must not take more disagreement for a match, 0 where it may.
-    pub(crate) const fn sign(self) -> i8 {
-        match self {
-            // Reordered and exchanged words are as often mere wording; and texts that lean on the same
-            // unnamed thing agree, and are no safer for it.
-            Self::Order | Self::Substitution | Self::Pronoun => 0,
-            _ => -1,
-        }
-    }
-
     /// Whether a conflict is a reason to pass for a policy without fitted weights. A conflict of
     /// entities or connectives is not: too many paraphrases have one.
     #[must_use]
