@@ -612,12 +612,10 @@ impl Inner {
                     } else {
                         (Cow::Borrowed(&places), standings[at].record)
                     };
-                    let neighbours = weigh::neighbours(&places, at);
                     Evidence {
                         can_refine,
                         margin: weigh::margin(&places, at),
-                        density: neighbours.other,
-                        support: neighbours.same,
+                        density: weigh::density(&places, at),
                         rank: u16::try_from(at).unwrap_or(u16::MAX),
                         rows: rows as u64,
                         guards: compared.guards,

@@ -2,7 +2,7 @@
 
 use crate::policy::Decision;
 
-/// How far below a candidate another is a neighbour of it.
+/// How far below a candidate another is a neighbour that counts towards its density.
 const DENSE: f32 = 0.03;
 
 /// How far below a candidate the nearest other answer is looked for. Farther out it would depend on how far
@@ -49,30 +49,15 @@ pub(super) fn margin(places: &[Option<Place>], at: usize) -> Option<f32> {
         .map(|nearest| own.similarity - nearest)
 }
 
-/// The candidates that are at most 0.03 less similar than another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Neighbours {
-    /// Those with another answer, or one that is not known.
-    pub(super) other: u16,
-    /// Those that are known to give the same answer.
-    pub(super) same: u16,
-}
-
-/// The neighbours of `places[at]`.
-pub(super) fn neighbours(places: &[Option<Place>], at: usize) -> Neighbours {
-    let mut count = Neighbours::default();
+/// How many other candidates are at most 0.03 less similar than `places[at]`, those of its own group left out.
+pub(super) fn density(places: &[Option<Place>], at: usize) -> u16 {
     let Some(own) = places.get(at).copied().flatten() else {
-        return count;
+        return 0;
     };
-    for other in others(places, at).filter(|other| other.similarity >= own.similarity - DENSE) {
-        let kind = if own.agrees(&other) {
-            &mut count.same
-        } else {
-            &mut count.other
-        };
-        *kind = kind.saturating_add(1);
-    }
-    count
+    let near =
+        |other: &Place| other.similarity >= own.similarity - DENSE && !own.grouped_with(other);
+    let count = others(places, at).filter(near).count();
+    u16::try_from(count).unwrap_or(u16::MAX)
 }
 
 fn others(places: &[Option<Place>], at: usize) -> impl Iterator<Item = Place> {
@@ -140,14 +125,10 @@ mod tests {
         assert!(near(margin(&p, 0), 0.02));
         assert!(near(margin(&p, 1), 0.01));
         assert!(near(margin(&p, 2), -0.02));
-        let count = |places: &[Option<Place>], at| {
-            let Neighbours { other, same } = neighbours(places, at);
-            (other, same)
-        };
-        assert_eq!([0, 1, 2].map(|at| count(&p, at)), [(1, 1), (1, 1), (2, 0)]);
+        assert_eq!([0, 1, 2].map(|at| density(&p, at)), [1, 1, 2]);
         let alone = without_group(&p, 0);
         assert!(near(margin(&alone, 0), 0.01));
-        assert_eq!(count(&alone, 0), (2, 0));
+        assert_eq!(density(&alone, 0), 2);
     }
 
     #[test]
@@ -165,14 +146,12 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_as_near_or_little_farther_and_counted_by_answer() {
-        let p = places(&[(0.95, 1), (0.94, 2), (0.925, 1), (0.90, 4), (0.89, 0)]);
-        let count = |at| {
-            let Neighbours { other, same } = neighbours(&p, at);
-            (other, same)
-        };
-        let counts: Vec<_> = (0..5).map(count).collect();
-        assert_eq!(counts, [(1, 1), (2, 0), (2, 1), (4, 0), (4, 0)]);
+    fn density_counts_what_is_as_near_or_little_farther() {
+        let p = places(&[(0.95, 1), (0.94, 2), (0.925, 3), (0.90, 4)]);
+        assert_eq!(
+            (0..4).map(|at| density(&p, at)).collect::<Vec<_>>(),
+            [2, 2, 3, 3]
+        );
     }
 
     #[test]

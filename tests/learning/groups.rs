@@ -96,7 +96,6 @@ async fn a_group_shares_its_labels_and_stands_apart_as_one() {
     assert_eq!(one.record, other.record);
     assert_eq!((one.margin, other.margin), (None, None));
     assert_eq!((one.density, other.density), (0, 0));
-    assert_eq!((one.support, other.support), (1, 1));
 }
 
 #[tokio::test]

@@ -88,8 +88,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
-    /// How answers to texts that ask for the same are worded in the cache that `--data` is played through: in the same
-    /// words, each anew, as a model does, or the one for half of the questions and the other for the rest.
+    /// How answers to texts that ask for the same are worded in the cache that `--data` is played through: all the same,
+    /// or each anew, as a model does.
     #[arg(long, value_name = "WORDING", value_enum, default_value_t)]
     answers: Wording,
 
@@ -337,9 +337,8 @@ fn made_by(args: &Args) -> String {
         " --confidence {} --seed {}",
         args.confidence, args.seed
     );
-    let wording = args.answers.to_possible_value();
-    if let Some(wording) = wording.filter(|_| args.answers != Wording::default()) {
-        let _ = write!(text, " --answers {}", wording.get_name());
+    if args.answers == Wording::Anew {
+        text.push_str(" --answers anew");
     }
     text
 }

@@ -228,9 +228,7 @@ impl HitPolicy for Blinded {
         let mut evidence = *evidence;
         match self.hidden {
             Hidden::Margin => (evidence.margin, evidence.refined_margin) = (None, None),
-            Hidden::Density => {
-                (evidence.density, evidence.support, evidence.rows) = (0, 0, 0);
-            }
+            Hidden::Density => (evidence.density, evidence.rows) = (0, 0),
             Hidden::Guards => evidence.guards = GuardReport::default(),
             Hidden::Text => evidence.text = TextFeatures::default(),
             Hidden::Refined => {

@@ -7,7 +7,7 @@
 //! What is stored for texts with one answer is worded the same for all, or anew for each ([`Wording`]): in the
 //! one case another entry with the right answer is known for what it is, and the margin to the next *other*
 //! answer means what it does in a cache that never asks twice for one answer; in the other case it is a rival
-//! like any other. A policy that is to do well in both is fitted on both.
+//! like any other.
 //!
 //! What is right: a candidate that labels link to the question. What is wrong: any other candidate, except
 //! under [`Order::Pairs`], where a candidate that no label compares with the question has no truth.
@@ -27,7 +27,6 @@ use indicatif::ProgressBar;
 use super::corpus::{self, AnswerId, Set, TextId, Truth};
 use super::lab::{Lab, Progress, spread};
 use super::remember::Vectors;
-use super::seed::Rng;
 use super::split::Part;
 use super::stream::{Order, Plan, plan};
 
@@ -294,22 +293,14 @@ pub(crate) enum Wording {
     Same,
     /// Each in its own words, as a model gives them: the cache cannot tell that they are one answer.
     Anew,
-    /// Those to one half of the questions in the same words, those to the other half each in its own.
-    Mixed,
 }
 
 impl Wording {
     /// The stored answer: short, and different for different answers.
     pub(crate) fn answer(self, answer: AnswerId, text: TextId) -> String {
-        let anew = match self {
-            Self::Same => false,
-            Self::Anew => true,
-            Self::Mixed => Rng::new(u64::from(answer)).coin(),
-        };
-        if anew {
-            format!("answer {answer}, worded for {text}")
-        } else {
-            format!("answer {answer}")
+        match self {
+            Self::Anew => format!("answer {answer}, worded for {text}"),
+            Self::Same => format!("answer {answer}"),
         }
     }
 }
@@ -488,7 +479,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_known_in_any_words() {
-        for wording in [Wording::Same, Wording::Anew, Wording::Mixed] {
+        for wording in [Wording::Same, Wording::Anew] {
             assert!(is_answer(&wording.answer(12, 7), 12));
             assert!(!is_answer(&wording.answer(12, 7), 1));
         }

@@ -12,8 +12,8 @@ use super::model::Stage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{Evidence, GuardKind};
 
-/// The version of the format that this build reads and writes: 2 since density counts other answers only.
-pub const FORMAT: u32 = 2;
+/// The version of the format that this build reads and writes.
+pub const FORMAT: u32 = 1;
 
 /// The most bytes of a file that is read.
 const MOST_BYTES: u64 = 64 << 20;

@@ -41,10 +41,8 @@ pub struct Evidence {
     pub margin: Option<f32>,
     /// The margin in the second space, among the candidates that have a cosine there.
     pub refined_margin: Option<f32>,
-    /// Candidates with a *different* answer whose similarity is at most 0.03 below this one's.
+    /// Candidates whose similarity is at most 0.03 below this one's, itself left out.
     pub density: u16,
-    /// Candidates within the same 0.03 that are known to give this one's answer, itself left out.
-    pub support: u16,
     /// Place among the candidates by similarity, from 0.
     pub rank: u16,
     /// Entries in the partition, dead rows among them.
@@ -101,7 +99,6 @@ impl Evidence {
             "margin",
             "refined_margin",
             "density",
-            "support",
             "log_rows",
         ]
         .into_iter()
@@ -124,7 +121,6 @@ impl Evidence {
             self.margin.unwrap_or(f32::NAN),
             self.refined_margin.unwrap_or(f32::NAN),
             f32::from(self.density),
-            f32::from(self.support),
             (self.rows as f32).ln_1p(),
         ];
         let guards = GuardKind::ALL.map(|kind| match self.guards.state(kind) {
@@ -144,7 +140,7 @@ impl Evidence {
 }
 
 /// Number of the values of [`Evidence::features`].
-pub(crate) const FEATURES: usize = 7 + TextFeatures::NAMES.len() + GuardKind::ALL.len();
+pub(crate) const FEATURES: usize = 6 + TextFeatures::NAMES.len() + GuardKind::ALL.len();
 
 impl Default for Evidence {
     /// No similarity, no conflict, nothing known.
@@ -156,7 +152,6 @@ impl Default for Evidence {
             margin: None,
             refined_margin: None,
             density: 0,
-            support: 0,
             rank: 0,
             rows: 0,
             guards: GuardReport::default(),

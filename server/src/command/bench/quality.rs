@@ -121,8 +121,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 
-    /// How answers to texts that ask for the same are worded in the cache: in the same words, each anew, as a model
-    /// does, or the one for half of the questions and the other for the rest.
+    /// How answers to texts that ask for the same are worded in the cache: all the same, or each anew, as a model
+    /// does.
     #[arg(long, value_name = "WORDING", value_enum, default_value_t)]
     answers: Wording,
 
