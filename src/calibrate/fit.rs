@@ -548,8 +548,9 @@ fn choose_band(
         return Ok(None);
     }
     let scorer = Scorer::new(file)?;
-    let loosest = loosest_cutoff(&scorer, records, settings, Mode::Cascade);
-    let tightest = tightest_cutoff(&scorer, records, settings, Mode::Cascade);
+    let risked = outcomes(&scorer, records, Mode::Cascade);
+    let loosest = loosest_cutoff(&risked, settings);
+    let tightest = tightest_cutoff(&risked, settings);
     // Of every candidate with both cosines: what the fast stage says, and what both say together.
     let mut pairs: Vec<(f64, f64)> = Vec::new();
     for record in records {
@@ -583,40 +584,25 @@ fn choose_band(
 }
 
 /// The cut-off of the loosest promise per request, on average: where the widest use would begin.
-fn loosest_cutoff(
-    scorer: &Scorer,
-    records: &[&DecisionRecord],
-    settings: &FitSettings,
-    mode: Mode,
-) -> f64 {
+fn loosest_cutoff(outcomes: &[Outcome], settings: &FitSettings) -> f64 {
     let rate = settings.per_request.iter().copied().fold(0.02, f64::max);
-    average_cutoff(scorer, records, rate, mode).unwrap_or(0.5)
+    average_cutoff(outcomes, rate).unwrap_or(0.5)
 }
 
 /// The same of the tightest promise: what reaches it is served whatever is promised. 1 where none keeps it.
-fn tightest_cutoff(
-    scorer: &Scorer,
-    records: &[&DecisionRecord],
-    settings: &FitSettings,
-    mode: Mode,
-) -> f64 {
+fn tightest_cutoff(outcomes: &[Outcome], settings: &FitSettings) -> f64 {
     let rate = settings.per_request.iter().copied().fold(0.02, f64::min);
-    average_cutoff(scorer, records, rate, mode).unwrap_or(1.0)
+    average_cutoff(outcomes, rate).unwrap_or(1.0)
 }
 
 /// The cut-off that keeps a rate of wrong answers per request on average.
-fn average_cutoff(
-    scorer: &Scorer,
-    records: &[&DecisionRecord],
-    rate: f64,
-    mode: Mode,
-) -> Option<f64> {
+fn average_cutoff(outcomes: &[Outcome], rate: f64) -> Option<f64> {
     let promise = Promise {
         bound: Bound::PerRequest,
         rate,
         confidence: 0.0,
     };
-    let certified = certify(&outcomes(scorer, records, mode), promise);
+    let certified = certify(outcomes, promise);
     certified.ok().map(|cutoff| cutoff.probability)
 }
 
@@ -742,7 +728,7 @@ fn add_vetoes(
 ) -> Result<(), CalibrateError> {
     let scorer = Scorer::new(file)?;
     let mode = main_mode(file);
-    let cutoff = loosest_cutoff(&scorer, records, settings, mode);
+    let cutoff = loosest_cutoff(&outcomes(&scorer, records, mode), settings);
     let served: Vec<&CandidateRecord> = records
         .iter()
         .filter_map(|record| best(&scorer, record, mode))

@@ -174,7 +174,10 @@ pub(crate) async fn record_set(
     .await?;
     let (bar, what) = (settings.progress, set.name.clone());
     let bar = bar.bar(what, plan.stored.len() + plan.asked.len());
-    let mut stored = Stored::new(settings.wording);
+    let mut stored = Stored {
+        wording: settings.wording,
+        ..Stored::default()
+    };
     for &text in &plan.stored {
         stored.store(&lab, set, text).await?;
         bar.inc(1);
@@ -253,7 +256,7 @@ async fn at_once(
 const MADE_BETWEEN_WAITS: usize = 1_000;
 
 /// What the cache under test holds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Stored {
     wording: Wording,
     texts: BTreeMap<EntryId, TextId>,
@@ -261,14 +264,6 @@ struct Stored {
 }
 
 impl Stored {
-    fn new(wording: Wording) -> Self {
-        Self {
-            wording,
-            texts: BTreeMap::new(),
-            answers: BTreeMap::new(),
-        }
-    }
-
     async fn store(&mut self, lab: &Lab, set: &Set, text: TextId) -> Result<()> {
         let answer = set.texts.answer(text);
         let request = Request::prompt(set.texts.text(text));
@@ -307,10 +302,8 @@ impl Wording {
 
 /// Whether this is what is stored for the answer.
 pub(crate) fn is_answer(stored: &str, answer: AnswerId) -> bool {
-    stored
-        .strip_prefix("answer ")
-        .and_then(|rest| rest.split(',').next())
-        .is_some_and(|number| number == answer.to_string())
+    let plain = format!("answer {answer}");
+    stored.split(',').next() == Some(&*plain)
 }
 
 /// The record of one request; `None` when it matched exactly.
